@@ -1,0 +1,113 @@
+"""The `bntools` command: the tools in groups, and one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from bntools import __version__
+from bntools.core.errors import BROKEN_PIPE, FAILED, INTERRUPTED, MISSING, USAGE, BnError
+from bntools.registry import COMMANDS, SECTIONS
+
+EPILOG = """\b
+Examples:
+  bntools quantize --per-ic --bits 3 | bntools eval
+  bntools fetch smollm2 -o smollm2/
+  bntools quantize smollm2/ --dim ada --bits 3 -o q.safetensors
+"""
+
+
+class Toolbox(click.Group):
+    """A group that lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(width), self.commands[name].get_short_help_str(80)) for name in names])
+
+
+@click.group(
+    cls=Toolbox,
+    commands=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BNTOOLS", "max_content_width": 100},
+)
+@click.version_option(__version__, message="bntools %(version)s")
+def bntools() -> None:
+    """Find, build, compress and measure the bottlenecks and dimensions of neural networks.
+
+    Each tool reads and writes safetensors or JSON, so tools compose in pipelines.
+    """
+
+
+def main() -> NoReturn:
+    """Entry point: run, and exit with the code that bntools(1) documents."""
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # an exception, so that temporary files are removed on the way out
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. Messages go to standard error."""
+    try:
+        result = bntools.main(arguments, prog_name="bntools", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", "", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing left to flush into the dead pipe
+        return BROKEN_PIPE
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        return _click_error(error)
+    except Exception as error:
+        return _failure(error)
+
+
+def _click_error(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "bntools"
+    return _say(error.format_message(), f"{path} --help", USAGE, path)
+
+
+def _failure(error: Exception) -> int:
+    if os.environ.get("BNTOOLS_DEBUG") not in (None, "", "0"):
+        traceback.print_exception(error)
+    if isinstance(error, BnError):
+        return _say(error.what, error.hint, error.code)
+    if isinstance(error, ModuleNotFoundError):
+        return _say(f"{error.name} is not installed", f"pip install {error.name}", MISSING)
+    if isinstance(error, OSError):
+        name = f": {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror or error}{name}", "", FAILED)
+    if isinstance(error, MemoryError):
+        return _say("out of memory", "", FAILED)
+    lines = str(error).splitlines()
+    return _say(f"{type(error).__name__}: {lines[0] if lines else ''}", "BNTOOLS_DEBUG=1 shows where", FAILED)
+
+
+def _say(what: str, hint: str, code: int, path: str = "") -> int:
+    tool = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    path = path or f"bntools {tool}".strip()
+    click.echo(f"{path}: error: {what}" + (f"\nhint: {hint}" if hint else ""), err=True)
+    return code
+
+
+def command() -> Any:
+    """The click command, for the documentation and completion checks."""
+    return bntools

@@ -1,0 +1,165 @@
+"""A model as every tool sees it: config, side files, and its weights read tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bntools.core import dtypes, header, modules, packed
+from bntools.core.artifact import Artifact, parse_json
+from bntools.core.errors import bad_input
+from bntools.core.header import Entry
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class Store(Protocol):
+    """Where the tensors of a checkpoint lie."""
+
+    entries: dict[str, Entry]
+
+    def tensor(self, name: str) -> torch.Tensor: ...
+
+    def nbytes(self) -> int: ...
+
+    def sha256(self) -> str: ...
+
+
+class Shards:
+    """Tensors of one or several safetensors files as one checkpoint."""
+
+    def __init__(self, artifacts: Sequence[Artifact]) -> None:
+        self.artifacts = list(artifacts)
+        self.entries: dict[str, Entry] = {}
+        self._home: dict[str, Artifact] = {}
+        for artifact in self.artifacts:
+            for name in artifact.names():
+                if name in self._home:
+                    raise bad_input(f"tensor {name!r} stands in two shards: {artifact.label} and {self._home[name].label}")
+                self._home[name] = artifact
+                self.entries[name] = artifact.entries[name]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return self._home[name].tensor(name)
+
+    def nbytes(self) -> int:
+        return sum(artifact.header.total for artifact in self.artifacts)
+
+    def sha256(self) -> str:
+        """Digest of the file; of the digests of its shards where there are several."""
+        digests = [artifact.sha256() for artifact in self.artifacts]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@dataclass
+class Model:
+    """An opened model. Tensor names and shapes are those of the dense checkpoint, also where it is quantized."""
+
+    store: Store
+    config: dict[str, Any]
+    files: dict[str, bytes]
+    label: str
+    path: Path | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def packing(self) -> dict[str, packed.Spec]:
+        """Specs of the packed tensors; empty for a dense model."""
+        text = self.files.get(packed.FILE)
+        if text is None:
+            return {}
+        specs = packed.decode(parse_json(text, dict, packed.FILE))
+        for name, spec in specs.items():
+            for part in packed.part_names(name, spec):
+                if part not in self.store.entries:
+                    raise bad_input(f"tensor {part!r} is missing from {self.label}")
+        return specs
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Dense tensors by name, in the order of the checkpoint; `start` and `end` count dense bytes from zero."""
+        parts = {part: name for name, spec in self.packing.items() for part in packed.part_names(name, spec)}
+        found: dict[str, Entry] = {}
+        for stored, entry in self.store.entries.items():
+            name = parts.get(stored)
+            if name is None:
+                found[stored] = entry
+            elif name not in found:
+                spec = self.packing[name]
+                found[name] = Entry(name, spec.dtype, spec.shape, 0, header.nbytes(spec.dtype, spec.shape))
+        return found
+
+    def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """One dense tensor in its own type, or in `dtype`."""
+        spec = self.packing.get(name)
+        if spec is None:
+            plain = self.store.tensor(name)
+            return plain if dtype is None else plain.to(dtype)
+        return packed.dense(name, spec, self.store.tensor, dtype or dtypes.torch_dtype(spec.dtype))
+
+    @cached_property
+    def linears(self) -> dict[str, modules.Linear]:
+        """Linear weights by tensor name, in checkpoint order."""
+        return modules.linear_tensors(self.config, self.entries)
+
+    def stored_bytes(self, name: str) -> int:
+        """Bytes one dense tensor takes in the store, all metadata of its packing counted."""
+        spec = self.packing.get(name)
+        parts = [name] if spec is None else packed.part_names(name, spec)
+        return sum(self.store.entries[part].nbytes for part in parts)
+
+    def bits_per_weight(self, names: Iterable[str] | None = None) -> float:
+        """Bits per weight of some tensors, or of all, the metadata of their packing counted."""
+        chosen = list(self.entries if names is None else names)
+        weights = sum(self.entries[name].numel for name in chosen)
+        return round(8 * sum(map(self.stored_bytes, chosen)) / max(weights, 1), 4)
+
+    def build(self, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
+        """The transformers model with these weights, dequantized; each tensor is made when it is placed.
+
+        Raises BnError (exit 3) when tensors are missing or do not fit.
+        """
+        kind = modules.model_class(self.config)
+        config = modules.hf_config(self.config)
+        lazy = {name: _Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None) for name, entry in self.entries.items()}
+        try:
+            model, loading = kind.from_pretrained(
+                None, config=config, state_dict=lazy, dtype=dtype, device_map=device if device != "cpu" else None,
+                output_loading_info=True,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise bad_input(f"{self.label}: weights do not fit the config: {str(error).splitlines()[0][:160]}") from error
+        missing = sorted(loading["missing_keys"])
+        if missing:
+            raise bad_input(f"{self.label}: {len(missing)} tensors are missing, the first is {missing[0]!r}")
+        return model.eval()
+
+
+class _Lazy:
+    """Stands for a tensor until the loader asks for its content with `[...]`."""
+
+    def __init__(self, model: Model, name: str, dtype: torch.dtype | None) -> None:
+        self._make = lambda: model.tensor(name, dtype)
+        self._entry = model.entries[name]
+        self.device = "cpu"
+
+    def __getitem__(self, index: object) -> torch.Tensor:
+        tensor = self._make()
+        return tensor if index is Ellipsis else tensor[index]
+
+    def get_shape(self) -> list[int]:
+        return list(self._entry.shape)
+
+    def get_dtype(self) -> str:
+        return self._entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._entry.shape

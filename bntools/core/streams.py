@@ -1,0 +1,117 @@
+"""Byte streams: what the first bytes say, a pipe spooled to a random-access file, exact reads and copies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+
+from bntools.core.errors import BnError, bad_input
+
+CHUNK = 1 << 20
+_FOREIGN = [
+    (b"GGUF", "gguf"), (b"PK\x03\x04", "zip"), (b"\x80", "pickle"), (b"\x1f\x8b", "gzip"),
+    (b"\x93NUMPY", "npy"), (b"\x28\xb5\x2f\xfd", "zstd"),
+]  # fmt: skip
+_REFUSAL = {
+    "zip": ("a zip archive (torch or numpy save file)", "convert it to safetensors: pickled files can run code"),
+    "pickle": ("a pickle", "convert it to safetensors: pickles can run code"),
+    "gzip": ("gzip data", "decompress it first: gzip -dc FILE | bntools ..."),
+    "zstd": ("zstd data", "decompress it first: zstd -dc FILE | bntools ..."),
+    "npy": ("a numpy array", "convert it to safetensors"),
+    "unknown": ("neither safetensors, GGUF nor JSON", "see bntools-artifact(5)"),
+}
+
+
+def sniff(head: bytes) -> str:
+    """Kind of stream from its first nine bytes: safetensors, json, empty, gguf or a foreign format's name."""
+    if not head:
+        return "empty"
+    if len(head) >= 9 and head[4:8] == b"\0\0\0\0" and head[8:9] == b"{":
+        return "safetensors"
+    for magic, name in _FOREIGN:
+        if head.startswith(magic):
+            return name
+    if head.lstrip(b" \t\r\n")[:1] in (b"{", b"["):
+        return "json"
+    # A short or damaged header still deserves the precise message of the header parser.
+    return "safetensors" if len(head) >= 8 and head[4:8] == b"\0\0\0\0" else "unknown"
+
+
+def refuse(kind: str, where: str) -> BnError:
+    """The error for a stream of a kind no tool reads."""
+    if kind == "empty":
+        if where == "standard input":
+            return bad_input("no data on standard input", "did the previous command fail? try: set -o pipefail")
+        return bad_input(f"{where} is empty", "was it fully written?")
+    what, hint = _REFUSAL.get(kind, _REFUSAL["unknown"])
+    return bad_input(f"{where} is {what}", hint)
+
+
+def is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def temporary_fd(folder: str | None = None) -> int:
+    """Descriptor of an unlinked temporary file: nothing is left behind whatever happens to this process."""
+    folder = folder or tempfile.gettempdir()
+    with contextlib.suppress(OSError, AttributeError):
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    fd, name = tempfile.mkstemp(dir=folder)
+    os.unlink(name)
+    return fd
+
+
+def widen(fd: int) -> None:
+    """Ask for the largest pipe an unprivileged process may have; fewer, larger transfers cost less CPU."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)
+
+
+def spool(fd: int) -> int:
+    """Move everything readable from a pipe into an unlinked temporary file; returns its descriptor."""
+    target = temporary_fd()
+    widen(fd)
+    try:
+        while os.splice(fd, target, CHUNK):
+            pass
+    except (OSError, AttributeError):
+        while block := os.read(fd, CHUNK):  # sockets, terminals and other systems have no splice
+            write_all(target, block)
+    return target
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_exact(fd: int, count: int, what: str) -> bytearray:
+    """Read `count` bytes from the current position, growing only as data arrive; BnError (exit 3) if they end early."""
+    buffer = bytearray()
+    while len(buffer) < count:
+        block = os.read(fd, min(CHUNK, count - len(buffer)))
+        if not block:
+            raise bad_input(f"truncated: {what} ends after {len(buffer)} of {count} bytes")
+        buffer += block
+    return buffer
+
+
+def copy_range(source: int, start: int, count: int, target: int, digest: hashlib._Hash | None = None) -> None:
+    """Copy bytes between descriptors, inside the kernel where no digest is asked for."""
+    while count > 0:
+        if digest is None:
+            moved = os.sendfile(target, source, start, min(count, 1 << 30))
+        else:
+            block = os.pread(source, min(CHUNK, count), start)
+            digest.update(block)
+            write_all(target, block)
+            moved = len(block)
+        if moved == 0:
+            raise BnError("the temporary file ended early", "was it truncated by another program?")
+        start += moved
+        count -= moved

@@ -1,0 +1,131 @@
+"""Options that mean the same in every tool, and the session object they become."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bntools.core.errors import usage
+
+if TYPE_CHECKING:
+    import torch
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every tool is told besides its own options."""
+
+    tool: str
+    seed: int
+    device: str
+    threads: int | None
+    quiet: bool
+    verbose: int
+    json: bool
+    dry_run: bool
+    started: float = field(default_factory=time.time)
+
+    def apply(self) -> None:
+        """Set torch's threads and seed."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        torch.manual_seed(self.seed)
+
+    def torch_device(self) -> str:
+        """`cpu`, `cuda`, ...: `auto` is the GPU where there is one."""
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise usage(f"--device {self.device}: torch sees no GPU", "--device cpu")
+        return self.device
+
+
+_COMMON = [
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, envvar="BNTOOLS_SEED", help="Seed of everything random."),
+    click.option("--device", default="auto", show_default=True, envvar="BNTOOLS_DEVICE", help="auto, cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(1), envvar="BNTOOLS_THREADS", help="CPU threads.  [default: all cores]"),
+    click.option("-q", "--quiet", is_flag=True, envvar="BNTOOLS_QUIET", help="No progress and no notes."),
+    click.option("-v", "--verbose", count=True, help="More notes on standard error."),
+    click.option("--json", is_flag=True, envvar="BNTOOLS_JSON", help="Report as JSON also on a terminal."),
+    click.option("--dry-run", is_flag=True, help="Say what would be read, written and spent; do nothing."),
+]  # fmt: skip
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options; the callback gets them as one `session`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **given: Any) -> Any:
+        names = ("seed", "device", "threads", "quiet", "verbose", "json", "dry_run")
+        context = click.get_current_context()
+        session = Session(str(context.info_name), *(given.pop(name) for name in names))
+        return function(*args, session=session, **given)
+
+    for option in reversed(_COMMON):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def input_argument(default: str | None = None) -> Decorator:
+    """INPUT. Left out: standard input if something is connected to it, else `default`, else a usage error."""
+
+    def resolve(context: click.Context, _: click.Parameter, value: str | None) -> str:
+        if value is not None:
+            return value
+        if stdin_connected():
+            return "-"
+        if default is not None:
+            return default
+        raise usage("no INPUT, and nothing on standard input", f"bntools {context.info_name} --help")
+
+    return click.argument("source", metavar="[INPUT]", required=False, callback=resolve)
+
+
+def stdin_connected() -> bool:
+    """Whether standard input is a pipe, socket or file rather than a terminal, /dev/null or closed."""
+    import stat
+
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """-o/--output and --force."""
+    function = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")(function)
+    return click.option(
+        "-o", "--output", default="-", metavar="PATH", show_default="standard output",
+        help="A file, or DIR/ for a directory in Hugging Face layout.",
+    )(function)  # fmt: skip
+
+
+def dtype(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--dtype of the arithmetic."""
+    choice = click.Choice(["float32", "bfloat16", "float16"])
+    return click.option("--dtype", type=choice, default="float32", show_default=True, envvar="BNTOOLS_DTYPE", help="Type of the forward pass.")(function)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    import torch
+
+    return getattr(torch, name)
+
+
+def argv() -> list[str]:
+    """The command line as the history records it."""
+    return ["bntools", *sys.argv[1:]]

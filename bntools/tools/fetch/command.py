@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("fetch")
+def command() -> None:
+    """Placeholder."""

@@ -1,0 +1,1 @@
+"""What an artifact or model holds."""

@@ -1,0 +1,79 @@
+"""What an opened input holds, from its headers alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bntools.core import packed
+from bntools.core.artifact import Artifact, parse_json
+from bntools.core.header import side_file_name
+from bntools.core.model import Model
+from bntools.core.source import as_model
+
+
+def describe(opened: Artifact | Path | dict[str, Any], label: str, *, tensors: bool, modules: bool) -> dict[str, Any]:
+    """A report of kind `info`. A JSON report is shown as the report it is.
+
+    Raises BnError (exit 3) when the headers are damaged.
+    """
+    if isinstance(opened, dict):
+        return {"kind": "info", "label": label, "metadata": {"report": opened.get("kind", "unknown")}, "report": opened}
+    if isinstance(opened, Artifact) and not _is_model(opened):
+        return _artifact(opened, tensors)
+    return _model(as_model(opened, label), tensors, modules)
+
+
+def _is_model(source: Artifact) -> bool:
+    beside = source.path is not None and (source.path.parent / "config.json").is_file()
+    return source.kind == "model" or (source.kind == "tensors" and ("config.json" in source.metadata or beside))
+
+
+def _artifact(source: Artifact, tensors: bool) -> dict[str, Any]:
+    entries = [source.entries[name] for name in source.names()]
+    report: dict[str, Any] = {
+        "kind": source.kind,
+        "label": source.label,
+        "bytes": source.header.total,
+        "tensor_count": len(entries),
+        "weights": sum(entry.numel for entry in entries),
+        "types": dict(Counter(entry.dtype for entry in entries)),
+        "files": [name for name in map(side_file_name, source.entries) if name],
+        "history": source.history,
+        "report": source.report,
+    }
+    if tensors:
+        report["tensors"] = [_tensor(entry) for entry in entries]
+    return report
+
+
+def _tensor(entry: Any) -> dict[str, Any]:
+    return {"name": entry.name, "dtype": entry.dtype, "shape": list(entry.shape), "bytes": entry.nbytes}
+
+
+def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
+    stored = model.store.entries
+    bits: dict[str, float] = {"model": model.bits_per_weight()}
+    if model.packing:
+        bits["quantized"] = model.bits_per_weight(model.packing)
+    report: dict[str, Any] = {
+        "kind": "model",
+        "label": model.label,
+        "architecture": ", ".join(model.config.get("architectures") or [model.config.get("model_type", "unknown")]),
+        "bytes": model.store.nbytes(),
+        "tensor_count": len(stored),
+        "weights": sum(entry.numel for entry in model.entries.values()),
+        "types": dict(Counter(entry.dtype for entry in stored.values())),
+        "bits_per_weight": bits,
+        "dims": dict(sorted(Counter(spec.dim for spec in model.packing.values()).items())),
+        "files": sorted(model.files),
+        "history": model.history,
+        "report": model.report,
+    }
+    if tensors:
+        report["tensors"] = [_tensor(entry) for entry in stored.values()]
+    if modules:
+        table = parse_json(model.files.get(packed.FILE, b'{"tensors":{}}'), dict, packed.FILE)
+        report["modules"] = [{"name": name, **value} for name, value in table["tensors"].items()]
+    return report

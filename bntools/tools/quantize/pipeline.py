@@ -1,0 +1,197 @@
+"""From a model and settings to packed tensors, one at a time: plan, choose, round, pack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bntools.core import calibration, dtypes, packed
+from bntools.core.errors import BnError
+from bntools.core.model import Model
+from bntools.core.modules import Linear
+from bntools.core.packed import Spec
+from bntools.kernels.groups import dequantize
+from bntools.tools.quantize.choose import Errors, best, candidate, iterate_weight_errors, module_errors
+from bntools.tools.quantize.settings import Grid, Settings
+
+Step = Callable[[int], None]
+_LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
+_SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a grid
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tensor of the checkpoint: its grid, or the reason why it is kept."""
+
+    name: str
+    linear: Linear | None
+    grid: Grid | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Errors of both dimensions of one tensor, and the criterion that gave them."""
+
+    criterion: str
+    errors: Errors
+
+
+@dataclass
+class Result:
+    """One finished tensor: what goes into the artifact, and how it was made."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    spec: Spec | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+def plan(model: Model, settings: Settings) -> list[Item]:
+    """What happens to each tensor, in checkpoint order."""
+    return [_item(model, settings, name) for name in model.entries]
+
+
+def _item(model: Model, settings: Settings, name: str) -> Item:
+    entry = model.entries[name]
+    linear = model.linears.get(name)
+    if linear is None:
+        kind = "vector (norm, bias)" if len(entry.shape) < 2 else "not a linear weight (embedding, head, router)"
+        return Item(name, None, None, kind)
+    reason = settings.wanted(name)
+    if not reason and entry.dtype not in dtypes.FLOATS:
+        reason = f"type {entry.dtype} is not a float type"
+    if not reason and min(entry.shape[-2:]) < _SMALLEST:
+        reason = f"fewer than {_SMALLEST} rows or columns"
+    return Item(name, linear, None, reason) if reason else Item(name, linear, settings.grid_of(name))
+
+
+def choose(model: Model, items: list[Item], settings: Settings, windows: Tensor | None, device: str, step: Step) -> dict[str, Choice]:
+    """Errors of both dimensions for every tensor whose dimension is to be chosen.
+
+    Without calibration windows, and for experts whose linears are no modules of their own, the criterion is the
+    weight's own error.
+    """
+    open_items = {item.name: item for item in items if item.grid is not None and item.grid.dim == "ada"}
+    if not open_items:
+        return {}
+    criterion = settings.criterion if windows is not None else "weight"
+    found: dict[str, Choice] = {}
+    moments: dict[str, Tensor] = {}
+    if criterion != "weight":
+        assert windows is not None
+        built = model.build(torch.float32, device)
+        own = {name: item for name, item in open_items.items() if _is_module(built, item)}
+        if criterion == "module":
+            pairs = {name: (item.linear, item.grid) for name, item in own.items()}
+            errors = module_errors(built, pairs, windows, step)  # type: ignore[arg-type]
+            found = {name: Choice("module", value) for name, value in errors.items()}
+        else:
+            by_module = calibration.second_moments(built, {i.linear.module for i in own.values() if i.linear}, windows)
+            moments = {n: by_module[i.linear.module] for n, i in own.items() if i.linear and i.linear.module in by_module}
+        del built
+    rest = ((n, model.tensor(n), i.linear, i.grid) for n, i in open_items.items() if n not in found)
+    for name, errors in iterate_weight_errors(rest, moments):  # type: ignore[arg-type]
+        found[name] = Choice("diag" if name in moments else "weight", errors)
+        step(1)
+    return found
+
+
+def _is_module(built: torch.nn.Module, item: Item) -> bool:
+    """Whether the tensor is the weight of a module of its own that takes one input."""
+    if item.linear is None:
+        return False
+    try:
+        weight = getattr(built.get_submodule(item.linear.module), "weight", None)
+    except AttributeError:
+        return False
+    return isinstance(weight, Tensor) and weight.ndim == 2
+
+
+def quantize(model: Model, items: list[Item], choices: Mapping[str, Choice]) -> Iterator[Result]:
+    """Round and pack tensor by tensor, in checkpoint order; what is kept passes through as it is."""
+    for item in items:
+        if item.grid is None or item.linear is None:
+            yield Result(item.name, {item.name: model.tensor(item.name)}, reason=item.reason)
+            continue
+        choice = choices.get(item.name)
+        dim = best(choice.errors) if choice else item.grid.dim
+        try:
+            yield _quantize_one(model, item, replace(item.grid, dim=dim), choice)
+        except BnError as error:
+            raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
+
+
+def _quantize_one(model: Model, item: Item, grid: Grid, choice: Choice | None) -> Result:
+    assert item.linear is not None
+    spec = _spec(item, grid, model)
+    w = model.tensor(item.name)
+    slices, lost, total = [], 0.0, 0.0
+    for piece in w if w.ndim == 3 else w[None]:
+        coded = candidate(piece, grid, grid.dim, item.linear.transposed)
+        slices.append(coded)
+        lost += float((dequantize(coded) - piece).square_().sum(dtype=torch.float64))
+        total += float(piece.float().square_().sum(dtype=torch.float64))
+    tensors = packed.tensors(item.name, spec, slices)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    measured: dict[str, Any] = {
+        "bits_per_weight": round(8 * size / w.numel(), 4),
+        "weight_error": float(f"{(lost / max(total, 1e-300)) ** 0.5:.4g}"),
+    }
+    if choice:
+        measured["criterion"] = choice.criterion
+        measured["errors"] = choice.errors
+    return Result(item.name, tensors, spec, measured)
+
+
+def _spec(item: Item, grid: Grid, model: Model) -> Spec:
+    assert item.linear is not None
+    entry = model.entries[item.name]
+    dim = "oc" if grid.dim == "ada" else grid.dim
+    return Spec(grid.bits, grid.group, dim, grid.symmetric, entry.shape, entry.dtype, item.linear.transposed)
+
+
+def summarize(results: list[Result], model: Model) -> dict[str, Any]:
+    """The report of a run: counts, dimensions and bits per weight with all metadata counted."""
+    done = [result for result in results if result.spec is not None]
+    bits = sum(result.measured["bits_per_weight"] * model.entries[result.name].numel for result in done)
+    weights = sum(model.entries[result.name].numel for result in done)
+    kept = sum(model.entries[result.name].nbytes for result in results if result.spec is None)
+    everything = sum(entry.numel for entry in model.entries.values())
+    skipped = {result.name: result.reason for result in results if result.spec is None and not result.reason.startswith("vector")}
+    return {
+        "kind": "quantize",
+        "tensors": len(done),
+        "weights": weights,
+        "dims": dict(sorted(Counter(result.spec.dim for result in done if result.spec).items())),
+        "bits_per_weight": {
+            "linear": round(bits / max(weights, 1), 4),
+            "model": round((bits + 8 * kept) / max(everything, 1), 4),
+        },
+        "skipped": skipped if len(skipped) <= 40 else dict(Counter(skipped.values())),
+    }
+
+
+def estimate(model: Model, items: list[Item]) -> dict[str, Any]:
+    """What a run would read, write and hold in memory, without doing it."""
+    chosen = [(item, model.entries[item.name]) for item in items if item.grid is not None]
+    size = sum(_spec(item, item.grid, model).nbytes for item, _ in chosen if item.grid is not None)
+    kept = sum(model.entries[item.name].nbytes for item in items if item.grid is None)
+    weights = sum(entry.numel for _, entry in chosen)
+    largest = max((entry.numel // (entry.shape[0] if len(entry.shape) == 3 else 1) for _, entry in chosen), default=0)
+    adaptive = any(item.grid is not None and item.grid.dim == "ada" for item, _ in chosen)
+    whole = 4 * sum(entry.numel for entry in model.entries.values()) if adaptive else 0
+    return {
+        "kind": "plan",
+        "tensors": len(chosen),
+        "reads_bytes": model.store.nbytes(),
+        "writes_bytes": size + kept,
+        "bits_per_weight": {"linear": round(8 * size / max(weights, 1), 4)},
+        "memory_bytes": _LIBRARIES + max(10 * largest, whole),
+    }

@@ -1,0 +1,113 @@
+"""What the user asks of quantize, validated: one grid a tensor, from defaults and overrides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bntools.core.errors import usage
+
+DIMS = ("oc", "ic", "ada")
+CRITERIA = ("module", "diag", "weight")
+_KEYS = ("bits", "group", "dim", "symmetric", "skip")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How one tensor is to be quantized. group -1: one group a row."""
+
+    bits: int = 4
+    group: int = 128
+    dim: str = "oc"
+    symmetric: bool = False
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise usage(f"bits {self.bits} is outside 2..8")
+        if self.group != -1 and self.group < 8:
+            raise usage(f"group size {self.group} is neither -1 nor at least 8", "--group-size 128")
+        if self.dim not in DIMS:
+            raise usage(f"dimension {self.dim!r} is not one of {', '.join(DIMS)}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result; recorded in the artifact's report."""
+
+    grid: Grid = field(default_factory=Grid)
+    criterion: str = "module"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    calib_tokens: int = 4096
+    calib_window: int = 512
+
+    def __post_init__(self) -> None:
+        for pattern in (*self.include, *self.exclude):
+            _compile(pattern)
+        for text in self.overrides:
+            parse_override(text)
+
+    def wanted(self, name: str) -> str:
+        """Empty if the tensor is to be quantized, else the reason why not."""
+        if self.include and not any(_compile(pattern).search(name) for pattern in self.include):
+            return "not matched by --include"
+        if any(_compile(pattern).search(name) for pattern in self.exclude):
+            return "matched by --exclude"
+        return "skipped by --override" if self.grid_of(name).skip else ""
+
+    def grid_of(self, name: str) -> Grid:
+        """The grid of a tensor: the defaults, then every override that matches, the last one wins."""
+        grid = self.grid
+        for text in self.overrides:
+            pattern, changes = parse_override(text)
+            if pattern.search(name):
+                grid = replace(grid, **changes)
+        return grid
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Patterns that match no linear weight: most likely a mistake."""
+        known = list(names)
+        patterns = [*self.include, *self.exclude, *(text.rpartition("=")[0] for text in self.overrides)]
+        return [pattern for pattern in patterns if not any(_compile(pattern).search(name) for name in known)]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise usage(f"{pattern!r} is not a regular expression: {error}") from None
+
+
+def parse_override(text: str) -> tuple[re.Pattern[str], dict[str, Any]]:
+    """`REGEX=bits:4,dim:oc` as a pattern and the changes to the grid. Raises BnError (exit 2)."""
+    pattern, sign, body = text.rpartition("=")
+    if not sign or not pattern:
+        raise usage(f"--override {text!r} is not REGEX=KEY:VALUE,...", "--override 'v_proj=bits:4,dim:ic'")
+    changes: dict[str, Any] = {}
+    for item in body.split(","):
+        key, colon, value = item.strip().partition(":")
+        if key not in _KEYS or (not colon and key not in ("skip", "symmetric")):
+            raise usage(f"--override {text!r}: {item!r} is not one of {', '.join(_KEYS)} with a value", "bits:4,group:64,dim:ic,symmetric,skip")
+        changes[key] = _value(text, key, value)
+    Grid(**changes)
+    return _compile(pattern), changes
+
+
+def _value(text: str, key: str, value: str) -> Any:
+    if key in ("skip", "symmetric"):
+        if value not in ("", "true", "false"):
+            raise usage(f"--override {text!r}: {key} is true or false, not {value!r}")
+        return value != "false"
+    if key == "dim":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise usage(f"--override {text!r}: {key} takes a whole number, not {value!r}") from None
