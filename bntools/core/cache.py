@@ -1,4 +1,4 @@
-"""Files kept between runs, each known by its sha256."""
+"""The cache folder: files that are whole or not there, those from outside known by their sha256."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from pathlib import Path
 from bntools.core.errors import BnError
 
 
-def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/bntools, or ~/.cache/bntools; a relative XDG_CACHE_HOME is ignored, as the XDG specification asks."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "bntools"
+def cache_dir(kind: str = "") -> Path:
+    """`$XDG_CACHE_HOME/bntools/KIND` (or under ~/.cache), made if need be."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = Path(root) / "bntools" / kind
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot use the cache {path}: {error.strerror}"
+        raise BnError(what, "set XDG_CACHE_HOME to a folder you may write") from None
+    return path
 
 
 def sha256_file(path: Path) -> str:
@@ -25,30 +31,41 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
-    """The cached file `name` if it has this sha256, else what `produce(path)` writes, checked and kept.
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove all but the `count` files used last."""
+    files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.stat().st_mtime, reverse=True)
+    for file in files[count:]:
+        file.unlink(missing_ok=True)
 
-    A stamp beside the file (size and time of modification) spares reading it again; when it differs, the file is
-    hashed. Processes that race each produce their own and the last whole file stays. Raises BnError (exit 1) when the
-    produced file has another sha256; nothing of it stays.
+
+def cached_path(name: str, sha256: str) -> Path:
+    """Where `cached` keeps this file."""
+    return cache_dir("files") / f"{sha256[:16]}-{name}"
+
+
+def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
+    """The cached file with this sha256; where it is missing or damaged, what `produce(path)` writes.
+
+    A stamp beside the file (size and time of modification) spares reading it again; when it differs, the file
+    is hashed. Processes that race each produce their own and the last whole file stays. Raises BnError (exit 1)
+    naming both digests when something else was produced; nothing of it stays.
     """
-    path = cache_dir() / name
+    path = cached_path(name, sha256)
     if path.is_file() and _matches(path, sha256):
         return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise BnError(f"cannot write to the cache {path.parent}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder") from None
-    with folder:
-        fresh = Path(folder.name) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
+        fresh = Path(folder) / name
         produce(fresh)
-        actual = sha256_file(fresh)
-        if actual != sha256:
-            raise BnError(f"{name} has sha256 {actual}, expected {sha256}", "the registry serves another file; nothing was kept")
+        found = sha256_file(fresh)
+        if found != sha256:
+            what = f"{name} has sha256 {found}, expected {sha256}"
+            raise BnError(what, "another file came than the one known; nothing was kept")
         os.replace(fresh, path)
     _write_stamp(path, sha256)
     return path
+
+
+checked = cached
 
 
 def _matches(path: Path, sha256: str) -> bool:
@@ -67,11 +84,11 @@ def _stamp(path: Path, sha256: str) -> list[int | str]:
 
 
 def _stamp_path(path: Path) -> Path:
-    return path.with_name(path.name + ".stamp")
+    return path.with_name(f".{path.name}.stamp")
 
 
 def _write_stamp(path: Path, sha256: str) -> None:
-    """A stamp that cannot be written (read-only cache) only costs the next run a hash."""
+    """Note that the file was checked; where that cannot be written, the next run hashes it again."""
     with contextlib.suppress(OSError):
         text = json.dumps(_stamp(path, sha256))
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".stamp.", delete=False) as file:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bntools.core import dtypes, modules
 from bntools.core.cache import sha256_file
-from bntools.core.errors import bad_input, require
+from bntools.core.errors import BnError, bad_input, require
 from bntools.core.header import Entry
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class GGUFModel:
     """A GGUF model under its Hugging Face names; nothing is dequantized before `tensor` asks for it.
 
     dtype: type of weights stored quantized; the others keep theirs. In float16, the default, a Q4_1 or K-quant
-    weight (scale times code plus offset) is rounded to 11 bits; float32 holds every stored value exactly.
-    Raises BnError: exit 3 for a file that is no GGUF, truncated, damaged, of an architecture not in `ARCHITECTURES`,
-    or with tensors that this architecture does not have; exit 5 without the `gguf` package.
+    weight (scale times code plus offset) is rounded to 11 bits; float32 holds what dequantizing gives.
+    Raises BnError: exit 3 for a file that is no GGUF, truncated, damaged, of an architecture outside
+    `ARCHITECTURES` or with tensors that it does not have; exit 5 without the `gguf` package.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype | None = None) -> None:
@@ -49,13 +49,15 @@ class GGUFModel:
         self._reader = _read(path)
         self.architecture = str(self._value("general.architecture") or "(none)")
         if self.architecture not in ARCHITECTURES:
-            raise bad_input(f"{path}: architecture {self.architecture!r} is not read", f"read are {', '.join(ARCHITECTURES)}")
+            read = ", ".join(ARCHITECTURES)
+            raise self._bad(f"architecture {self.architecture!r} is not read", f"read are {read}")
         self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
         settings = self._settings()
         kind = modules.model_class(settings)
         self._config = modules.hf_config(settings)
         self._map(kind)
-        self.config = self._config.to_diff_dict() | {"architectures": [kind.__name__], "dtype": str(self.dtype)[6:]}
+        main = str(self._dtype_of(self._stored["token_embd.weight"])).removeprefix("torch.")
+        self.config = self._config.to_diff_dict() | {"architectures": [kind.__name__], "dtype": main}
 
     def names(self) -> list[str]:
         return list(self.entries)
@@ -78,20 +80,27 @@ class GGUFModel:
         entry, stored = self.entries[name], self._stored[self._home[name]]
         weights = _dequantize(stored, entry.dtype)
         if stored.name != "output.weight":
-            processor = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)(config=self._config.to_dict())
-            weights = processor.process(weights=weights, name=stored.name).weights
+            kind = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
+            weights = kind(self._config.to_dict()).process(weights=weights, name=stored.name).weights
         if weights.shape != entry.shape:
-            raise bad_input(f"{self.path}: tensor {stored.name!r} has shape {list(weights.shape)}, expected {list(entry.shape)}")
+            raise self._wrong_shape(stored.name, weights.shape, entry.shape)
         return torch.from_numpy(weights.copy(order="C")).to(dtypes.torch_dtype(entry.dtype))
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """tokenizer.json, tokenizer_config.json, generation_config.json and the chat template, as far as the file has them."""
-        ids = {key: value for key in ("bos_token_id", "eos_token_id", "pad_token_id") if (value := self.config.get(key)) is not None}
+        """tokenizer.json, tokenizer_config.json, generation_config.json, chat template: what the file has of them."""
+        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+        ids = {key: self.config[key] for key in keys if self.config.get(key) is not None}
         files = {"generation_config.json": json.dumps(ids, indent=2).encode() + b"\n"}
         if self._value("tokenizer.ggml.model") in (None, "none", "no_vocab"):
             return files
         return files | self._tokenizer_files()
+
+    def _bad(self, what: str, hint: str = "") -> BnError:
+        return bad_input(f"{self.path}: {what}", hint)
+
+    def _wrong_shape(self, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> BnError:
+        return self._bad(f"tensor {name!r} has shape {list(shape)}, expected {list(expected)}")
 
     def _value(self, key: str) -> Any:
         """A metadata value, None where the file does not have it."""
@@ -99,7 +108,7 @@ class GGUFModel:
         try:
             return None if field is None else field.contents()
         except _DAMAGE as error:
-            raise bad_input(f"{self.path}: damaged metadata {key}: {error}") from None
+            raise self._bad(f"damaged metadata {key}: {error}") from None
 
     def _settings(self) -> dict[str, Any]:
         """Keyword settings of the transformers config, by the library's table of names."""
@@ -108,10 +117,13 @@ class GGUFModel:
         arch, embedding = self.architecture, self._stored.get("token_embd.weight")
         layers = self._value(f"{arch}.block_count")
         if embedding is None or not isinstance(layers, int) or not 0 < layers <= len(self._stored):
-            raise bad_input(f"{self.path}: no token_embd.weight, or {layers} blocks in {len(self._stored)} tensors")
+            raise self._bad(f"no token_embd.weight, or {layers} blocks in {len(self._stored)} tensors")
         settings: dict[str, Any] = {"model_type": _MODEL_TYPES.get(arch, arch)}
-        tables = [(f"{arch}.", GGUF_CONFIG_MAPPING[arch] | _KEYS.get(arch, {})), ("tokenizer.", GGUF_CONFIG_MAPPING["tokenizer"])]
-        for prefix, table in tables:
+        tables = {
+            f"{arch}.": GGUF_CONFIG_MAPPING[arch] | _KEYS.get(arch, {}),
+            "tokenizer.": GGUF_CONFIG_MAPPING["tokenizer"],
+        }
+        for prefix, table in tables.items():
             for key, name in table.items():
                 value = self._value(prefix + key) if name else None
                 if value is not None:
@@ -123,19 +135,21 @@ class GGUFModel:
         return settings | self._rope(float(settings.get("rope_theta", 10000.0)))
 
     def _rope(self, theta: float) -> dict[str, Any]:
-        """Scaling of the rotary embedding. Transformers' own GGUF reading drops it; what we cannot express is refused."""
+        """Scaling of the rotary embedding; what has no counterpart is refused (transformers 5.23 drops it all)."""
         prefix = f"{self.architecture}.rope.scaling"
         kind, factor = self._value(f"{prefix}.type") or "none", self._value(f"{prefix}.factor")
         rope: dict[str, Any] = {"rope_theta": theta, "rope_type": kind, "factor": factor}
         if "rope_freqs.weight" in self._stored:
             factors = _dequantize(self._stored.pop("rope_freqs.weight"), "F32")
-            return {"rope_parameters": rope | _llama3_rope(factors, theta, str(self.path))} if factors.max() > 1 else {}
+            if factors.max() == 1:
+                return {}
+            return {"rope_parameters": rope | _llama3_rope(factors, theta, str(self.path))}
         if kind == "none":
             return {}
         if kind == "yarn":
             rope["original_max_position_embeddings"] = self._value(f"{prefix}.original_context_length")
         elif kind != "linear":
-            raise bad_input(f"{self.path}: rotary scaling {kind!r} is not read", "read are linear, yarn and Llama 3's")
+            raise self._bad(f"rotary scaling {kind!r} is not read", "read are linear, yarn, Llama 3's")
         return {"rope_parameters": rope}
 
     def _map(self, kind: Any) -> None:
@@ -152,16 +166,18 @@ class GGUFModel:
         for stored in self._stored.values():
             name, shape = homes.get(stored.name), tuple(int(n) for n in reversed(stored.shape))
             if name is None:
-                raise bad_input(f"{self.path}: tensor {stored.name!r} has no place in {kind.__name__}", "this variant is not read")
+                raise self._bad(f"tensor {stored.name!r} has no place in {kind.__name__}")
             if sorted(shape) != sorted(wanted[name]):
-                raise bad_input(f"{self.path}: tensor {stored.name!r} has shape {list(shape)}, expected {list(wanted[name])}")
+                raise self._wrong_shape(stored.name, shape, wanted[name])
             dtype = dtypes.name_of(self._dtype_of(stored))
             size = math.prod(shape) * dtypes.torch_dtype(dtype).itemsize
-            self._home[name], self.entries[name] = stored.name, Entry(name, dtype, wanted[name], position, position + size)
+            self._home[name] = stored.name
+            self.entries[name] = Entry(name, dtype, wanted[name], position, position + size)
             position += size
-        missing = [name for name in wanted if name not in self.entries and not (name == "lm_head.weight" and self._config.tie_word_embeddings)]
+        tied = {"lm_head.weight"} if self._config.tie_word_embeddings else set()
+        missing = [name for name in wanted if name not in self.entries and name not in tied]
         if missing:
-            raise bad_input(f"{self.path}: {len(missing)} tensors are missing, the first is {missing[0]!r}")
+            raise self._bad(f"{len(missing)} tensors are missing, the first is {missing[0]!r}")
 
     def _dtype_of(self, stored: Any) -> torch.dtype:
         import torch
@@ -171,13 +187,13 @@ class GGUFModel:
             return getattr(torch, _PLAIN[name])
         if name[0] in "QTM" or name.startswith("IQ"):
             return self.dtype
-        raise bad_input(f"{self.path}: tensor {stored.name!r} holds {name}, which is no weight type")
+        raise self._bad(f"tensor {stored.name!r} holds {name}, which is no weight type")
 
     def _tokenizer_files(self) -> dict[str, bytes]:
         """The tokenizer as transformers rebuilds it, through a folder that holds nothing else it could pick up.
 
         Deviation: where the file names a pre-tokenizer that splits digits (`smollm` and its like), digits are split
-        before anything else; transformers 5.23 leaves that out and so cuts runs of spaces before a digit differently.
+        first; transformers 5.23 leaves that out and so cuts runs of spaces before a digit differently.
         """
         import transformers
         from tokenizers import pre_tokenizers
@@ -186,18 +202,20 @@ class GGUFModel:
         with tempfile.TemporaryDirectory() as folder:
             os.symlink(self.path.absolute(), f"{folder}/model.gguf")
             try:
-                tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, gguf_file="model.gguf", local_files_only=True)
+                kind = transformers.PreTrainedTokenizerFast
+                tokenizer = kind.from_pretrained(folder, gguf_file="model.gguf", local_files_only=True)
             except Exception as error:  # a damaged vocabulary makes the library raise anything
-                raise bad_input(f"{self.path}: no tokenizer can be built: {str(error).splitlines()[0][:160]}") from error
+                raise self._bad(f"no tokenizer can be built: {modules._first_line(error)}") from error
             if self._value("tokenizer.ggml.pre") in _ONE_DIGIT_A_TOKEN:
-                backend = tokenizer.backend_tokenizer
-                backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer])
+                backend, digits = tokenizer.backend_tokenizer, pre_tokenizers.Digits(individual_digits=True)
+                backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
             tokenizer.model_max_length = self._config.max_position_embeddings
             saved = Path(folder) / "saved"
             tokenizer.save_pretrained(saved)
             files = {child.name: child.read_bytes() for child in sorted(saved.iterdir())}
         settings = json.loads(files["tokenizer_config.json"])
-        settings = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only", "name_or_path")}
+        for key in ("is_local", "local_files_only", "name_or_path"):
+            settings.pop(key, None)
         return files | {"tokenizer_config.json": json.dumps(settings, indent=2).encode() + b"\n"}
 
 
@@ -214,7 +232,7 @@ def _read(path: Path) -> Any:
     try:
         reader = gguf.GGUFReader(path)
     except _DAMAGE as error:
-        raise bad_input(f"{path} is truncated or damaged: {str(error)[:160]}", "fetch or convert it again") from None
+        raise bad_input(f"{path} is truncated or damaged: {str(error)[:120]}", "fetch it again") from None
     if reader.byte_order != "I":
         raise bad_input(f"{path} has the other byte order", "convert it on a machine of this byte order")
     return reader
@@ -228,12 +246,12 @@ def _parameters(kind: Any, config: Any) -> dict[str, tuple[int, ...]]:
         with torch.device("meta"):
             model = kind(config)
     except Exception as error:  # sizes that do not go together make the library raise anything
-        raise bad_input(f"no {kind.__name__} has these sizes: {str(error).splitlines()[0][:160]}") from error
+        raise bad_input(f"no {kind.__name__} has these sizes: {modules._first_line(error)}") from error
     return {name: tuple(value.shape) for name, value in model.named_parameters(remove_duplicate=False)}
 
 
 def _dequantize(stored: Any, dtype: str) -> np.ndarray:
-    """Values of one tensor, [rows, ..., columns] as the file orders them; bfloat16 comes as float32, which is exact."""
+    """Values of one tensor, [rows, ..., columns] as the file orders them; bfloat16 comes as float32."""
     import numpy as np
     from gguf.quants import dequantize
 
@@ -245,15 +263,17 @@ def _dequantize(stored: Any, dtype: str) -> np.ndarray:
         try:
             values[start : start + step] = dequantize(rows[start : start + step], stored.tensor_type)
         except NotImplementedError:
-            raise bad_input(f"tensor {stored.name!r} holds {stored.tensor_type.name}, which the gguf package does not read") from None
+            raise bad_input(
+                f"tensor {stored.name!r}: {stored.tensor_type.name} weights are not read"
+            ) from None
     return values.reshape(shape)
 
 
 def _llama3_rope(factors: np.ndarray, theta: float, label: str) -> dict[str, Any]:
     """Llama 3's frequency scaling from the factors [head_dim / 2] that GGUF stores in its place.
 
-    A wavelength below original/high keeps its frequency, one above original/low is slowed by `factor`, between them
-    the inverse is interpolated. All Llama 3 models use low 1, high 4, original 8192; other factors are refused.
+    A wavelength below original/high keeps its frequency, one above original/low is slowed by `factor`, between
+    them the inverse is interpolated. Llama 3 uses low 1, high 4, original 8192; other factors are refused.
     """
     import numpy as np
 
@@ -261,7 +281,7 @@ def _llama3_rope(factors: np.ndarray, theta: float, label: str) -> dict[str, Any
     wavelength = 2 * math.pi * theta ** (np.arange(len(factors)) / len(factors))
     smooth = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)
     if not np.allclose(factors, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
-        raise bad_input(f"{label}: rope_freqs.weight is not Llama 3's rotary scaling", "this variant is not read")
+        raise bad_input(f"{label}: rope_freqs.weight is not Llama 3's rotary scaling")
     return {
         "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
         "original_max_position_embeddings": original,

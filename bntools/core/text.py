@@ -21,7 +21,12 @@ def tiny_model_dir() -> Path:
 
 
 def read_text(path: str) -> str:
-    """A text file; of a .jsonl file the `text` of every line, a blank line between.
+    """The documents of a file as one text, a blank line between."""
+    return "\n\n".join(read_documents(path))
+
+
+def read_documents(path: str) -> list[str]:
+    """A text file as one document; of a .jsonl file the `text` of every line.
 
     Raises BnError: exit 2 if it cannot be opened, 3 if it is empty, not UTF-8 or has a line without text.
     """
@@ -33,11 +38,12 @@ def read_text(path: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise bad_input(f"{path} is not UTF-8 text (byte {error.start})", "is it a text file?") from None
+    documents = [text]
     if path.endswith(".jsonl"):
-        text = "\n\n".join(_line_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-    if not text.strip():
+        documents = [_line_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not any(document.strip() for document in documents):
         raise bad_input(f"{path} holds no text")
-    return text
+    return documents
 
 
 def _line_text(path: str, number: int, line: str) -> str:

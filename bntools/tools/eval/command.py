@@ -1,6 +1,121 @@
+"""bntools eval: parse, evaluate, show, hold against the gates."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
 import click
 
+from bntools import options, terminal
+from bntools.core.errors import GATE, BnError
+from bntools.core.source import open_model
+from bntools.options import Session
 
-@click.command("eval")
-def command() -> None:
-    """Placeholder."""
+EPILOG = """\b
+Examples:
+  bntools quantize --bits 3 | bntools eval
+  bntools eval q.safetensors --against smollm2/ --text book.txt --tokens 16000
+  bntools eval q/ --max-kl 0.2 --json | jq .kl.mean
+"""
+
+
+@click.command("eval", short_help="Measure how good a model still is.", epilog=EPILOG)
+@options.input_argument()
+@click.option("--protocol", type=click.Choice(["gptq", "lmeval", "llamacpp"]), default="gptq", show_default=True,
+              help="Which tokens are scored, and what each is given.")
+@click.option("--against", default="auto", show_default=True, metavar="MODEL|none",
+              help="Reference for the divergence; auto: what INPUT was made from.")
+@click.option("--text", "text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]")
+@click.option("--tokens", type=click.IntRange(1), default=8192, show_default=True, help="Score at most so many tokens.")
+@click.option("--window", type=click.IntRange(8), help="Tokens a window.  [default: 512 for llamacpp, else 2048]")
+@click.option("--tasks", type=click.Path(), metavar="FILE|DIR", help="Multiple-choice questions: .jsonl, or a folder in MMLU's layout.")
+@click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
+@click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
+@options.dtype
+@options.common
+def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, max_ppl: float | None,
+            max_kl: float | None, dtype: str, **given: Any) -> None:  # fmt: skip
+    """Perplexity of INPUT and, where its original can be found, the divergence from it, in nats a token.
+
+    INPUT is what bntools quantize takes, most often an artifact on standard input.
+    """
+    from bntools.core.text import default_text, read_documents
+    from bntools.tools.eval.choice import read_tasks
+    from bntools.tools.eval.evaluate import Settings, evaluate
+
+    model = open_model(source)
+    documents = [default_text("eval")] if text is None else read_documents(text)
+    if tasks is not None:
+        read_tasks(tasks)  # a damaged file is found before the long work
+    reference = _reference(session, model, against)
+    session.apply()
+    settings = Settings(**given, dtype=options.torch_dtype(dtype), device=session.torch_device())
+    if session.dry_run:
+        return _plan(session, model, reference, documents, settings)
+    report = evaluate(model, reference, documents, tasks, settings, functools.partial(terminal.progress, session))
+    terminal.emit(session, report, lambda console: _draw(console, report))
+    return _gates(report, max_ppl, max_kl)
+
+
+def _reference(session: Session, model: Any, against: str) -> Any:
+    from bntools.tools.eval.evaluate import find_reference
+
+    if against == "none":
+        return None
+    if against != "auto":
+        return open_model(against)
+    found = find_reference(model)
+    if found is None and model.history:
+        terminal.note(session, "the original is not here: no divergence (name it with --against MODEL)")
+    return found
+
+
+def _plan(session: Session, model: Any, reference: Any, documents: list[str], settings: Any) -> None:
+    from bntools.core.tokens import open_tokenizer
+    from bntools.tools.eval.evaluate import make_corpus
+
+    corpus = make_corpus(model, documents, open_tokenizer(model.files, model.config, model.label), settings)
+    weights = sum(entry.numel for entry in model.entries.values())
+    report = {
+        "kind": "plan", "tokens": corpus.tokens, "windows": len(corpus.windows), "window": corpus.window,
+        "reference": reference.label if reference else None, "memory_bytes": 4 * weights + 600_000_000,
+    }  # fmt: skip
+    rows = [[key.replace("_", " "), str(value)] for key, value in report.items() if key != "kind"]
+    terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
+
+
+def _draw(console: Any, report: dict[str, Any]) -> None:
+    three = terminal.three
+    rows = []
+    if "perplexity" in report:
+        if "kl" in report:
+            rows.append(["reference perplexity", three(report["reference_perplexity"]), ""])
+        rows.append(["perplexity", three(report["perplexity"]), three(report["perplexity_se"])])
+    if "kl" in report:
+        ratio = report["ppl_ratio"]
+        rows.append(["perplexity ratio", three(ratio["value"]), f"{three(ratio['low'])} to {three(ratio['high'])}"])
+        rows.append(["KL from the reference (nats/token)", three(report["kl"]["mean"]), three(report["kl"]["se"])])
+        rows.append(["KL, 99th percentile", three(report["kl"]["p99"]), ""])
+        rows.append(["top-1 agreement (%)", three(100 * report["top1"]), three(100 * report["top1_se"])])
+    if "cosine" in report:
+        rows.append(["cosine to the reference", f"{report['cosine']['mean']:.5f}", three(report["cosine"]["se"])])
+    if "tasks" in report:
+        tasks = report["tasks"]
+        rows.append(["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])])
+        rows.append(["chance (%)", three(100 * tasks["chance"]), ""])
+    rows.append(["bits a weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
+    rows.append(["bits a weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
+    rows.append(["size", terminal.megabytes(report["bytes"]), ""])
+    console.print(terminal.table([report["model"], "value", "± se, or 95 %"], rows))
+    rest = f"protocol {report['protocol']}, {report['tokens']:,} tokens"
+    console.print(rest + (f" in windows of {report['window']}" if "window" in report else ""))
+
+
+def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) -> None:
+    if max_ppl is not None and not report.get("perplexity", float("inf")) <= max_ppl:
+        raise BnError(f"perplexity {report.get('perplexity', float('nan')):.4g} is over --max-ppl {max_ppl:g}", "", GATE)
+    if max_kl is not None and not report.get("kl", {}).get("mean", float("inf")) <= max_kl:
+        found = report.get("kl", {}).get("mean")
+        what = f"divergence {found:.4g} is over" if found is not None else "no divergence was measured for"
+        raise BnError(f"{what} --max-kl {max_kl:g}", "" if found is not None else "--against MODEL", GATE)

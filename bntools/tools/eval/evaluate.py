@@ -1,0 +1,159 @@
+"""One evaluation: open, score, compare with the reference, and collect the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bntools.core import cache, modules
+from bntools.core.artifact import Artifact, open_path
+from bntools.core.errors import bad_input
+from bntools.core.model import Model
+from bntools.core.source import EMBEDDED, open_model
+from bntools.core.tokens import Tokenizer, open_tokenizer
+from bntools.core.writer import Writer
+from bntools.tools.eval import choice, divergence, encoder, perplexity
+from bntools.tools.eval.head import Head, split
+from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+_KEPT_REFERENCES = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to score and how. window None: the protocol's own; tokens None: the whole text."""
+
+    protocol: str = "gptq"
+    window: int | None = None
+    tokens: int | None = 8192
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+
+def find_reference(model: Model) -> Model | None:
+    """The model this one was made from, by its history, if it is still there and of the same size."""
+    stages = [stage for stage in model.history if stage.get("tool") != "export"]
+    inputs = stages[0].get("inputs") if stages else None
+    if not isinstance(inputs, list) or not inputs or not isinstance(inputs[0], dict):
+        return None
+    label, size = inputs[0].get("label"), inputs[0].get("bytes")
+    if not isinstance(label, str) or not (label == EMBEDDED or Path(label).exists()):
+        return None
+    found = open_model(label)
+    return found if found.store.nbytes() == size else None
+
+
+def evaluate(model: Model, reference: Model | None, documents: list[str], tasks: str | None, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """The report of kind `eval` for one model."""
+    tokenizer = open_tokenizer(model.files, model.config, model.label)
+    report: dict[str, Any] = {
+        "kind": "eval",
+        "model": model.label,
+        "bytes": model.store.nbytes(),
+        "bits_per_weight": {"linear": model.bits_per_weight(model.linears), "model": model.bits_per_weight()},
+    }
+    if not modules.model_class(model.config).can_generate():
+        return {**report, **_encoder(model, reference, documents, tokenizer, settings, progress)}
+    corpus = make_corpus(model, documents, tokenizer, settings)
+    kept = _reference_run(reference, corpus, settings, progress) if reference else None
+    built, head = _build(model, settings)
+    began = time.monotonic()
+    with progress("scoring", corpus.tokens) as step:
+        if kept is None:
+            losses, compared = perplexity.score(built, head, corpus, step), {}
+        else:
+            found = divergence.compare(built, head, kept, corpus, step)
+            losses, compared = found.losses, divergence.report(found)
+    report["tokens_per_second"] = round(corpus.tokens / (time.monotonic() - began), 1)
+    report |= perplexity.report(losses, corpus) | compared
+    if reference is not None:
+        report["reference"] = reference.label
+    if tasks is not None:
+        report["tasks"] = _tasks(built, head, tokenizer, tasks, _longest(model, 1 << 20), progress)
+    return report
+
+
+def make_corpus(model: Model, documents: list[str], tokenizer: Tokenizer, settings: Settings) -> Corpus:
+    """The text in windows no longer than the model has positions for."""
+    window = settings.window or DEFAULT_WINDOW[settings.protocol]
+    return PROTOCOLS[settings.protocol](documents, tokenizer, _longest(model, window), settings.tokens)
+
+
+def _longest(model: Model, window: int) -> int:
+    limit = model.config.get("max_position_embeddings") or model.config.get("n_positions") or window
+    return min(window, int(limit))
+
+
+def _build(model: Model, settings: Settings) -> tuple[Any, Head]:
+    built = model.build(settings.dtype, settings.device)
+    return built, split(built)
+
+
+def _reference_run(reference: Model, corpus: Corpus, settings: Settings, progress: Progress) -> divergence.Reference:
+    """The reference's states, from the cache or by running it now."""
+    path = _reference_path(reference, corpus, settings)
+    if path.exists():
+        path.touch()
+        with open_path(path) as stored:
+            return _load(stored)
+    built, head = _build(reference, settings)
+    if head.weight.shape[0] <= max(max(window.ids) for window in corpus.windows):
+        raise bad_input(f"{reference.label} has a smaller vocabulary than the text's tokens", "--against the model this one was made from")
+    with progress("running the reference", corpus.tokens) as step:
+        kept = divergence.record(built, head, corpus, step)
+    _store(path, kept)
+    cache.keep_newest(path.parent, _KEPT_REFERENCES)
+    return kept
+
+
+def _reference_path(reference: Model, corpus: Corpus, settings: Settings) -> Path:
+    identity = [reference.store.sha256(), str(settings.dtype), [(w.ids, w.first) for w in corpus.windows]]
+    return cache.cache_dir("references") / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.safetensors"
+
+
+def _store(path: Path, kept: divergence.Reference) -> None:
+    head = kept.head
+    half = head.weight.half()
+    exact = torch.equal(half.float(), head.weight.float())
+    with Writer(str(path), "reference", force=True) as out:
+        out.add("states", kept.states)
+        out.add("head.weight", half if exact else head.weight)
+        if head.bias is not None:
+            out.add("head.bias", head.bias)
+        out.describe("head", {"scale": head.scale, "softcap": head.softcap, "dtype": str(head.weight.dtype).removeprefix("torch.")})
+
+
+def _load(stored: Artifact) -> divergence.Reference:
+    facts = stored.json("bntools.head", dict)
+    weight = stored.tensor("head.weight").to(getattr(torch, facts["dtype"]))
+    bias = stored.tensor("head.bias") if "head.bias" in stored.entries else None
+    return divergence.Reference(stored.tensor("states"), Head(weight, bias, facts["scale"], facts["softcap"]))
+
+
+def _encoder(model: Model, reference: Model | None, documents: list[str], tokenizer: Tokenizer, settings: Settings, progress: Progress) -> dict[str, Any]:
+    if reference is None:
+        raise bad_input(f"{model.label} is an encoder: it is scored only against a reference", "--against MODEL")
+    lines = encoder.sentences(documents, settings.tokens, tokenizer, _longest(model, 256))
+    total = sum(map(len, lines))
+    vectors = []
+    for which in (model, reference):
+        built = which.build(settings.dtype, settings.device)
+        with progress("embedding", total) as step:
+            vectors.append(encoder.embed(built, lines, step))
+        del built
+    return {**encoder.report(*vectors), "tokens": total, "protocol": "encoder", "reference": reference.label}
+
+
+def _tasks(built: Any, head: Head, tokenizer: Tokenizer, path: str, longest: int, progress: Progress) -> dict[str, Any]:
+    questions = choice.read_tasks(path)
+    with progress("answering", len(questions)) as step:
+        return choice.report(list(choice.answer(built, head, tokenizer, questions, longest, step)))

