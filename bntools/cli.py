@@ -29,14 +29,20 @@ class Toolbox(click.Group):
         width = max(map(len, self.commands))
         for section, names in SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl([(name.ljust(width), self.commands[name].get_short_help_str(80)) for name in names])
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].get_short_help_str(80)) for name in names]
+                )
 
 
 @click.group(
     cls=Toolbox,
     commands=COMMANDS,
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BNTOOLS", "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "BNTOOLS",
+        "max_content_width": 100,
+    },
 )
 @click.version_option(__version__, message="bntools %(version)s")
 def bntools() -> None:

@@ -117,7 +117,14 @@ def output(function: Callable[..., Any]) -> Callable[..., Any]:
 def dtype(function: Callable[..., Any]) -> Callable[..., Any]:
     """--dtype of the arithmetic."""
     choice = click.Choice(["float32", "bfloat16", "float16"])
-    return click.option("--dtype", type=choice, default="float32", show_default=True, envvar="BNTOOLS_DTYPE", help="Type of the forward pass.")(function)
+    return click.option(
+        "--dtype",
+        type=choice,
+        default="float32",
+        show_default=True,
+        envvar="BNTOOLS_DTYPE",
+        help="Type of the forward pass.",
+    )(function)
 
 
 def torch_dtype(name: str) -> torch.dtype:

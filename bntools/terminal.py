@@ -79,7 +79,9 @@ def table(headers: list[str], rows: list[list[str]], title: str = "") -> Any:
 
     result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, header in enumerate(headers):
-        result.add_column(header, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
+        result.add_column(
+            header, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold"
+        )
     for row in rows:
         result.add_row(*row)
     return result

@@ -24,13 +24,7 @@ EVAL_CHAPTERS = (10, 35, 60, 85)
 EVAL_BOOKS = ("ruth", "jonah", "philippians")
 CALIB_CHAPTERS = (4, 32, 41, 48, 70, 78, 96, 132)
 CALIB_BOOKS = ("ecclesiastes", "james", "1john")
-BOOKS = (
-    "genesis exodus leviticus numbers deuteronomy joshua judges ruth 1samuel 2samuel 1kings 2kings 1chronicles "
-    "2chronicles ezra nehemiah esther job psalms proverbs ecclesiastes song isaiah jeremiah lamentations ezekiel "
-    "daniel hosea joel amos obadiah jonah micah nahum habakkuk zephaniah haggai zechariah malachi matthew mark luke "
-    "john acts romans 1corinthians 2corinthians galatians ephesians philippians colossians 1thessalonians "
-    "2thessalonians 1timothy 2timothy titus philemon hebrews james 1peter 2peter 1john 2john 3john jude revelation"
-).split()
+BOOKS = ["genesis", "exodus", "leviticus", "numbers", "deuteronomy", "joshua", "judges", "ruth", "1samuel", "2samuel", "1kings", "2kings", "1chronicles", "2chronicles", "ezra", "nehemiah", "esther", "job", "psalms", "proverbs", "ecclesiastes", "song", "isaiah", "jeremiah", "lamentations", "ezekiel", "daniel", "hosea", "joel", "amos", "obadiah", "jonah", "micah", "nahum", "habakkuk", "zephaniah", "haggai", "zechariah", "malachi", "matthew", "mark", "luke", "john", "acts", "romans", "1corinthians", "2corinthians", "galatians", "ephesians", "philippians", "colossians", "1thessalonians", "2thessalonians", "1timothy", "2timothy", "titus", "philemon", "hebrews", "james", "1peter", "2peter", "1john", "2john", "3john", "jude", "revelation"]
 
 
 def novel(folder: Path) -> dict[int, str]:
@@ -51,7 +45,12 @@ def novel(folder: Path) -> dict[int, str]:
 
 def bible(folder: Path) -> dict[str, str]:
     """Books of the Bible by name, a paragraph a verse, without verse numbers."""
-    subprocess.run(["apt-get", "download", "-qq", "bible-kjv-text", "bible-kjv"], cwd=folder, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        ["apt-get", "download", "-qq", "bible-kjv-text", "bible-kjv"],
+        cwd=folder,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     for archive in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", archive, folder / "root"], check=True)
     data = folder / "root/usr/lib"
@@ -59,7 +58,9 @@ def bible(folder: Path) -> dict[str, str]:
     reader = [str(folder / "root/usr/bin/bible"), "-p", str(data)]
     books = {}
     for book in BOOKS:
-        verses = subprocess.run([*reader, "-f", f"{book}1:1-{book}200:200"], capture_output=True, text=True, check=True).stdout
+        verses = subprocess.run(
+            [*reader, "-f", f"{book}1:1-{book}200:200"], capture_output=True, text=True, check=True
+        ).stdout
         books[book] = "\n".join(line.split(" ", 1)[1] for line in verses.splitlines() if " " in line)
     return books
 

@@ -34,7 +34,10 @@ def train_tokenizer(text: str) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=CONFIG["vocab_size"], special_tokens=["<s>", "</s>"], initial_alphabet=sorted(alphabet), show_progress=False
+        vocab_size=CONFIG["vocab_size"],
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(text.split("\n\n"), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
@@ -56,7 +59,9 @@ def held_out(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
     return sum(float(model(input_ids=row[None], labels=row[None]).loss) for row in rows) / len(rows)
 
 
-def optimize(model: LlamaForCausalLM, ids: torch.Tensor, minutes: float, limit: int | None) -> tuple[int, float]:
+def optimize(
+    model: LlamaForCausalLM, ids: torch.Tensor, minutes: float, limit: int | None
+) -> tuple[int, float]:
     """Train for the given time (the schedule follows the clock) or number of steps; returns steps and last mean loss."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim < 2]
@@ -104,7 +109,9 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path, card: str) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("texts", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=25)

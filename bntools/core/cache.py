@@ -33,8 +33,8 @@ def sha256_file(path: Path) -> str:
 
 def keep_newest(folder: Path, count: int) -> None:
     """Remove all but the `count` files used last."""
-    files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.stat().st_mtime, reverse=True)
-    for file in files[count:]:
+    files = [file for file in folder.iterdir() if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)[count:]:
         file.unlink(missing_ok=True)
 
 
@@ -46,9 +46,9 @@ def cached_path(name: str, sha256: str) -> Path:
 def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
     """The cached file with this sha256; where it is missing or damaged, what `produce(path)` writes.
 
-    A stamp beside the file (size and time of modification) spares reading it again; when it differs, the file
-    is hashed. Processes that race each produce their own and the last whole file stays. Raises BnError (exit 1)
-    naming both digests when something else was produced; nothing of it stays.
+    A stamp beside the file (size and time of modification) spares reading it again; when it differs, the
+    file is hashed. Processes that race each produce their own and the last whole file stays. Raises BnError
+    (exit 1) naming both digests when something else was produced; nothing of it stays.
     """
     path = cached_path(name, sha256)
     if path.is_file() and _matches(path, sha256):
@@ -63,9 +63,6 @@ def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
         os.replace(fresh, path)
     _write_stamp(path, sha256)
     return path
-
-
-checked = cached
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -18,7 +18,9 @@ def token_windows(ids: list[int], tokens: int, window: int, bos: int | None = No
     """
     body = window - (bos is not None)
     if len(ids) < 16:
-        raise bad_input(f"the calibration text has {len(ids)} tokens", "give at least a few pages: --calib FILE")
+        raise bad_input(
+            f"the calibration text has {len(ids)} tokens", "give at least a few pages: --calib FILE"
+        )
     body = min(body, len(ids))
     count = max(1, min(tokens // window, len(ids) // body))
     last = len(ids) - body
@@ -29,7 +31,10 @@ def token_windows(ids: list[int], tokens: int, window: int, bos: int | None = No
 
 @torch.no_grad()
 def second_moments(
-    model: nn.Module, modules: Iterable[str], windows: Tensor, step: Callable[[int], None] = lambda count: None
+    model: nn.Module,
+    modules: Iterable[str],
+    windows: Tensor,
+    step: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Tensor]:
     """E[x_j^2] of the inputs of each named linear module, over all tokens of `windows`: [in] float64."""
     sums: dict[str, Tensor] = {}
@@ -57,4 +62,7 @@ def second_moments(
 def run(model: nn.Module, ids: Tensor) -> None:
     """Forward pass of the base model, without the output head."""
     base = getattr(model, "base_model", model)
-    base(ids.to(next(model.parameters()).device), **({"use_cache": False} if hasattr(model.config, "use_cache") else {}))
+    base(
+        ids.to(next(model.parameters()).device),
+        **({"use_cache": False} if hasattr(model.config, "use_cache") else {}),
+    )

@@ -22,7 +22,9 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 def _to_torch() -> dict[str, torch.dtype]:
     import torch
 
-    return {name: getattr(torch, attribute) for name, attribute in _NAMES.items() if hasattr(torch, attribute)}
+    return {
+        name: getattr(torch, attribute) for name, attribute in _NAMES.items() if hasattr(torch, attribute)
+    }
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -27,6 +27,7 @@ _KEYS = {  # what the library's own table leaves to defaults of the config class
     "llama": {"attention.key_length": "head_dim"},
     "qwen3": {"attention.key_length": "head_dim"},
 }
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _PLAIN = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
 _ONE_DIGIT_A_TOKEN = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, RecursionError, MemoryError)
@@ -35,8 +36,8 @@ _DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, Recursion
 class GGUFModel:
     """A GGUF model under its Hugging Face names; nothing is dequantized before `tensor` asks for it.
 
-    dtype: type of weights stored quantized; the others keep theirs. In float16, the default, a Q4_1 or K-quant
-    weight (scale times code plus offset) is rounded to 11 bits; float32 holds what dequantizing gives.
+    dtype: type of weights stored quantized; the others keep theirs. In float16, the default, a Q4_1 or
+    K-quant weight (scale times code plus offset) is rounded to 11 bits; float32 holds it as it is.
     Raises BnError: exit 3 for a file that is no GGUF, truncated, damaged, of an architecture outside
     `ARCHITECTURES` or with tensors that it does not have; exit 5 without the `gguf` package.
     """
@@ -52,12 +53,14 @@ class GGUFModel:
             read = ", ".join(ARCHITECTURES)
             raise self._bad(f"architecture {self.architecture!r} is not read", f"read are {read}")
         self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
-        settings = self._settings()
-        kind = modules.model_class(settings)
-        self._config = modules.hf_config(settings)
-        self._map(kind)
-        main = str(self._dtype_of(self._stored["token_embd.weight"])).removeprefix("torch.")
-        self.config = self._config.to_diff_dict() | {"architectures": [kind.__name__], "dtype": main}
+        skeleton = _skeleton(self._settings(), path)
+        self._config = skeleton.config
+        self._map(skeleton)
+        kind, main = type(skeleton).__name__, self._dtype_of(self._stored["token_embd.weight"])
+        self.config = self._config.to_diff_dict() | {
+            "architectures": [kind],
+            "dtype": str(main).removeprefix("torch."),
+        }
 
     def names(self) -> list[str]:
         return list(self.entries)
@@ -88,9 +91,8 @@ class GGUFModel:
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """tokenizer.json, tokenizer_config.json, generation_config.json, chat template: what the file has of them."""
-        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-        ids = {key: self.config[key] for key in keys if self.config.get(key) is not None}
+        """Tokenizer, its settings, generation settings and chat template, as far as the file has them."""
+        ids = {key: self.config[key] for key in _TOKEN_IDS if self.config.get(key) is not None}
         files = {"generation_config.json": json.dumps(ids, indent=2).encode() + b"\n"}
         if self._value("tokenizer.ggml.model") in (None, "none", "no_vocab"):
             return files
@@ -118,7 +120,8 @@ class GGUFModel:
         layers = self._value(f"{arch}.block_count")
         if embedding is None or not isinstance(layers, int) or not 0 < layers <= len(self._stored):
             raise self._bad(f"no token_embd.weight, or {layers} blocks in {len(self._stored)} tensors")
-        settings: dict[str, Any] = {"model_type": _MODEL_TYPES.get(arch, arch)}
+        settings: dict[str, Any] = dict.fromkeys(_TOKEN_IDS)  # not the ids of the config class's own model
+        settings["model_type"] = _MODEL_TYPES.get(arch, arch)
         tables = {
             f"{arch}.": GGUF_CONFIG_MAPPING[arch] | _KEYS.get(arch, {}),
             "tokenizer.": GGUF_CONFIG_MAPPING["tokenizer"],
@@ -135,7 +138,7 @@ class GGUFModel:
         return settings | self._rope(float(settings.get("rope_theta", 10000.0)))
 
     def _rope(self, theta: float) -> dict[str, Any]:
-        """Scaling of the rotary embedding; what has no counterpart is refused (transformers 5.23 drops it all)."""
+        """Scaling of the rotary embedding; what we cannot express is refused, not dropped."""
         prefix = f"{self.architecture}.rope.scaling"
         kind, factor = self._value(f"{prefix}.type") or "none", self._value(f"{prefix}.factor")
         rope: dict[str, Any] = {"rope_theta": theta, "rope_type": kind, "factor": factor}
@@ -152,11 +155,12 @@ class GGUFModel:
             raise self._bad(f"rotary scaling {kind!r} is not read", "read are linear, yarn, Llama 3's")
         return {"rope_parameters": rope}
 
-    def _map(self, kind: Any) -> None:
-        """Pair the tensors of the file with the parameters of the model, by the gguf package's table of names."""
-        import gguf
-
-        wanted = _parameters(kind, self._config)
+    def _map(self, skeleton: Any) -> None:
+        """Pair the file's tensors with the model's parameters, by the gguf package's table of names."""
+        gguf = require("gguf", "gguf")
+        wanted = {
+            name: tuple(value.shape) for name, value in skeleton.named_parameters(remove_duplicate=False)
+        }
         arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == self.architecture)
         table = gguf.get_tensor_name_map(arch, int(self._config.num_hidden_layers))
         homes = {table.get_name(name, (".weight", ".bias")): name for name in wanted}
@@ -166,7 +170,7 @@ class GGUFModel:
         for stored in self._stored.values():
             name, shape = homes.get(stored.name), tuple(int(n) for n in reversed(stored.shape))
             if name is None:
-                raise self._bad(f"tensor {stored.name!r} has no place in {kind.__name__}")
+                raise self._bad(f"tensor {stored.name!r} has no place in a {self.architecture} model")
             if sorted(shape) != sorted(wanted[name]):
                 raise self._wrong_shape(stored.name, shape, wanted[name])
             dtype = dtypes.name_of(self._dtype_of(stored))
@@ -190,22 +194,21 @@ class GGUFModel:
         raise self._bad(f"tensor {stored.name!r} holds {name}, which is no weight type")
 
     def _tokenizer_files(self) -> dict[str, bytes]:
-        """The tokenizer as transformers rebuilds it, through a folder that holds nothing else it could pick up.
+        """The tokenizer as transformers rebuilds it, in a folder with nothing else it could pick up.
 
-        Deviation: where the file names a pre-tokenizer that splits digits (`smollm` and its like), digits are split
-        first; transformers 5.23 leaves that out and so cuts runs of spaces before a digit differently.
+        Deviation: where the file names a pre-tokenizer that splits digits (`smollm` and its like), digits are
+        split first; transformers 5.23 leaves that out and cuts runs of spaces before a digit differently.
         """
         import transformers
         from tokenizers import pre_tokenizers
 
-        modules._quiet()
         with tempfile.TemporaryDirectory() as folder:
             os.symlink(self.path.absolute(), f"{folder}/model.gguf")
             try:
                 kind = transformers.PreTrainedTokenizerFast
                 tokenizer = kind.from_pretrained(folder, gguf_file="model.gguf", local_files_only=True)
             except Exception as error:  # a damaged vocabulary makes the library raise anything
-                raise self._bad(f"no tokenizer can be built: {modules._first_line(error)}") from error
+                raise self._bad(f"no tokenizer can be built: {_first_line(error)}") from error
             if self._value("tokenizer.ggml.pre") in _ONE_DIGIT_A_TOKEN:
                 backend, digits = tokenizer.backend_tokenizer, pre_tokenizers.Digits(individual_digits=True)
                 backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
@@ -232,22 +235,27 @@ def _read(path: Path) -> Any:
     try:
         reader = gguf.GGUFReader(path)
     except _DAMAGE as error:
-        raise bad_input(f"{path} is truncated or damaged: {str(error)[:120]}", "fetch it again") from None
+        beyond = isinstance(error, IndexError) or "reshape" in str(error)
+        why = "it ends before its last table or tensor" if beyond else str(error)[:120]
+        raise bad_input(f"{path} is truncated or damaged: {why}", "fetch it again") from None
     if reader.byte_order != "I":
         raise bad_input(f"{path} has the other byte order", "convert it on a machine of this byte order")
     return reader
 
 
-def _parameters(kind: Any, config: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's parameters, without memory for any of them."""
-    import torch
-
+def _skeleton(settings: dict[str, Any], path: Path) -> Any:
+    """The model these settings describe, without memory for its weights."""
     try:
-        with torch.device("meta"):
-            model = kind(config)
+        return modules.skeleton(settings)
+    except BnError:
+        raise
     except Exception as error:  # sizes that do not go together make the library raise anything
-        raise bad_input(f"no {kind.__name__} has these sizes: {modules._first_line(error)}") from error
-    return {name: tuple(value.shape) for name, value in model.named_parameters(remove_duplicate=False)}
+        what = f"{path}: no {settings['model_type']} model has these sizes: {_first_line(error)}"
+        raise bad_input(what) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _dequantize(stored: Any, dtype: str) -> np.ndarray:
@@ -272,8 +280,8 @@ def _dequantize(stored: Any, dtype: str) -> np.ndarray:
 def _llama3_rope(factors: np.ndarray, theta: float, label: str) -> dict[str, Any]:
     """Llama 3's frequency scaling from the factors [head_dim / 2] that GGUF stores in its place.
 
-    A wavelength below original/high keeps its frequency, one above original/low is slowed by `factor`, between
-    them the inverse is interpolated. Llama 3 uses low 1, high 4, original 8192; other factors are refused.
+    A wavelength below original/high keeps its frequency, one above original/low is slowed by `factor`,
+    between them the inverse is interpolated. Llama 3 uses low 1, high 4, original 8192; others are refused.
     """
     import numpy as np
 

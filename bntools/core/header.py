@@ -148,7 +148,9 @@ def encode(metadata: Mapping[str, str], entries: Iterable[Entry]) -> bytes:
     """Length prefix and JSON text, padded with spaces so that the data start on a multiple of 64 bytes."""
     size = sum(len(key) + len(value) for key, value in metadata.items())
     if size > MAX_METADATA:
-        raise BnError(f"metadata of {size} bytes is over the limit of {MAX_METADATA}", "shorten the command line")
+        raise BnError(
+            f"metadata of {size} bytes is over the limit of {MAX_METADATA}", "shorten the command line"
+        )
     body: dict[str, Any] = {"__metadata__": dict(metadata)}
     for entry in entries:
         body[entry.name] = {
@@ -167,5 +169,8 @@ def side_file_name(tensor: str) -> str | None:
         return None
     name = tensor[len(FILE_PREFIX) :]
     if not FILE_NAME.fullmatch(name):
-        raise bad_input(f"hostile side-file name {name[:80]!r}", "names may hold A-Z a-z 0-9 . _ - and not start with a dot")
+        raise bad_input(
+            f"hostile side-file name {name[:80]!r}",
+            "names may hold A-Z a-z 0-9 . _ - and not start with a dot",
+        )
     return name

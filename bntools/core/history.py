@@ -24,7 +24,9 @@ def fingerprint(model: Model) -> Future[dict[str, Any]]:
     return future
 
 
-def entry(tool: str, argv: list[str], seed: int, inputs: list[dict[str, Any]], started: float) -> dict[str, Any]:
+def entry(
+    tool: str, argv: list[str], seed: int, inputs: list[dict[str, Any]], started: float
+) -> dict[str, Any]:
     """One stage of `bntools.history`.
 
     With SOURCE_DATE_EPOCH set, that is the time and the duration is zero: the same command gives the same bytes.

@@ -41,7 +41,9 @@ class Shards:
         for artifact in self.artifacts:
             for name in artifact.names():
                 if name in self._home:
-                    raise bad_input(f"tensor {name!r} stands in two shards: {artifact.label} and {self._home[name].label}")
+                    raise bad_input(
+                        f"tensor {name!r} stands in two shards: {artifact.label} and {self._home[name].label}"
+                    )
                 self._home[name] = artifact
                 self.entries[name] = artifact.entries[name]
 
@@ -128,14 +130,19 @@ class Model:
         """
         kind = modules.model_class(self.config)
         config = modules.hf_config(self.config)
-        lazy = {name: _Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None) for name, entry in self.entries.items()}
+        lazy = {
+            name: _Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
+            for name, entry in self.entries.items()
+        }
         try:
             model, loading = kind.from_pretrained(
                 None, config=config, state_dict=lazy, dtype=dtype, device_map=device if device != "cpu" else None,
                 output_loading_info=True,
             )  # fmt: skip
         except RuntimeError as error:
-            raise bad_input(f"{self.label}: weights do not fit the config: {str(error).splitlines()[0][:160]}") from error
+            raise bad_input(
+                f"{self.label}: weights do not fit the config: {str(error).splitlines()[0][:160]}"
+            ) from error
         missing = sorted(loading["missing_keys"])
         if missing:
             raise bad_input(f"{self.label}: {len(missing)} tensors are missing, the first is {missing[0]!r}")

@@ -66,7 +66,9 @@ def model_class(config: dict[str, Any]) -> Any:
     try:
         return auto._model_mapping[type(hf_config(config))]
     except KeyError:
-        raise bad_input(f"config.json: no model class for architectures {config.get('architectures')}", _MODEL_HINT) from None
+        raise bad_input(
+            f"config.json: no model class for architectures {config.get('architectures')}", _MODEL_HINT
+        ) from None
 
 
 def _quiet() -> None:

@@ -66,7 +66,9 @@ class Spec:
     @property
     def nbytes(self) -> int:
         """Bytes of all parts, with float16 scales."""
-        return sum(math.prod(shape) * (2 if part == "scales" else 1) for part, shape in self.part_shapes().items())
+        return sum(
+            math.prod(shape) * (2 if part == "scales" else 1) for part, shape in self.part_shapes().items()
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "shape": list(self.shape)}
@@ -74,13 +76,18 @@ class Spec:
 
 def encode(entries: Mapping[str, tuple[Spec, Mapping[str, Any]]]) -> dict[str, Any]:
     """Content of quantization.json: a spec and what was measured for each packed tensor."""
-    return {"version": VERSION, "tensors": {name: {**spec.as_json(), **extra} for name, (spec, extra) in entries.items()}}
+    return {
+        "version": VERSION,
+        "tensors": {name: {**spec.as_json(), **extra} for name, (spec, extra) in entries.items()},
+    }
 
 
 def decode(table: Mapping[str, Any]) -> dict[str, Spec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
     if table.get("version") != VERSION:
-        raise bad_input(f"{FILE} has version {table.get('version')!r}, this bntools reads {VERSION}", "upgrade bntools")
+        raise bad_input(
+            f"{FILE} has version {table.get('version')!r}, this bntools reads {VERSION}", "upgrade bntools"
+        )
     tensors = table.get("tensors")
     if not isinstance(tensors, dict):
         raise bad_input(f"{FILE} lists no tensors")
@@ -153,7 +160,9 @@ def slices(name: str, spec: Spec, get: Callable[[str], torch.Tensor]) -> list[Pa
 def _check(name: str, spec: Spec, stored: Mapping[str, torch.Tensor]) -> None:
     for part, shape in spec.part_shapes().items():
         if tuple(stored[part].shape) != shape:
-            raise bad_input(f"{name}.{part} has shape {list(stored[part].shape)}, its spec asks {list(shape)}")
+            raise bad_input(
+                f"{name}.{part} has shape {list(stored[part].shape)}, its spec asks {list(shape)}"
+            )
 
 
 def dense(name: str, spec: Spec, get: Callable[[str], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:

@@ -38,7 +38,10 @@ def open_model(spec: str) -> Model:
         return _from_file(path)
     if _HUB_ID.fullmatch(spec) and not path.suffix:
         return _from_hub(spec)
-    raise usage(f"no such file, directory or model: {spec}", "see bntools fetch --list, or use default: for the embedded model")
+    raise usage(
+        f"no such file, directory or model: {spec}",
+        "see bntools fetch --list, or use default: for the embedded model",
+    )
 
 
 def open_input(spec: str) -> Artifact | Path | dict[str, Any]:
@@ -101,17 +104,28 @@ def _follow(manifest: dict[str, Any]) -> Artifact | Path | dict[str, Any]:
     """What a manifest points to, checked against the size it states."""
     path = Path(manifest["path"])
     if not path.exists():
-        raise bad_input(f"the manifest names {path}, which is not there", "was it written on another machine? pipe the stream instead")
-    size = sum(c.stat().st_size for c in path.iterdir() if c.is_file()) if path.is_dir() else path.stat().st_size
+        raise bad_input(
+            f"the manifest names {path}, which is not there",
+            "was it written on another machine? pipe the stream instead",
+        )
+    size = (
+        sum(c.stat().st_size for c in path.iterdir() if c.is_file()) if path.is_dir() else path.stat().st_size
+    )
     if size != manifest.get("bytes"):
-        raise bad_input(f"{path} has {size} bytes, its manifest says {manifest.get('bytes')}", "it changed since; write it again")
+        raise bad_input(
+            f"{path} has {size} bytes, its manifest says {manifest.get('bytes')}",
+            "it changed since; write it again",
+        )
     return open_input(str(path))
 
 
 def as_model(opened: Artifact | Path | dict[str, Any], label: str) -> Model:
     """An opened input as a model; BnError (exit 3) when it is a report or an artifact of another kind."""
     if isinstance(opened, dict):
-        raise bad_input(f"{label} is a JSON report (kind {opened.get('kind')!r}) where a model is expected", "pipe the model, not its report")
+        raise bad_input(
+            f"{label} is a JSON report (kind {opened.get('kind')!r}) where a model is expected",
+            "pipe the model, not its report",
+        )
     if isinstance(opened, Artifact):
         return _from_artifact(opened)
     return _from_directory(opened, str(opened)) if opened.is_dir() else _from_gguf(opened, label)
@@ -127,12 +141,18 @@ def _from_file(path: Path) -> Model:
 
 def _from_artifact(source: Artifact) -> Model:
     if source.kind not in ("model", "tensors"):
-        raise bad_input(f"{source.label} is an artifact of kind {source.kind!r}, not a model", f"bntools info {source.label}")
+        raise bad_input(
+            f"{source.label} is an artifact of kind {source.kind!r}, not a model",
+            f"bntools info {source.label}",
+        )
     config = source.json("config.json", dict)
     files = dict(source.files)
     if not config:
         if source.path is None or not (source.path.parent / "config.json").is_file():
-            raise bad_input(f"{source.label} carries no config.json", "put config.json beside the file, or name its directory")
+            raise bad_input(
+                f"{source.label} carries no config.json",
+                "put config.json beside the file, or name its directory",
+            )
         config = read_config(source.path.parent)
         files.update(_side_files(source.path.parent))
     return Model(Shards([source]), config, files, source.label, source.path, source.history, source.report)
@@ -161,12 +181,16 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         table = parse_json(index.read_bytes(), dict, str(index)).get("weight_map")
-        if not isinstance(table, dict) or not all(isinstance(v, str) and "/" not in v and v[:1] != "." for v in table.values()):
+        if not isinstance(table, dict) or not all(
+            isinstance(v, str) and "/" not in v and v[:1] != "." for v in table.values()
+        ):
             raise bad_input(f"{index}: weight_map must map tensors to files of this folder")
         names = sorted(set(table.values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            raise bad_input(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)})", "fetch it again")
+            raise bad_input(
+                f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)})", "fetch it again"
+            )
         return [folder / name for name in names]
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
@@ -193,7 +217,10 @@ def _from_hub(name: str) -> Model:
     try:
         folder = hub.snapshot_download(name, allow_patterns=patterns)
     except Exception as error:
-        raise BnError(f"cannot get {name} from the hub: {str(error).splitlines()[0][:160]}", "is the network there? local models are named by path") from error
+        raise BnError(
+            f"cannot get {name} from the hub: {str(error).splitlines()[0][:160]}",
+            "is the network there? local models are named by path",
+        ) from error
     return _from_directory(Path(folder), name)
 
 
@@ -201,4 +228,13 @@ def manifest_line(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest) + "\n"
 
 
-__all__ = ["EMBEDDED", "STDIN", "artifact", "as_model", "manifest_line", "open_input", "open_model", "read_config"]
+__all__ = [
+    "EMBEDDED",
+    "STDIN",
+    "artifact",
+    "as_model",
+    "manifest_line",
+    "open_input",
+    "open_model",
+    "read_config",
+]

@@ -17,7 +17,10 @@ _FOREIGN = [
     (b"\x93NUMPY", "npy"), (b"\x28\xb5\x2f\xfd", "zstd"),
 ]  # fmt: skip
 _REFUSAL = {
-    "zip": ("a zip archive (torch or numpy save file)", "convert it to safetensors: pickled files can run code"),
+    "zip": (
+        "a zip archive (torch or numpy save file)",
+        "convert it to safetensors: pickled files can run code",
+    ),
     "pickle": ("a pickle", "convert it to safetensors: pickles can run code"),
     "gzip": ("gzip data", "decompress it first: gzip -dc FILE | bntools ..."),
     "zstd": ("zstd data", "decompress it first: zstd -dc FILE | bntools ..."),
@@ -45,7 +48,9 @@ def refuse(kind: str, where: str) -> BnError:
     """The error for a stream of a kind no tool reads."""
     if kind == "empty":
         if where == "standard input":
-            return bad_input("no data on standard input", "did the previous command fail? try: set -o pipefail")
+            return bad_input(
+                "no data on standard input", "did the previous command fail? try: set -o pipefail"
+            )
         return bad_input(f"{where} is empty", "was it fully written?")
     what, hint = _REFUSAL.get(kind, _REFUSAL["unknown"])
     return bad_input(f"{where} is {what}", hint)

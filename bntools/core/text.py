@@ -40,7 +40,9 @@ def read_documents(path: str) -> list[str]:
         raise bad_input(f"{path} is not UTF-8 text (byte {error.start})", "is it a text file?") from None
     documents = [text]
     if path.endswith(".jsonl"):
-        documents = [_line_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        documents = [
+            _line_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
     if not any(document.strip() for document in documents):
         raise bad_input(f"{path} holds no text")
     return documents

@@ -38,7 +38,9 @@ def open_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], label:
 
     text = files.get("tokenizer.json")
     if text is None:
-        raise bad_input(f"{label} carries no tokenizer.json", "save it with a fast tokenizer, beside the weights")
+        raise bad_input(
+            f"{label} carries no tokenizer.json", "save it with a fast tokenizer, beside the weights"
+        )
     try:
         inner = Inner.from_str(text.decode("utf-8"))
     except Exception as error:  # the tokenizers library raises plain Exception
@@ -49,7 +51,9 @@ def open_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], label:
     return Tokenizer(inner, bos, eos, _adds_bos(inner, bos))
 
 
-def _special(config: Mapping[str, Any], files: Mapping[str, bytes], inner: _Tokenizer, name: str) -> int | None:
+def _special(
+    config: Mapping[str, Any], files: Mapping[str, bytes], inner: _Tokenizer, name: str
+) -> int | None:
     value = config.get(f"{name}_token_id")
     if isinstance(value, list):
         value = value[0] if value else None

@@ -53,7 +53,9 @@ class Writer:
         data = memoryview(plain.reshape(-1).view(torch.uint8).numpy()) if plain.numel() else memoryview(b"")
         self.add_raw(name, dtypes.name_of(plain.dtype), tuple(plain.shape), data)
 
-    def add_raw(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | bytearray | memoryview) -> None:
+    def add_raw(
+        self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | bytearray | memoryview
+    ) -> None:
         """Append one tensor given as bytes."""
         size = nbytes(dtype, shape)
         if size != memoryview(data).nbytes:
@@ -72,7 +74,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -211,14 +215,19 @@ def check_target(target: str, force: bool) -> None:
         return
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) and target.endswith("/"):
-        raise usage(f"{path} is a file, not a directory", "drop the trailing slash, or choose another -o DIR/")
+        raise usage(
+            f"{path} is a file, not a directory", "drop the trailing slash, or choose another -o DIR/"
+        )
     if stat.S_ISREG(mode) and not force:
         raise usage(f"{target} exists", "use --force to replace it")
     if stat.S_ISDIR(mode) and any(path.iterdir()):
         if not force:
             raise usage(f"{target} exists and is not empty", "use --force to replace it")
         if not (path / "config.json").is_file() or any(child.is_dir() for child in path.iterdir()):
-            raise usage(f"{target} does not look like a model directory", "--force replaces only those; choose another -o DIR/")
+            raise usage(
+                f"{target} does not look like a model directory",
+                "--force replaces only those; choose another -o DIR/",
+            )
 
 
 def publish(temporary: Path, path: Path, force: bool) -> None:

@@ -1,16 +1,37 @@
-"""Grouped codes and their dequantization."""
+"""Grouped codes, value = (code - zero) * scale: their dense values, and their product with a vector."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bntools.kernels.packing import unpack
+from bntools.kernels import planes
+from bntools.kernels.packing import unpack, unpack_reference
+
+BLOCK = 1 << 18
+"""Values worked on at a time: 1 MiB in float32, so that passes over a block stay in cache."""
+
+
+GPU_BLOCK = 1 << 24
+"""The same on a GPU, where a block should fill every multiprocessor."""
+FEW = 8
+"""Vectors for which a GPU reads the codes once a vector; more are multiplied block by block."""
 
 
 class Packed(NamedTuple):
+    """A weight W [out, in] as packed codes with one scale and one zero for each `group` columns of a row.
+
+    codes: [rows, ceil(cols * bits / 8)] uint8, see `packing`. scales: [rows, ceil(cols / group)] float16 or
+    float32. zeros: integers packed like the codes, [rows, ceil(groups * bits / 8)] uint8; None: every zero is
+    2^(bits - 1). group: -1 or at least cols for one group a row; the last group may be shorter. transposed:
+    False when a row is an output of W; True when a row is an input and its groups run along the outputs
+    (per-IC), so that W = values.T.
+    """
+
     codes: Tensor
     scales: Tensor
     zeros: Tensor | None
@@ -19,11 +40,168 @@ class Packed(NamedTuple):
     cols: int
     transposed: bool
 
+    @property
+    def width(self) -> int:
+        """Columns of a group, all but a last shorter one."""
+        return self.cols if self.group == -1 else min(self.group, self.cols)
+
+    @property
+    def groups(self) -> int:
+        """Groups of a row."""
+        return -(-self.cols // self.width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of W."""
+        rows = self.codes.shape[0]
+        return (self.cols, rows) if self.transposed else (rows, self.cols)
+
 
 def dequantize(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
-    width = p.cols if p.group == -1 else min(p.group, p.cols)
-    groups = -(-p.cols // width)
-    zeros = torch.full((p.codes.shape[0], groups), 2.0 ** (p.bits - 1)) if p.zeros is None else unpack(p.zeros, p.bits, groups).float()
-    index = torch.arange(p.cols) // width
-    values = (unpack(p.codes, p.bits, p.cols).float() - zeros[:, index]) * p.scales.float()[:, index]
-    return (values.T if p.transposed else values).to(dtype)
+    """W [out, in]: code minus zero, exact in float32, times the scale in float32, then rounded to `dtype`.
+
+    Bit-identical on every device and to `dequantize_reference`. A transposed p gives a transposed view.
+    Raises ValueError when the shapes of p do not fit each other. On a CPU: one pass over blocks of rows that
+    stay in L2.
+    """
+    _check(p)
+    if _on_gpu(p.codes):
+        from bntools.kernels import groups_triton
+
+        return groups_triton.dequantize(p, dtype)
+    values = torch.empty(p.codes.shape[0], p.cols, dtype=dtype, device=p.codes.device)
+    for rows, block in _blocks(p, values if dtype == torch.float32 else None):
+        if dtype != torch.float32:
+            values[rows] = block
+    return values.T if p.transposed else values
+
+
+def matvec(p: Packed, x: Tensor) -> Tensor:
+    """y [..., out] = x [..., in] @ W.T in float32, returned in x's dtype, without ever holding W; no gradient.
+
+    On a CPU one vector takes the integer products of `planes` where groups fill whole bytes; anything else is
+    dequantized block by block and multiplied. Raises ValueError when the shapes of p or x do not fit.
+    """
+    _check(p)
+    out, inputs = p.shape
+    if x.ndim == 0 or x.shape[-1] != inputs:
+        raise ValueError(f"x {list(x.shape)} does not fit W [{out}, {inputs}]")
+    flat = x.detach().reshape(-1, inputs)
+    if _on_gpu(p.codes) and len(flat) <= FEW:
+        from bntools.kernels import groups_triton
+
+        y = groups_triton.matvec(p, flat)
+    elif len(flat) == 1 and _fits_planes(p):
+        y = _product(p, flat[0].float())[None]
+    else:
+        y = _by_blocks(p, flat.float())
+    return y.to(x.dtype).reshape(*x.shape[:-1], out)
+
+
+def dequantize_reference(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The specification of `dequantize`."""
+    group = torch.arange(p.cols, device=p.codes.device) // p.width
+    codes = unpack_reference(p.codes, p.bits, p.cols).float()
+    zeros = torch.full(p.scales.shape, 2.0 ** (p.bits - 1), device=p.codes.device)
+    if p.zeros is not None:
+        zeros = unpack_reference(p.zeros, p.bits, p.groups).float()
+    values = ((codes - zeros[:, group]) * p.scales.float()[:, group]).to(dtype)
+    return values.T if p.transposed else values
+
+
+def matvec_reference(p: Packed, x: Tensor) -> Tensor:
+    """The specification of `matvec`."""
+    return (x.float() @ dequantize_reference(p).T).to(x.dtype)
+
+
+def _zeros(p: Packed) -> Tensor:
+    """[rows, groups] float32."""
+    if p.zeros is None:
+        return torch.full(p.scales.shape, 2.0 ** (p.bits - 1), device=p.codes.device)
+    return unpack(p.zeros, p.bits, p.groups).float()
+
+
+def _blocks(p: Packed, into: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of dequantized rows [n, cols] float32: in `into` [rows, cols], or each overwriting the last."""
+    zeros, scales = _zeros(p)[..., None], p.scales.float()[..., None]
+    whole = p.cols // p.width
+    count = max(1, BLOCK // p.cols)
+    buffer = torch.empty(count, p.cols, device=p.codes.device)
+    for start in range(0, p.codes.shape[0], count):
+        rows = slice(start, min(start + count, p.codes.shape[0]))
+        values = buffer[: rows.stop - start] if into is None else into[rows]
+        values.copy_(unpack(p.codes[rows], p.bits, p.cols))
+        even = values[:, : whole * p.width].unflatten(1, (whole, p.width))
+        even.sub_(zeros[rows, :whole]).mul_(scales[rows, :whole])
+        if whole < p.groups:
+            values[:, whole * p.width :].sub_(zeros[rows, -1]).mul_(scales[rows, -1])
+        yield rows, values
+
+
+def _gpu_blocks(p: Packed) -> Iterator[tuple[slice, Tensor]]:
+    """The same on a GPU."""
+    count = max(1, GPU_BLOCK // p.cols)
+    for start in range(0, p.codes.shape[0], count):
+        rows = slice(start, start + count)
+        zeros = None if p.zeros is None else p.zeros[rows]
+        yield (
+            rows,
+            dequantize(p._replace(codes=p.codes[rows], scales=p.scales[rows], zeros=zeros, transposed=False)),
+        )
+
+
+def _by_blocks(p: Packed, x: Tensor) -> Tensor:
+    """x [n, in] to y [n, out], one block of rows after another."""
+    y = x.new_zeros(len(x), p.shape[0])
+    for rows, block in _gpu_blocks(p) if _on_gpu(p.codes) else _blocks(p):
+        if p.transposed:
+            y.addmm_(x[:, rows], block)
+        else:
+            y[:, rows] = x @ block.T
+    return y
+
+
+def _product(p: Packed, x: Tensor) -> Tensor:
+    """One vector x [in] to y [out]: integer products of the codes, then one multiply-add a group.
+
+    Per-OC: y_r = sum_g s_rg (q_rg . x_g - z_rg sum(x_g)). Per-IC: y_g = (x * s_g) . (q_g - z_g), s_g and z_g
+    over rows.
+    """
+    zeros, scales = _zeros(p), p.scales.float()
+    if p.transposed:
+        weighted = scales.T * x
+        y = planes.left(p.codes, weighted, p.bits, p.width, p.cols)
+        offset = (scales * zeros).T @ x
+        return y - offset.repeat_interleave(p.width)[: p.cols]
+    padded = torch.nn.functional.pad(x, (0, p.groups * p.width - p.cols)).view(p.groups, p.width)
+    dots = planes.right(p.codes, padded, p.bits)
+    return (dots.T * scales).sum(1) - (scales * zeros) @ padded.sum(1)
+
+
+def _fits_planes(p: Packed) -> bool:
+    if p.codes.device.type != "cpu" or not planes.fits(p.bits, p.width, p.groups, p.codes.shape):
+        return False
+    return planes.available()
+
+
+def _on_gpu(codes: Tensor) -> bool:
+    return codes.is_cuda and find_spec("triton") is not None
+
+
+def _check(p: Packed) -> None:
+    if p.cols < 1 or (p.group < 1 and p.group != -1):
+        raise ValueError(
+            f"cols must be positive and group positive or -1, got cols {p.cols}, group {p.group}"
+        )
+    if not 1 <= p.bits <= 8:
+        raise ValueError(f"bits must be 1 to 8, got {p.bits}")
+    rows = p.codes.shape[0]
+    need = {"codes": (rows, -(-p.cols * p.bits // 8)), "scales": (rows, p.groups)}
+    if p.zeros is not None:
+        need["zeros"] = (rows, -(-p.groups * p.bits // 8))
+    for name, shape in need.items():
+        got = tuple(getattr(p, name).shape)
+        if got != shape:
+            raise ValueError(
+                f"{name} of {rows} rows, {p.cols} columns, {p.groups} groups: need {shape}, got {got}"
+            )

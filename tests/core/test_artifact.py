@@ -17,7 +17,16 @@ from bntools.core import artifact, header, streams
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
 from bntools.core.writer import Writer
 
-DTYPES = [torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.bool]
+DTYPES = [
+    torch.uint8,
+    torch.int8,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int64,
+    torch.bool,
+]
 
 
 def write(path, tensors, *, files=None, kind="model", **options):
@@ -33,7 +42,11 @@ def write(path, tensors, *, files=None, kind="model", **options):
 @pytest.fixture
 def sample(tmp_path):
     path = tmp_path / "sample.safetensors"
-    tensors = {"a": torch.arange(7, dtype=torch.uint8), "b": torch.randn(3, 5), "c": torch.randn(64, 64).half()}
+    tensors = {
+        "a": torch.arange(7, dtype=torch.uint8),
+        "b": torch.randn(3, 5),
+        "c": torch.randn(64, 64).half(),
+    }
     write(path, tensors, files={"tokenizer.json": b'{"x": 1}'})
     return path, tensors
 
@@ -57,7 +70,9 @@ def test_whatever_is_written_the_stock_library_reads(tmp_path_factory, specs, se
         assert torch.equal(stock[name], tensor)
         assert torch.equal(ours.tensor(name), tensor)
         entry = ours.entries[name]
-        assert entry.start % max(tensor.element_size(), 1) == 0, "a misaligned tensor is silently slow or wrong in torch"
+        assert entry.start % max(tensor.element_size(), 1) == 0, (
+            "a misaligned tensor is silently slow or wrong in torch"
+        )
     assert ours.files == {"note.txt": b"hello"}
     assert set(stock) - set(tensors) == {"bntools.file/note.txt"}
 
@@ -134,7 +149,13 @@ def test_a_slow_pipe_is_read_whole(sample):
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}}, "overlaps"),
+        (
+            {
+                "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+                "b": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]},
+            },
+            "overlaps",
+        ),
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, "hole"),
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "offsets"),
         ({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}, "shape"),
@@ -158,7 +179,17 @@ def test_a_header_that_breaks_the_format_is_named(entries, problem):
         header.parse(json.dumps(entries).encode())
 
 
-@pytest.mark.parametrize("text", [b'{"a":1,"a":1}', b"{" * 100000, b'{"a":NaN}', b"\xff\xfe{}", b'{"\\ud800":1}', b'{"a": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"a":1}',
+        b"{" * 100000,
+        b'{"a":NaN}',
+        b"\xff\xfe{}",
+        b'{"\\ud800":1}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_json_that_other_readers_would_take_differently_is_refused(text):
     with pytest.raises(BnError, match="damaged header"):
         header.parse(text)
@@ -206,7 +237,11 @@ def test_mutated_streams_give_only_clean_errors(sample, rounds):
 def mutate(data: bytearray, length: int, chance: random.Random) -> bytearray:
     for _ in range(chance.randint(1, 4)):
         kind = chance.randrange(6)
-        place = chance.randrange(len(data)) if chance.random() < 0.2 else chance.randrange(min(8 + length, len(data)))
+        place = (
+            chance.randrange(len(data))
+            if chance.random() < 0.2
+            else chance.randrange(min(8 + length, len(data)))
+        )
         if kind == 0:
             data[place] ^= 1 << chance.randrange(8)
         elif kind == 1:

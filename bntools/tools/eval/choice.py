@@ -44,7 +44,10 @@ class Answer:
     @property
     def right_normalized(self) -> bool:
         sizes = [max(len(choice.encode()), 1) for choice in self.question.choices]
-        return _argmax([value / size for value, size in zip(self.logprobs, sizes, strict=True)]) == self.question.answer
+        return (
+            _argmax([value / size for value, size in zip(self.logprobs, sizes, strict=True)])
+            == self.question.answer
+        )
 
 
 def _argmax(values: list[float]) -> int:
@@ -79,10 +82,23 @@ def _line(path: str, number: int, line: str) -> Question:
         raise bad_input(f"{where}: {error}") from None
     prompt = value.get("prompt", value.get("question")) if isinstance(value, dict) else None
     choices = value.get("choices") if isinstance(value, dict) else None
-    if not isinstance(prompt, str) or not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
-        raise bad_input(f"{where} needs a question or prompt and at least two choices", '{"question": ..., "choices": [...], "answer": 0}')
+    if (
+        not isinstance(prompt, str)
+        or not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(c, str) for c in choices)
+    ):
+        raise bad_input(
+            f"{where} needs a question or prompt and at least two choices",
+            '{"question": ..., "choices": [...], "answer": 0}',
+        )
     text = prompt if "prompt" in value else f"Question: {prompt}\nAnswer:"
-    return Question(Path(path).stem, text, [f" {choice.strip()}" for choice in choices], _answer(where, value.get("answer"), choices))
+    return Question(
+        Path(path).stem,
+        text,
+        [f" {choice.strip()}" for choice in choices],
+        _answer(where, value.get("answer"), choices),
+    )
 
 
 def _answer(where: str, answer: Any, choices: list[str]) -> int:
@@ -128,7 +144,14 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 @torch.no_grad()
-def answer(model: Any, head: Head, tokenizer: Tokenizer, questions: list[Question], longest: int, step: Step = lambda count: None) -> Iterator[Answer]:
+def answer(
+    model: Any,
+    head: Head,
+    tokenizer: Tokenizer,
+    questions: list[Question],
+    longest: int,
+    step: Step = lambda count: None,
+) -> Iterator[Answer]:
     """Log-probability of every choice after its prompt. A prompt longer than `longest` tokens loses its beginning."""
     device = next(model.parameters()).device
     bos = [] if tokenizer.window_bos is None else [tokenizer.window_bos]

@@ -22,14 +22,35 @@ Examples:
 
 @click.command("eval", short_help="Measure how good a model still is.", epilog=EPILOG)
 @options.input_argument()
-@click.option("--protocol", type=click.Choice(["gptq", "lmeval", "llamacpp"]), default="gptq", show_default=True,
-              help="Which tokens are scored, and what each is given.")
-@click.option("--against", default="auto", show_default=True, metavar="MODEL|none",
-              help="Reference for the divergence; auto: what INPUT was made from.")
-@click.option("--text", "text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]")
-@click.option("--tokens", type=click.IntRange(1), default=8192, show_default=True, help="Score at most so many tokens.")
-@click.option("--window", type=click.IntRange(8), help="Tokens a window.  [default: 512 for llamacpp, else 2048]")
-@click.option("--tasks", type=click.Path(), metavar="FILE|DIR", help="Multiple-choice questions: .jsonl, or a folder in MMLU's layout.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["gptq", "lmeval", "llamacpp"]),
+    default="gptq",
+    show_default=True,
+    help="Which tokens are scored, and what each is given.",
+)
+@click.option(
+    "--against",
+    default="auto",
+    show_default=True,
+    metavar="MODEL|none",
+    help="Reference for the divergence; auto: what INPUT was made from.",
+)
+@click.option(
+    "--text", "text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]"
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=8192, show_default=True, help="Score at most so many tokens."
+)
+@click.option(
+    "--window", type=click.IntRange(8), help="Tokens a window.  [default: 512 for llamacpp, else 2048]"
+)
+@click.option(
+    "--tasks",
+    type=click.Path(),
+    metavar="FILE|DIR",
+    help="Multiple-choice questions: .jsonl, or a folder in MMLU's layout.",
+)
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
 @options.dtype
@@ -53,7 +74,9 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     settings = Settings(**given, dtype=options.torch_dtype(dtype), device=session.torch_device())
     if session.dry_run:
         return _plan(session, model, reference, documents, settings)
-    report = evaluate(model, reference, documents, tasks, settings, functools.partial(terminal.progress, session))
+    report = evaluate(
+        model, reference, documents, tasks, settings, functools.partial(terminal.progress, session)
+    )
     terminal.emit(session, report, lambda console: _draw(console, report))
     return _gates(report, max_ppl, max_kl)
 
@@ -94,15 +117,23 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
         rows.append(["perplexity", three(report["perplexity"]), three(report["perplexity_se"])])
     if "kl" in report:
         ratio = report["ppl_ratio"]
-        rows.append(["perplexity ratio", three(ratio["value"]), f"{three(ratio['low'])} to {three(ratio['high'])}"])
-        rows.append(["KL from the reference (nats/token)", three(report["kl"]["mean"]), three(report["kl"]["se"])])
+        rows.append(
+            ["perplexity ratio", three(ratio["value"]), f"{three(ratio['low'])} to {three(ratio['high'])}"]
+        )
+        rows.append(
+            ["KL from the reference (nats/token)", three(report["kl"]["mean"]), three(report["kl"]["se"])]
+        )
         rows.append(["KL, 99th percentile", three(report["kl"]["p99"]), ""])
         rows.append(["top-1 agreement (%)", three(100 * report["top1"]), three(100 * report["top1_se"])])
     if "cosine" in report:
-        rows.append(["cosine to the reference", f"{report['cosine']['mean']:.5f}", three(report["cosine"]["se"])])
+        rows.append(
+            ["cosine to the reference", f"{report['cosine']['mean']:.5f}", three(report["cosine"]["se"])]
+        )
     if "tasks" in report:
         tasks = report["tasks"]
-        rows.append(["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])])
+        rows.append(
+            ["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])]
+        )
         rows.append(["chance (%)", three(100 * tasks["chance"]), ""])
     rows.append(["bits a weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
     rows.append(["bits a weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
@@ -114,7 +145,9 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
 
 def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) -> None:
     if max_ppl is not None and not report.get("perplexity", float("inf")) <= max_ppl:
-        raise BnError(f"perplexity {report.get('perplexity', float('nan')):.4g} is over --max-ppl {max_ppl:g}", "", GATE)
+        raise BnError(
+            f"perplexity {report.get('perplexity', float('nan')):.4g} is over --max-ppl {max_ppl:g}", "", GATE
+        )
     if max_kl is not None and not report.get("kl", {}).get("mean", float("inf")) <= max_kl:
         found = report.get("kl", {}).get("mean")
         what = f"divergence {found:.4g} is over" if found is not None else "no divergence was measured for"

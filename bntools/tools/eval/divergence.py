@@ -44,7 +44,9 @@ def record(model: Any, head: Head, corpus: Corpus, step: Step = lambda count: No
 
 
 @torch.no_grad()
-def compare(model: Any, head: Head, reference: Reference, corpus: Corpus, step: Step = lambda count: None) -> Divergence:
+def compare(
+    model: Any, head: Head, reference: Reference, corpus: Corpus, step: Step = lambda count: None
+) -> Divergence:
     """Run the model over the same tokens beside the recorded reference, a few positions at a time, in float32."""
     parts: list[tuple[Tensor, ...]] = []
     position = 0

@@ -13,7 +13,9 @@ from bntools.core.tokens import Tokenizer
 from bntools.tools.eval.perplexity import Step, mean_error
 
 
-def sentences(documents: Sequence[str], limit: int | None, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
+def sentences(
+    documents: Sequence[str], limit: int | None, tokenizer: Tokenizer, longest: int
+) -> list[list[int]]:
     """Token ids, special tokens added, of the lines of a text that have at least five words; about `limit` tokens."""
     found, total = [], 0
     for line in "\n".join(documents).splitlines():

@@ -52,7 +52,14 @@ def find_reference(model: Model) -> Model | None:
     return found if found.store.nbytes() == size else None
 
 
-def evaluate(model: Model, reference: Model | None, documents: list[str], tasks: str | None, settings: Settings, progress: Progress) -> dict[str, Any]:
+def evaluate(
+    model: Model,
+    reference: Model | None,
+    documents: list[str],
+    tasks: str | None,
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Any]:
     """The report of kind `eval` for one model."""
     tokenizer = open_tokenizer(model.files, model.config, model.label)
     report: dict[str, Any] = {
@@ -98,7 +105,9 @@ def _build(model: Model, settings: Settings) -> tuple[Any, Head]:
     return built, split(built)
 
 
-def _reference_run(reference: Model, corpus: Corpus, settings: Settings, progress: Progress) -> divergence.Reference:
+def _reference_run(
+    reference: Model, corpus: Corpus, settings: Settings, progress: Progress
+) -> divergence.Reference:
     """The reference's states, from the cache or by running it now."""
     path = _reference_path(reference, corpus, settings)
     if path.exists():
@@ -107,7 +116,10 @@ def _reference_run(reference: Model, corpus: Corpus, settings: Settings, progres
             return _load(stored)
     built, head = _build(reference, settings)
     if head.weight.shape[0] <= max(max(window.ids) for window in corpus.windows):
-        raise bad_input(f"{reference.label} has a smaller vocabulary than the text's tokens", "--against the model this one was made from")
+        raise bad_input(
+            f"{reference.label} has a smaller vocabulary than the text's tokens",
+            "--against the model this one was made from",
+        )
     with progress("running the reference", corpus.tokens) as step:
         kept = divergence.record(built, head, corpus, step)
     _store(path, kept)
@@ -117,7 +129,10 @@ def _reference_run(reference: Model, corpus: Corpus, settings: Settings, progres
 
 def _reference_path(reference: Model, corpus: Corpus, settings: Settings) -> Path:
     identity = [reference.store.sha256(), str(settings.dtype), [(w.ids, w.first) for w in corpus.windows]]
-    return cache.cache_dir("references") / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.safetensors"
+    return (
+        cache.cache_dir("references")
+        / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.safetensors"
+    )
 
 
 def _store(path: Path, kept: divergence.Reference) -> None:
@@ -129,7 +144,14 @@ def _store(path: Path, kept: divergence.Reference) -> None:
         out.add("head.weight", half if exact else head.weight)
         if head.bias is not None:
             out.add("head.bias", head.bias)
-        out.describe("head", {"scale": head.scale, "softcap": head.softcap, "dtype": str(head.weight.dtype).removeprefix("torch.")})
+        out.describe(
+            "head",
+            {
+                "scale": head.scale,
+                "softcap": head.softcap,
+                "dtype": str(head.weight.dtype).removeprefix("torch."),
+            },
+        )
 
 
 def _load(stored: Artifact) -> divergence.Reference:
@@ -139,9 +161,18 @@ def _load(stored: Artifact) -> divergence.Reference:
     return divergence.Reference(stored.tensor("states"), Head(weight, bias, facts["scale"], facts["softcap"]))
 
 
-def _encoder(model: Model, reference: Model | None, documents: list[str], tokenizer: Tokenizer, settings: Settings, progress: Progress) -> dict[str, Any]:
+def _encoder(
+    model: Model,
+    reference: Model | None,
+    documents: list[str],
+    tokenizer: Tokenizer,
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Any]:
     if reference is None:
-        raise bad_input(f"{model.label} is an encoder: it is scored only against a reference", "--against MODEL")
+        raise bad_input(
+            f"{model.label} is an encoder: it is scored only against a reference", "--against MODEL"
+        )
     lines = encoder.sentences(documents, settings.tokens, tokenizer, _longest(model, 256))
     total = sum(map(len, lines))
     vectors = []
@@ -153,7 +184,9 @@ def _encoder(model: Model, reference: Model | None, documents: list[str], tokeni
     return {**encoder.report(*vectors), "tokens": total, "protocol": "encoder", "reference": reference.label}
 
 
-def _tasks(built: Any, head: Head, tokenizer: Tokenizer, path: str, longest: int, progress: Progress) -> dict[str, Any]:
+def _tasks(
+    built: Any, head: Head, tokenizer: Tokenizer, path: str, longest: int, progress: Progress
+) -> dict[str, Any]:
     questions = choice.read_tasks(path)
     with progress("answering", len(questions)) as step:
         return choice.report(list(choice.answer(built, head, tokenizer, questions, longest, step)))

@@ -44,16 +44,27 @@ def split(model: Any) -> Head:
     """
     layer = model.get_output_embeddings()
     if layer is None:
-        raise BnError(f"{type(model).__name__} has no output head", "only causal language models have a perplexity")
+        raise BnError(
+            f"{type(model).__name__} has no output head", "only causal language models have a perplexity"
+        )
     config = model.config
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    head = Head(layer.weight.detach(), getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+        getattr(config, "logits_scaling", None) or 1.0
+    )
+    head = Head(
+        layer.weight.detach(),
+        getattr(layer, "bias", None),
+        scale,
+        getattr(config, "final_logit_softcapping", None),
+    )
     probe = torch.arange(1, 9, device=head.weight.device)[None] % head.weight.shape[0]
     expected = model(probe, use_cache=False).logits[0].float()
     found = head.logits(hidden_states(model, probe)[0])
     tolerance = 1e-3 if head.weight.dtype == torch.float32 else 5e-2
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
-        raise BnError(f"the logits of {type(model).__name__} are not its output head applied to its hidden states")
+        raise BnError(
+            f"the logits of {type(model).__name__} are not its output head applied to its hidden states"
+        )
     return head
 
 

@@ -48,7 +48,11 @@ def score(model: Any, head: Head, corpus: Corpus, step: Step = lambda count: Non
     parts = []
     for _, hidden, targets in scored_states(model, corpus, step):
         for part in head.chunks(len(targets)):
-            parts.append(torch.nn.functional.cross_entropy(head.logits(hidden[part]), targets[part], reduction="none").cpu())
+            parts.append(
+                torch.nn.functional.cross_entropy(
+                    head.logits(hidden[part]), targets[part], reduction="none"
+                ).cpu()
+            )
     return Losses(torch.cat(parts), [window.scored for window in corpus.windows])
 
 

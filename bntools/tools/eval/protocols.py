@@ -59,7 +59,9 @@ def lmeval(documents: Sequence[str], tokenizer: Tokenizer, length: int, limit: i
     """
     prefix = tokenizer.bos if tokenizer.bos is not None else tokenizer.eos
     if prefix is None:
-        raise bad_input("protocol lmeval needs a BOS or EOS token, the model names neither", "--protocol gptq")
+        raise bad_input(
+            "protocol lmeval needs a BOS or EOS token, the model names neither", "--protocol gptq"
+        )
     windows: list[Window] = []
     words = size = 0
     for document in documents:
@@ -89,7 +91,10 @@ def llamacpp(documents: Sequence[str], tokenizer: Tokenizer, length: int, limit:
     """
     ids = _joined(documents, tokenizer)
     if len(ids) < 2 * length:
-        raise bad_input(f"protocol llamacpp needs {2 * length} tokens for --window {length}, the text has {len(ids)}", "--window 128")
+        raise bad_input(
+            f"protocol llamacpp needs {2 * length} tokens for --window {length}, the text has {len(ids)}",
+            "--window 128",
+        )
     bos = tokenizer.window_bos
     windows = []
     for start in range(0, len(ids) - length + 1, length):
@@ -102,7 +107,9 @@ def _joined(documents: Sequence[str], tokenizer: Tokenizer) -> list[int]:
     bos = [] if tokenizer.window_bos is None else [tokenizer.window_bos]
     ids = bos + tokenizer.ids("\n\n".join(documents))
     if len(ids) < 16:
-        raise bad_input(f"the text has {len(ids)} tokens, too few to score", "--text FILE with at least a page")
+        raise bad_input(
+            f"the text has {len(ids)} tokens, too few to score", "--text FILE with at least a page"
+        )
     return ids
 
 

@@ -21,7 +21,14 @@ Examples:
 @click.command("export", short_help="Write a model as a plain directory any program loads.", epilog=EPILOG)
 @options.input_argument()
 @options.output
-@click.option("--to", "layout", type=click.Choice(["hf"]), default="hf", show_default=True, help="Layout: Hugging Face, dense weights.")
+@click.option(
+    "--to",
+    "layout",
+    type=click.Choice(["hf"]),
+    default="hf",
+    show_default=True,
+    help="Layout: Hugging Face, dense weights.",
+)
 @options.common
 def command(session: Session, source: str, output: str, force: bool, layout: str) -> None:
     """Write INPUT with dense weights in their original types, tensor by tensor.
@@ -39,10 +46,15 @@ def command(session: Session, source: str, output: str, force: bool, layout: str
     if session.dry_run:
         report = {"kind": "plan", "reads_bytes": model.store.nbytes(), "writes_bytes": total}
         rows = [["reads", terminal.megabytes(report["reads_bytes"])], ["writes", terminal.megabytes(total)]]
-        return terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
+        return terminal.emit(
+            session, report, lambda console: console.print(terminal.table(["plan", "value"], rows))
+        )
     session.apply()
     digest = history.fingerprint(model)
-    with Writer(output, "model", force=force) as out, terminal.progress(session, "exporting", total) as advance:
+    with (
+        Writer(output, "model", force=force) as out,
+        terminal.progress(session, "exporting", total) as advance,
+    ):
         for name, tensor in dense_tensors(model):
             out.add(name, tensor)
             advance(tensor.nbytes)

@@ -13,7 +13,7 @@ from bntools.tools.fetch import unpack
 
 @dataclass(frozen=True)
 class Item:
-    """One entry. `size`: bytes of the archive; `unpack(archive, folder)` fills a folder that exists and is empty."""
+    """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive."""
 
     name: str
     description: str

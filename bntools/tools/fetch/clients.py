@@ -29,7 +29,7 @@ def npm(source: str) -> list[str]:
 
 
 def apt(source: str) -> list[str]:
-    # apt would drop its rights to a user who cannot write here, and warn; the archive's sha256 is checked anyway
+    # apt would drop its rights to a user who cannot write here, and warn; the sha256 is checked anyway
     options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1"]
     return [_program("apt-get"), "download", "-qq", *options, source]
 
@@ -46,7 +46,7 @@ def download(client: str, source: str, suffix: str, path: Path) -> None:
     command = CLIENTS[client](source)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download.") as folder:
         done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", check=False
         )
         found = sorted(Path(folder).glob(f"*{suffix}"))
         if done.returncode or len(found) != 1:
@@ -59,7 +59,9 @@ def download(client: str, source: str, suffix: str, path: Path) -> None:
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise BnError(f"{name} is not installed", f"install {name}, or run this on a machine that has it", MISSING)
+        raise BnError(
+            f"{name} is not installed", f"install {name}, or fetch on a machine that has it", MISSING
+        )
     return found
 
 

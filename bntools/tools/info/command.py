@@ -35,26 +35,55 @@ def command(session: Session, source: str, tensors: bool, modules: bool) -> None
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:
-    facts = [[key.replace("_", " "), _show(key, report[key])] for key in _FACTS if report.get(key) not in (None, [], {})]
+    facts = [
+        [key.replace("_", " "), _show(key, report[key])]
+        for key in _FACTS
+        if report.get(key) not in (None, [], {})
+    ]
     console.print(terminal.table(["", report["label"]], facts))
     if report.get("history"):
-        rows = [[h.get("tool", "?"), str(h.get("version")), str(h.get("started")), f"{h.get('seconds', 0):.1f}"] for h in report["history"]]
+        rows = [
+            [h.get("tool", "?"), str(h.get("version")), str(h.get("started")), f"{h.get('seconds', 0):.1f}"]
+            for h in report["history"]
+        ]
         console.print(terminal.table(["history", "version", "started", "seconds"], rows))
     if "tensors" in report:
-        rows = [[t["name"], t["dtype"], "x".join(map(str, t["shape"])), f"{t['bytes']:,}"] for t in report["tensors"]]
+        rows = [
+            [t["name"], t["dtype"], "x".join(map(str, t["shape"])), f"{t['bytes']:,}"]
+            for t in report["tensors"]
+        ]
         console.print(terminal.table(["tensor", "type", "shape", "bytes"], rows))
     if "modules" in report:
-        console.print(terminal.table(["weight", "dim", "bits", "group", "bits/weight", "error oc", "error ic"], [_row(m) for m in report["modules"]]))
+        console.print(
+            terminal.table(
+                ["weight", "dim", "bits", "group", "bits/weight", "error oc", "error ic"],
+                [_row(m) for m in report["modules"]],
+            )
+        )
 
 
-_FACTS = ("kind", "architecture", "bytes", "tensor_count", "weights", "types", "bits_per_weight", "dims", "files", "metadata")
+_FACTS = (
+    "kind",
+    "architecture",
+    "bytes",
+    "tensor_count",
+    "weights",
+    "types",
+    "bits_per_weight",
+    "dims",
+    "files",
+    "metadata",
+)
 
 
 def _show(key: str, value: Any) -> str:
     if key == "bytes":
         return terminal.megabytes(value)
     if isinstance(value, dict):
-        return ", ".join(f"{name} {count:,}" if isinstance(count, int) else f"{name} {count}" for name, count in value.items())
+        return ", ".join(
+            f"{name} {count:,}" if isinstance(count, int) else f"{name} {count}"
+            for name, count in value.items()
+        )
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,13 +13,20 @@ from bntools.core.model import Model
 from bntools.core.source import as_model
 
 
-def describe(opened: Artifact | Path | dict[str, Any], label: str, *, tensors: bool, modules: bool) -> dict[str, Any]:
+def describe(
+    opened: Artifact | Path | dict[str, Any], label: str, *, tensors: bool, modules: bool
+) -> dict[str, Any]:
     """A report of kind `info`. A JSON report is shown as the report it is.
 
     Raises BnError (exit 3) when the headers are damaged.
     """
     if isinstance(opened, dict):
-        return {"kind": "info", "label": label, "metadata": {"report": opened.get("kind", "unknown")}, "report": opened}
+        return {
+            "kind": "info",
+            "label": label,
+            "metadata": {"report": opened.get("kind", "unknown")},
+            "report": opened,
+        }
     if isinstance(opened, Artifact) and not _is_model(opened):
         return _artifact(opened, tensors)
     return _model(as_model(opened, label), tensors, modules)
@@ -27,7 +34,9 @@ def describe(opened: Artifact | Path | dict[str, Any], label: str, *, tensors: b
 
 def _is_model(source: Artifact) -> bool:
     beside = source.path is not None and (source.path.parent / "config.json").is_file()
-    return source.kind == "model" or (source.kind == "tensors" and ("config.json" in source.metadata or beside))
+    return source.kind == "model" or (
+        source.kind == "tensors" and ("config.json" in source.metadata or beside)
+    )
 
 
 def _artifact(source: Artifact, tensors: bool) -> dict[str, Any]:
@@ -60,7 +69,9 @@ def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "kind": "model",
         "label": model.label,
-        "architecture": ", ".join(model.config.get("architectures") or [model.config.get("model_type", "unknown")]),
+        "architecture": ", ".join(
+            model.config.get("architectures") or [model.config.get("model_type", "unknown")]
+        ),
         "bytes": model.store.nbytes(),
         "tensor_count": len(stored),
         "weights": sum(entry.numel for entry in model.entries.values()),

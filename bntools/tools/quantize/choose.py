@@ -65,7 +65,10 @@ class _Parent:
 
 @torch.no_grad()
 def module_errors(
-    model: nn.Module, linears: Mapping[str, tuple[Linear, Grid]], windows: Tensor, step: Callable[[int], None] = lambda count: None
+    model: nn.Module,
+    linears: Mapping[str, tuple[Linear, Grid]],
+    windows: Tensor,
+    step: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Errors]:
     """Relative output error of each linear for each dimension, by the paper's criterion, in one forward pass.
 
@@ -90,7 +93,9 @@ def _no_cache(model: Any) -> dict[str, bool]:
 class _Search:
     """Forward hooks that try both dimensions of every linear as its module comes by."""
 
-    def __init__(self, model: nn.Module, linears: Mapping[str, tuple[Linear, Grid]], step: Callable[[int], None]) -> None:
+    def __init__(
+        self, model: nn.Module, linears: Mapping[str, tuple[Linear, Grid]], step: Callable[[int], None]
+    ) -> None:
         self.model, self.linears, self.step = model, linears, step
         self.errors: dict[str, Errors] = {}
         self._trying = False
@@ -101,7 +106,9 @@ class _Search:
             path = linear.module.rpartition(".")[0]
             parent = parents.setdefault(path, _Parent(path))
             parent.children[linear.module] = name
-            self._hook(linear.module, lambda m, a, k, out, p=parent, c=linear.module: self._remember(p, c, a, out))
+            self._hook(
+                linear.module, lambda m, a, k, out, p=parent, c=linear.module: self._remember(p, c, a, out)
+            )
         for parent in parents.values():
             self._hook(parent.path, lambda m, a, k, out, p=parent: self._finish(p, m, a, k, out))
 
@@ -130,7 +137,11 @@ class _Search:
                 inputs, own = parent.seen[path]
                 child = self.model.get_submodule(path)
                 whole = own.data_ptr() != target.data_ptr()
-                run = (lambda: _first(module.forward(*args, **kwargs))) if whole else (lambda c=child, x=inputs: c(x))
+                run = (
+                    (lambda: _first(module.forward(*args, **kwargs)))
+                    if whole
+                    else (lambda c=child, x=inputs: c(x))
+                )
                 self._try(name, child, run, target if whole else own)
                 self.step(1)
         finally:
@@ -146,7 +157,9 @@ class _Search:
         rounded = {}
         errors = {}
         for dim in DIMS:
-            rounded[dim] = dequantize(candidate(original.cpu(), grid, dim, linear.transposed), original.dtype).to(original.device)
+            rounded[dim] = dequantize(
+                candidate(original.cpu(), grid, dim, linear.transposed), original.dtype
+            ).to(original.device)
             child.weight.data = rounded[dim]
             difference = run().float().sub_(target)
             errors[dim] = _significant(float(difference.square_().mean(dtype=torch.float64)) / size)
@@ -156,7 +169,11 @@ class _Search:
 
 def _first(output: Any) -> Tensor:
     """The hidden states a module returns, alone or first in a tuple."""
-    return output if isinstance(output, Tensor) else next(iter(output.values() if hasattr(output, "values") else output))
+    return (
+        output
+        if isinstance(output, Tensor)
+        else next(iter(output.values() if hasattr(output, "values") else output))
+    )
 
 
 def iterate_weight_errors(
@@ -164,5 +181,8 @@ def iterate_weight_errors(
 ) -> Iterator[tuple[str, Errors]]:
     """`weighted_errors` tensor by tensor; experts of a stack are summed as one matrix."""
     for name, w, linear, grid in weights:
-        parts = [weighted_errors(piece, grid, linear.transposed, moments.get(name)) for piece in (w if w.ndim == 3 else w[None])]
+        parts = [
+            weighted_errors(piece, grid, linear.transposed, moments.get(name))
+            for piece in (w if w.ndim == 3 else w[None])
+        ]
         yield name, {dim: _significant(sum(part[dim] for part in parts) / len(parts)) for dim in DIMS}

@@ -23,18 +23,53 @@ Examples:
 @options.input_argument(default=EMBEDDED)
 @options.output
 @click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a code.")
-@click.option("--group-size", type=int, default=128, show_default=True, help="Weights that share a scale; -1: a whole row.")
-@click.option("--dim", type=click.Choice(["oc", "ic", "ada"]), default="oc", show_default=True,
-              help="Groups along the inputs (oc), along the outputs (ic), or the better of both for each module (ada).")
+@click.option(
+    "--group-size",
+    type=int,
+    default=128,
+    show_default=True,
+    help="Weights that share a scale; -1: a whole row.",
+)
+@click.option(
+    "--dim",
+    type=click.Choice(["oc", "ic", "ada"]),
+    default="oc",
+    show_default=True,
+    help="Groups along the inputs (oc), along the outputs (ic), or the better of both for each module (ada).",
+)
 @click.option("--per-ic", is_flag=True, help="The same as --dim ic.")
-@click.option("--symmetric/--asymmetric", default=False, show_default=True, help="Grid without or with a zero point.")
-@click.option("--criterion", type=click.Choice(["module", "diag", "weight"]), default="module", show_default=True,
-              help="Error that --dim ada compares: of the attention or MLP output, of the linear's output with uncorrelated inputs, of the weight.")
-@click.option("--calib", default="default", metavar="FILE|none", show_default=True, help="Text for --dim ada: .txt or .jsonl.")
-@click.option("--calib-tokens", type=click.IntRange(64), default=4096, show_default=True, help="Tokens of that text to use.")
+@click.option(
+    "--symmetric/--asymmetric", default=False, show_default=True, help="Grid without or with a zero point."
+)
+@click.option(
+    "--criterion",
+    type=click.Choice(["module", "diag", "weight"]),
+    default="module",
+    show_default=True,
+    help="Error that --dim ada compares: of the attention or MLP output, of the linear's output with uncorrelated inputs, of the weight.",
+)
+@click.option(
+    "--calib",
+    default="default",
+    metavar="FILE|none",
+    show_default=True,
+    help="Text for --dim ada: .txt or .jsonl.",
+)
+@click.option(
+    "--calib-tokens",
+    type=click.IntRange(64),
+    default=4096,
+    show_default=True,
+    help="Tokens of that text to use.",
+)
 @click.option("--include", multiple=True, metavar="REGEX", help="Quantize only weights whose name matches.")
 @click.option("--exclude", multiple=True, metavar="REGEX", help="Keep weights whose name matches.")
-@click.option("--override", multiple=True, metavar="REGEX=KEY:VALUE,...", help="Other bits, group, dim, symmetric or skip for some weights.")
+@click.option(
+    "--override",
+    multiple=True,
+    metavar="REGEX=KEY:VALUE,...",
+    help="Other bits, group, dim, symmetric or skip for some weights.",
+)
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
     """Quantize the linear weights of a model by rounding to the nearest level.
@@ -62,14 +97,21 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
         click.echo(_json(out.manifest))
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
-    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight, {whole:.2f} over the whole model")
+    terminal.note(
+        session,
+        f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight, {whole:.2f} over the whole model",
+    )
     return None
 
 
 def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: bool, **rest: Any) -> Any:
     from bntools.tools.quantize.settings import Grid, Settings
 
-    if per_ic and click.get_current_context().get_parameter_source("dim") != click.core.ParameterSource.DEFAULT and dim != "ic":
+    if (
+        per_ic
+        and click.get_current_context().get_parameter_source("dim") != click.core.ParameterSource.DEFAULT
+        and dim != "ic"
+    ):
         raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
     return Settings(
         Grid(bits, group_size, "ic" if per_ic else dim, symmetric), rest["criterion"], rest["include"], rest["exclude"],
@@ -80,12 +122,17 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
 def _check(settings: Any, items: list[Any], model: Any) -> None:
     unused = settings.unused(model.linears)
     if unused:
-        raise usage(f"{unused[0]!r} matches no linear weight of {model.label}", f"bntools info {model.label} --tensors")
+        raise usage(
+            f"{unused[0]!r} matches no linear weight of {model.label}",
+            f"bntools info {model.label} --tensors",
+        )
     if not any(item.grid for item in items):
         raise usage(f"nothing to quantize in {model.label}", "loosen --include or --exclude")
 
 
-def _run(session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any) -> dict[str, Any]:
+def _run(
+    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
+) -> dict[str, Any]:
     from bntools.core import history, packed
     from bntools.tools.quantize.pipeline import choose, quantize, summarize
 
@@ -95,7 +142,9 @@ def _run(session: Session, model: Any, items: list[Any], settings: Any, calib: s
     with terminal.progress(session, "choosing dimensions", adaptive) as advance:
         choices = choose(model, items, settings, windows, session.torch_device(), advance)
     results = []
-    with terminal.progress(session, "quantizing", sum(entry.nbytes for entry in model.entries.values())) as advance:
+    with terminal.progress(
+        session, "quantizing", sum(entry.nbytes for entry in model.entries.values())
+    ) as advance:
         for result in quantize(model, items, choices):
             for name, tensor in result.tensors.items():
                 out.add(name, tensor)

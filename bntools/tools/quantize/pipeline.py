@@ -62,7 +62,9 @@ def _item(model: Model, settings: Settings, name: str) -> Item:
     entry = model.entries[name]
     linear = model.linears.get(name)
     if linear is None:
-        kind = "vector (norm, bias)" if len(entry.shape) < 2 else "not a linear weight (embedding, head, router)"
+        kind = (
+            "vector (norm, bias)" if len(entry.shape) < 2 else "not a linear weight (embedding, head, router)"
+        )
         return Item(name, None, None, kind)
     reason = settings.wanted(name)
     if not reason and entry.dtype not in dtypes.FLOATS:
@@ -72,7 +74,9 @@ def _item(model: Model, settings: Settings, name: str) -> Item:
     return Item(name, linear, None, reason) if reason else Item(name, linear, settings.grid_of(name))
 
 
-def choose(model: Model, items: list[Item], settings: Settings, windows: Tensor | None, device: str, step: Step) -> dict[str, Choice]:
+def choose(
+    model: Model, items: list[Item], settings: Settings, windows: Tensor | None, device: str, step: Step
+) -> dict[str, Choice]:
     """Errors of both dimensions for every tensor whose dimension is to be chosen.
 
     Without calibration windows, and for experts whose linears are no modules of their own, the criterion is the
@@ -93,8 +97,14 @@ def choose(model: Model, items: list[Item], settings: Settings, windows: Tensor 
             errors = module_errors(built, pairs, windows, step)  # type: ignore[arg-type]
             found = {name: Choice("module", value) for name, value in errors.items()}
         else:
-            by_module = calibration.second_moments(built, {i.linear.module for i in own.values() if i.linear}, windows)
-            moments = {n: by_module[i.linear.module] for n, i in own.items() if i.linear and i.linear.module in by_module}
+            by_module = calibration.second_moments(
+                built, {i.linear.module for i in own.values() if i.linear}, windows
+            )
+            moments = {
+                n: by_module[i.linear.module]
+                for n, i in own.items()
+                if i.linear and i.linear.module in by_module
+            }
         del built
     rest = ((n, model.tensor(n), i.linear, i.grid) for n, i in open_items.items() if n not in found)
     for name, errors in iterate_weight_errors(rest, moments):  # type: ignore[arg-type]
@@ -164,7 +174,11 @@ def summarize(results: list[Result], model: Model) -> dict[str, Any]:
     weights = sum(model.entries[result.name].numel for result in done)
     kept = sum(model.entries[result.name].nbytes for result in results if result.spec is None)
     everything = sum(entry.numel for entry in model.entries.values())
-    skipped = {result.name: result.reason for result in results if result.spec is None and not result.reason.startswith("vector")}
+    skipped = {
+        result.name: result.reason
+        for result in results
+        if result.spec is None and not result.reason.startswith("vector")
+    }
     return {
         "kind": "quantize",
         "tensors": len(done),
@@ -184,7 +198,9 @@ def estimate(model: Model, items: list[Item]) -> dict[str, Any]:
     size = sum(_spec(item, item.grid, model).nbytes for item, _ in chosen if item.grid is not None)
     kept = sum(model.entries[item.name].nbytes for item in items if item.grid is None)
     weights = sum(entry.numel for _, entry in chosen)
-    largest = max((entry.numel // (entry.shape[0] if len(entry.shape) == 3 else 1) for _, entry in chosen), default=0)
+    largest = max(
+        (entry.numel // (entry.shape[0] if len(entry.shape) == 3 else 1) for _, entry in chosen), default=0
+    )
     adaptive = any(item.grid is not None and item.grid.dim == "ada" for item, _ in chosen)
     whole = 4 * sum(entry.numel for entry in model.entries.values()) if adaptive else 0
     return {

@@ -29,7 +29,10 @@ def round_to_nearest(w: Tensor, bits: int, group: int, symmetric: bool, flipped:
     low, high = _limits(rows, width)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         broken = int((~torch.isfinite(w.float())).sum())
-        raise bad_input(f"{broken} weights are NaN or infinite", "the checkpoint is damaged; --exclude keeps a tensor as it is")
+        raise bad_input(
+            f"{broken} weights are NaN or infinite",
+            "the checkpoint is damaged; --exclude keeps a tensor as it is",
+        )
     scales = stored_scales(_scales(low, high, bits, symmetric))
     zeros = _zeros(low, scales.float(), bits, symmetric)
     packed = torch.empty(count, -(-cols * bits // 8), dtype=torch.uint8)

@@ -94,7 +94,10 @@ def parse_override(text: str) -> tuple[re.Pattern[str], dict[str, Any]]:
     for item in body.split(","):
         key, colon, value = item.strip().partition(":")
         if key not in _KEYS or (not colon and key not in ("skip", "symmetric")):
-            raise usage(f"--override {text!r}: {item!r} is not one of {', '.join(_KEYS)} with a value", "bits:4,group:64,dim:ic,symmetric,skip")
+            raise usage(
+                f"--override {text!r}: {item!r} is not one of {', '.join(_KEYS)} with a value",
+                "bits:4,group:64,dim:ic,symmetric,skip",
+            )
         changes[key] = _value(text, key, value)
     Grid(**changes)
     return _compile(pattern), changes
