@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from typing import Any, NoReturn
 
 import click
@@ -93,6 +92,8 @@ def _click_error(error: click.ClickException) -> int:
 
 def _failure(error: Exception) -> int:
     if os.environ.get("BNTOOLS_DEBUG") not in (None, "", "0"):
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, BnError):
         return _say(error.what, error.hint, error.code)

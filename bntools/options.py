@@ -7,8 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-@dataclass(frozen=True)
-class Session:
-    """What every tool is told besides its own options."""
+class Session(NamedTuple):
+    """What every tool is told besides its own options. A named tuple: dataclasses would add to the cost of --help."""
 
     tool: str
     seed: int
@@ -32,7 +30,7 @@ class Session:
     verbose: int
     json: bool
     dry_run: bool
-    started: float = field(default_factory=time.time)
+    started: float
 
     def apply(self) -> None:
         """Set torch's threads and seed."""
@@ -54,14 +52,32 @@ class Session:
 
 
 _COMMON = [
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, envvar="BNTOOLS_SEED", help="Seed of everything random."),
-    click.option("--device", default="auto", show_default=True, envvar="BNTOOLS_DEVICE", help="auto, cpu, cuda or cuda:N."),
-    click.option("--threads", type=click.IntRange(1), envvar="BNTOOLS_THREADS", help="CPU threads.  [default: all cores]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        envvar="BNTOOLS_SEED",
+        help="Seed of everything random.",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        envvar="BNTOOLS_DEVICE",
+        help="auto, cpu, cuda or cuda:N.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        envvar="BNTOOLS_THREADS",
+        help="CPU threads.  [default: all cores]",
+    ),
     click.option("-q", "--quiet", is_flag=True, envvar="BNTOOLS_QUIET", help="No progress and no notes."),
     click.option("-v", "--verbose", count=True, help="More notes on standard error."),
     click.option("--json", is_flag=True, envvar="BNTOOLS_JSON", help="Report as JSON also on a terminal."),
     click.option("--dry-run", is_flag=True, help="Say what would be read, written and spent; do nothing."),
-]  # fmt: skip
+]
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +87,7 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **given: Any) -> Any:
         names = ("seed", "device", "threads", "quiet", "verbose", "json", "dry_run")
         context = click.get_current_context()
-        session = Session(str(context.info_name), *(given.pop(name) for name in names))
+        session = Session(str(context.info_name), *(given.pop(name) for name in names), time.time())
         return function(*args, session=session, **given)
 
     for option in reversed(_COMMON):

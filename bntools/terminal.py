@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -57,9 +56,19 @@ def progress(session: Session, what: str, total: int) -> Iterator[Advance]:
 def emit(session: Session, report: dict[str, Any], draw: Callable[[Any], None]) -> None:
     """Print a report: JSON to a pipe or with --json, else what `draw` puts on a rich console."""
     if session.json or not sys.stdout.isatty():
+        import json
+
         click.echo(json.dumps(report))
         return
     draw(console())
+
+
+def manifest(found: dict[str, Any] | None) -> None:
+    """Print the manifest of what was written to a path, for the next command of a pipeline."""
+    if found is not None:
+        import json
+
+        click.echo(json.dumps(found))
 
 
 def console(stderr: bool = False) -> Any:

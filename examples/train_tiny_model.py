@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 WINDOW, BATCH, PEAK, SEED = 256, 8, 3e-3, 0
 CONFIG = {
     "vocab_size": 1024, "hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 4, "num_attention_heads": 5,
-    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 512, "tie_word_embeddings": True,
+    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 256, "tie_word_embeddings": True,
     "bos_token_id": 0, "eos_token_id": 1, "rms_norm_eps": 1e-5, "attention_bias": False,
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ def held_out(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
 def optimize(
     model: LlamaForCausalLM, ids: torch.Tensor, minutes: float, limit: int | None
 ) -> tuple[int, float]:
-    """Train for the given time (the schedule follows the clock) or number of steps; returns steps and last mean loss."""
+    """Train for a time (the schedule follows the clock) or a number of steps; returns steps and smoothed loss."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
@@ -102,7 +102,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path, card: str) ->
     (out / "model.safetensors").chmod(0o644)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "model_max_length": 512,
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "model_max_length": 256,
     }  # fmt: skip
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     (out / "README.md").write_text(card)
@@ -130,7 +130,8 @@ def main() -> None:
     loss = held_out(model, test)
     bits = loss / math.log(2) * len(test) / len(unseen.encode())
     card = CARD.format(
-        weights=sum(p.numel() for p in model.parameters()), tokens=len(ids), steps=steps, minutes=(time.monotonic() - began) / 60,
+        weights=sum(p.numel() for p in model.parameters()), tokens=len(ids), steps=steps,
+        minutes=(time.monotonic() - began) / 60,
         last=last, loss=loss, ppl=math.exp(loss), bits=bits, batch=BATCH * WINDOW, torch=torch.__version__,
         sample=sample(model, tokenizer, "And when the captain").replace("\n", "\n> "),
     )  # fmt: skip

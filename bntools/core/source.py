@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from bntools.core import artifact, streams
+from bntools.core import EMBEDDED, streams
 from bntools.core.artifact import Artifact, open_path, parse_json
 from bntools.core.errors import BnError, bad_input, require, usage
 from bntools.core.model import Model, Shards
 from bntools.core.packed import FILE as PACKING_FILE
 
 STDIN = "-"
-EMBEDDED = "default:"
 SIDE_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja",
-    "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt", "tokenizer.model", PACKING_FILE,
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt",
+    "tokenizer.model", PACKING_FILE,
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -222,19 +221,3 @@ def _from_hub(name: str) -> Model:
             "is the network there? local models are named by path",
         ) from error
     return _from_directory(Path(folder), name)
-
-
-def manifest_line(manifest: dict[str, Any]) -> str:
-    return json.dumps(manifest) + "\n"
-
-
-__all__ = [
-    "EMBEDDED",
-    "STDIN",
-    "artifact",
-    "as_model",
-    "manifest_line",
-    "open_input",
-    "open_model",
-    "read_config",
-]

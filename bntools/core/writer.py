@@ -37,6 +37,7 @@ class Writer:
         self.metadata = {"format": "pt", "bntools.format": "1", "bntools.kind": kind}
         self.files: dict[str, bytes] = {}
         self.config: dict[str, Any] | None = None
+        self.weights_file = "model.safetensors"
         self.manifest: dict[str, Any] | None = None
         self._spooled: list[tuple[Entry, int]] = []
         self._names: set[str] = set()
@@ -164,7 +165,7 @@ class Writer:
         temporary = _temporary(path)
         temporary.mkdir()
         try:
-            digest = self._write_tensors(temporary / "model.safetensors", side_files=False)
+            digest = self._write_tensors(temporary / self.weights_file, side_files=False)
             texts = dict(self.files)
             if self.config is not None:
                 texts["config.json"] = json.dumps(self.config, indent=2).encode() + b"\n"

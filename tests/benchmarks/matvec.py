@@ -40,9 +40,9 @@ def random_packed(out: int, inputs: int, bits: int, transposed: bool) -> Packed:
 
 def main() -> None:
     torch.set_num_threads(1)
+    print(f"W [out, in], groups of {GROUP}, float16 scales, packed zeros; dense: float32 x @ W.T; best of 15")
     print(
-        f"W [out, in], groups of {GROUP}, float16 scales, packed zeros; dense: float32 x @ W.T; best of 15; "
-        "cold: caches emptied; dequantize: GB/s of float32"
+        "cold: caches emptied before; dequantize: of float32 written, beside filling fresh memory (dense row)"
     )
     heads = ("cold ms", "of dense", "warm ms", "of dense", "dequantize", "reference")
     print(f"{'':>24}" + "".join(f"{head:>12}" for head in heads))
@@ -50,7 +50,9 @@ def main() -> None:
         w, x = torch.randn(out, inputs), torch.randn(1, inputs)
         dense = [best(lambda w=w, x=x: x @ w.T, cold) for cold in (True, False)]
         name = f"[{out}, {inputs}]"
-        print(f"{name + ' dense':>24}{dense[0] * 1e3:>12.3f}{1:>12.2f}{dense[1] * 1e3:>12.3f}{1:>12.2f}")
+        fill = w.nbytes / best(lambda w=w: torch.empty(w.shape).fill_(0), False) / 1e9
+        columns = "".join(f"{t * 1e3:>12.3f}{1:>12.2f}" for t in dense)
+        print(f"{name + ' dense':>24}{columns}{fill:>7.2f} GB/s")
         for bits in (3, 4):
             for transposed in (False, True):
                 p = random_packed(out, inputs, bits, transposed)

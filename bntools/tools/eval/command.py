@@ -9,7 +9,6 @@ import click
 
 from bntools import options, terminal
 from bntools.core.errors import GATE, BnError
-from bntools.core.source import open_model
 from bntools.options import Session
 
 EPILOG = """\b
@@ -61,6 +60,7 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
 
     INPUT is what bntools quantize takes, most often an artifact on standard input.
     """
+    from bntools.core.source import open_model
     from bntools.core.text import default_text, read_documents
     from bntools.tools.eval.choice import read_tasks
     from bntools.tools.eval.evaluate import Settings, evaluate
@@ -82,6 +82,7 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
 
 
 def _reference(session: Session, model: Any, against: str) -> Any:
+    from bntools.core.source import open_model
     from bntools.tools.eval.evaluate import find_reference
 
     if against == "none":

@@ -77,7 +77,7 @@ def report(found: Divergence) -> dict[str, Any]:
     quantiles = torch.quantile(kl, torch.tensor(list(PERCENTILES.values()), dtype=torch.float64))
     change = found.losses.nll.double() - found.reference.nll.double()
     mean, error = float(change.mean()), mean_error(change, sizes)
-    agree = found.agree.double()
+    agree, delta = found.agree.double(), found.delta.double()
     return {
         "kl": {
             "mean": float(kl.mean()),
@@ -90,7 +90,7 @@ def report(found: Divergence) -> dict[str, Any]:
         "ppl_ratio": {
             "value": _exp(mean), "low": _exp(mean - 1.96 * error), "high": _exp(mean + 1.96 * error),
         },
-        "delta_p": {"mean": float(found.delta.double().mean()), "rms": float(found.delta.double().square().mean().sqrt())},
+        "delta_p": {"mean": float(delta.mean()), "rms": float(delta.square().mean().sqrt())},
         "reference_perplexity": found.reference.perplexity,
     }  # fmt: skip
 

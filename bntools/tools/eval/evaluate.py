@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from bntools.core import cache, modules
+from bntools.core import EMBEDDED, cache, modules
 from bntools.core.artifact import Artifact, open_path
 from bntools.core.errors import bad_input
 from bntools.core.model import Model
-from bntools.core.source import EMBEDDED, open_model
+from bntools.core.source import open_model
 from bntools.core.tokens import Tokenizer, open_tokenizer
 from bntools.core.writer import Writer
 from bntools.tools.eval import choice, divergence, encoder, perplexity

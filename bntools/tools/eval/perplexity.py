@@ -47,13 +47,12 @@ def score(model: Any, head: Head, corpus: Corpus, step: Step = lambda count: Non
     """Loss of every scored token; full-vocabulary logits exist for a few positions at a time."""
     parts = []
     for _, hidden, targets in scored_states(model, corpus, step):
-        for part in head.chunks(len(targets)):
-            parts.append(
-                torch.nn.functional.cross_entropy(
-                    head.logits(hidden[part]), targets[part], reduction="none"
-                ).cpu()
-            )
+        parts += [_losses(head.logits(hidden[part]), targets[part]) for part in head.chunks(len(targets))]
     return Losses(torch.cat(parts), [window.scored for window in corpus.windows])
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu()
 
 
 def mean_error(values: Tensor, sizes: list[int]) -> float:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import click
 
 from bntools import options, terminal
-from bntools.core.source import open_model
 from bntools.options import Session
 
 EPILOG = """\b
@@ -36,6 +32,7 @@ def command(session: Session, source: str, output: str, force: bool, layout: str
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.
     """
     from bntools.core import history
+    from bntools.core.source import open_model
     from bntools.core.writer import Writer, check_target
     from bntools.tools.export.dense import dense_config, dense_files, dense_tensors
 
@@ -46,9 +43,8 @@ def command(session: Session, source: str, output: str, force: bool, layout: str
     if session.dry_run:
         report = {"kind": "plan", "reads_bytes": model.store.nbytes(), "writes_bytes": total}
         rows = [["reads", terminal.megabytes(report["reads_bytes"])], ["writes", terminal.megabytes(total)]]
-        return terminal.emit(
-            session, report, lambda console: console.print(terminal.table(["plan", "value"], rows))
-        )
+        terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
+        return
     session.apply()
     digest = history.fingerprint(model)
     with (
@@ -61,9 +57,4 @@ def command(session: Session, source: str, output: str, force: bool, layout: str
         out.files, out.config = dense_files(model), dense_config(model)
         entry = history.entry("export", options.argv(), session.seed, [digest.result()], session.started)
         out.describe("history", [*model.history, entry])
-    return _manifest(out)
-
-
-def _manifest(out: Any) -> None:
-    if out.manifest:
-        click.echo(json.dumps(out.manifest))
+    terminal.manifest(out.manifest)

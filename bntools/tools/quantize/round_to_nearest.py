@@ -64,10 +64,8 @@ def _limits(rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 def _scales(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> Tensor:
     levels = 2**bits - 1
-    if symmetric:
-        scales = torch.maximum(-low, high) * (2 / levels)
-    else:
-        scales = (high.clamp(min=0) - low.clamp(max=0)) / levels
+    full = (high.clamp(min=0) - low.clamp(max=0)) / levels
+    scales = torch.maximum(-low, high) * (2 / levels) if symmetric else full
     constant = low == high
     return torch.where(constant, torch.where(low == 0, torch.ones_like(low), low.abs()), scales)
 

@@ -1,0 +1,85 @@
+"""Every example runs as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def bntools(tmp_path_factory):
+    """A `bntools` of this interpreter, whatever is on the PATH."""
+    script = tmp_path_factory.mktemp("bin") / "bntools"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m bntools "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def shell(script, *words, **environment):
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / script), *map(str, words)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_no_example_is_without_a_test():
+    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
+
+
+@pytest.mark.slow
+def test_the_pipeline_scores_the_dense_model_like_the_packed_one(bntools, tmp_path):
+    info, packed, manifest, dense = shell("pipeline.sh", tmp_path, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path))
+    assert info["kind"] == "model"
+    assert manifest["kind"] == "model"
+    assert packed["bits_per_weight"]["linear"] < 3.3
+    assert dense["bits_per_weight"]["linear"] == 16
+    # float16 weights against the packed model's float32 ones: equal but for that rounding
+    assert dense["kl"]["mean"] == pytest.approx(packed["kl"]["mean"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_sweep_gives_a_line_a_setting(bntools, tmp_path):
+    rows = shell("sweep.sh", "default:", 600, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path))
+    assert len(rows) == 6
+    assert rows[3]["kl"]["mean"] < rows[0]["kl"]["mean"], "4 bits are better than 3"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_demo_runs_on_a_real_model(bntools, tmp_path):
+    fetched, manifest, info, scores = shell("demo.sh", tmp_path / "demo", BNTOOLS=bntools)
+    assert fetched["name"] == "smollm2"
+    assert manifest["bytes"] == info["bytes"] == scores["bytes"]
+    assert scores["bits_per_weight"]["linear"] < 3.17
+    assert 40 < scores["reference_perplexity"] < 60
+    assert 1.5 < scores["kl"]["mean"] < 3.5
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("npm") or not shutil.which("apt-get"), reason="needs npm and apt-get")
+def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
+    python = [sys.executable, str(EXAMPLES / "make_texts.py"), str(tmp_path)]
+    subprocess.run(python, check=True, capture_output=True, timeout=300)
+    data = EXAMPLES.parent / "bntools" / "data"
+    for name in ("eval.txt", "calib.txt"):
+        assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
+    small = [sys.executable, str(EXAMPLES / "train_tiny_model.py"), str(tmp_path), str(tmp_path / "out"), "--steps", "3"]
+    subprocess.run(small, check=True, capture_output=True, timeout=600)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (data / "tiny" / "tokenizer.json").read_bytes()
