@@ -95,7 +95,7 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def input_argument(default: str | None = None) -> Decorator:
+def input_argument(default: str | None = None, example: str = "") -> Decorator:
     """INPUT. Left out: standard input if something is connected to it, else `default`, else a usage error."""
 
     def resolve(context: click.Context, _: click.Parameter, value: str | None) -> str:
@@ -105,7 +105,8 @@ def input_argument(default: str | None = None) -> Decorator:
             return "-"
         if default is not None:
             return default
-        raise usage("no INPUT, and nothing on standard input", f"bntools {context.info_name} --help")
+        hint = f"bntools {context.info_name} --help, or for example: {example}"
+        raise usage("no INPUT, and nothing on standard input", hint)
 
     return click.argument("source", metavar="[INPUT]", required=False, callback=resolve)
 

@@ -96,6 +96,14 @@ def table(headers: list[str], rows: list[list[str]], title: str = "") -> Any:
     return result
 
 
+def facts(title: str, rows: list[list[str]]) -> Any:
+    """A table of names and values, long values wrapped."""
+    result = table(["", title], rows)
+    result.columns[0].no_wrap, result.columns[1].no_wrap = True, False
+    result.columns[1].justify = "left"
+    return result
+
+
 def three(value: float | None) -> str:
     """Three significant digits, without an exponent where a person would write none."""
     if value is None:
@@ -105,7 +113,7 @@ def three(value: float | None) -> str:
     size = abs(value)
     if size >= 1e6 or size < 1e-4:
         return f"{value:.2e}"
-    return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if size >= 99.95 else f"{value:#.3g}"
 
 
 def megabytes(count: int) -> str:

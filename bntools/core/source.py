@@ -127,7 +127,11 @@ def as_model(opened: Artifact | Path | dict[str, Any], label: str) -> Model:
         )
     if isinstance(opened, Artifact):
         return _from_artifact(opened)
-    return _from_directory(opened, str(opened)) if opened.is_dir() else _from_gguf(opened, label)
+    return (
+        _from_directory(opened, label if label == EMBEDDED else str(opened))
+        if opened.is_dir()
+        else _from_gguf(opened, label)
+    )
 
 
 def _from_stdin() -> Model:

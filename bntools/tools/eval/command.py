@@ -20,7 +20,7 @@ Examples:
 
 
 @click.command("eval", short_help="Measure how good a model still is.", epilog=EPILOG)
-@options.input_argument()
+@options.input_argument(example="bntools quantize --bits 3 | bntools eval")
 @click.option(
     "--protocol",
     type=click.Choice(["gptq", "lmeval", "llamacpp"]),

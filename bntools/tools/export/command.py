@@ -15,7 +15,7 @@ Examples:
 
 
 @click.command("export", short_help="Write a model as a plain directory any program loads.", epilog=EPILOG)
-@options.input_argument()
+@options.input_argument(example="bntools quantize --bits 4 | bntools export -o dense/")
 @options.output
 @click.option(
     "--to",

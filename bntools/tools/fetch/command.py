@@ -55,7 +55,7 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
         for key, value in report.items()
         if key not in ("kind", "name")
     ]
-    console.print(terminal.table(["fetched", str(report["name"])], rows))
+    console.print(terminal.facts(str(report["name"]), rows))
 
 
 def _list(session: Session, catalog: dict[str, Any], is_cached: Any) -> None:

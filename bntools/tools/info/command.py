@@ -18,7 +18,7 @@ Examples:
 
 
 @click.command("info", short_help="Show what an artifact or model holds.", epilog=EPILOG)
-@options.input_argument()
+@options.input_argument(example="bntools info default:")
 @click.option("--tensors", is_flag=True, help="List every tensor: type, shape, bytes.")
 @click.option("--modules", is_flag=True, help="List every quantized weight: dimension, bits, errors.")
 @options.common
@@ -40,7 +40,7 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
         for key in _FACTS
         if report.get(key) not in (None, [], {})
     ]
-    console.print(terminal.table(["", report["label"]], facts))
+    console.print(terminal.facts(report["label"], facts))
     if report.get("history"):
         rows = [
             [h.get("tool", "?"), str(h.get("version")), str(h.get("started")), f"{h.get('seconds', 0):.1f}"]
