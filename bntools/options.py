@@ -85,9 +85,8 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
-        names = ("seed", "device", "threads", "quiet", "verbose", "json", "dry_run")
-        context = click.get_current_context()
-        session = Session(str(context.info_name), *(given.pop(name) for name in names), time.time())
+        shared = {name: given.pop(name) for name in Session._fields if name in given}
+        session = Session(tool=str(click.get_current_context().info_name), started=time.time(), **shared)
         return function(*args, session=session, **given)
 
     for option in reversed(_COMMON):
