@@ -50,8 +50,8 @@ def weighted_errors(w: Tensor, grid: Grid, transposed: bool, moments: Tensor | N
 
 
 def _significant(value: float) -> float:
-    """Six digits: the same number whatever the order of summation on any number of threads."""
-    return float(f"{value:.6g}")
+    """Four digits, all that is known of it; the same whatever the order of summation on any number of threads."""
+    return float(f"{value:.4g}")
 
 
 @dataclass

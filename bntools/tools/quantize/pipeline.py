@@ -15,8 +15,8 @@ from bntools.core.errors import BnError
 from bntools.core.model import Model
 from bntools.core.modules import Linear
 from bntools.core.packed import Spec
-from bntools.kernels.groups import dequantize
-from bntools.tools.quantize.choose import Errors, best, candidate, iterate_weight_errors, module_errors
+from bntools.tools.quantize.choose import Errors, best, iterate_weight_errors, module_errors
+from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
 
 Step = Callable[[int], None]
@@ -144,10 +144,10 @@ def _quantize_one(model: Model, item: Item, grid: Grid, choice: Choice | None) -
     w = model.tensor(item.name)
     slices, lost, total = [], 0.0, 0.0
     for piece in w if w.ndim == 3 else w[None]:
-        coded = candidate(piece, grid, grid.dim, item.linear.transposed)
+        flipped = (grid.dim == "ic") != item.linear.transposed
+        coded, error, energy = rounded(piece, grid.bits, grid.group, grid.symmetric, flipped)
         slices.append(coded)
-        lost += float((dequantize(coded) - piece).square_().sum(dtype=torch.float64))
-        total += float(piece.float().square_().sum(dtype=torch.float64))
+        lost, total = lost + error, total + energy
     tensors = packed.tensors(item.name, spec, slices)
     size = sum(tensor.nbytes for tensor in tensors.values())
     measured: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,14 @@ def round_to_nearest(w: Tensor, bits: int, group: int, symmetric: bool, flipped:
     its stored type before the codes are taken; a constant group gets s = |w|, exact where float16 is.
     Raises BnError (exit 3) when a weight is NaN or infinite.
     """
-    rows = w.T if flipped else w
+    return rounded(w, bits, group, symmetric, flipped)[0]
+
+
+def rounded(
+    w: Tensor, bits: int, group: int, symmetric: bool, flipped: bool = False
+) -> tuple[Packed, float, float]:
+    """`round_to_nearest` with the squared norms of what it loses and of `w`, taken block by block on the way."""
+    rows = (w.T if flipped else w).contiguous()
     count, cols = rows.shape
     width = cols if group == -1 else min(group, cols)
     low, high = _limits(rows, width)
@@ -36,12 +45,23 @@ def round_to_nearest(w: Tensor, bits: int, group: int, symmetric: bool, flipped:
     scales = stored_scales(_scales(low, high, bits, symmetric))
     zeros = _zeros(low, scales.float(), bits, symmetric)
     packed = torch.empty(count, -(-cols * bits // 8), dtype=torch.uint8)
-    step = max(1, _BLOCK // cols)
-    for start in range(0, count, step):
-        block = slice(start, start + step)
-        packed[block] = pack(_codes(rows[block], scales[block].float(), zeros[block], bits, width), bits)
+    lost = total = 0.0
+    for block in _row_blocks(count, cols):
+        values = rows[block].to(torch.float32, copy=True)
+        codes = values.clone()
+        _round(codes, scales[block].float(), zeros[block], bits, width)
+        packed[block] = pack(codes.to(torch.uint8), bits)
+        _restore(codes, scales[block].float(), zeros[block], width)
+        lost += float(codes.sub_(values).square_().sum(dtype=torch.float64))
+        total += float(values.square_().sum(dtype=torch.float64))
     packed_zeros = None if symmetric else pack(zeros.to(torch.uint8), bits)
-    return Packed(packed, scales, packed_zeros, bits, group, cols, flipped)
+    return Packed(packed, scales, packed_zeros, bits, group, cols, flipped), lost, total
+
+
+def _row_blocks(count: int, cols: int) -> list[slice]:
+    """Slices of rows that hold about `_BLOCK` weights."""
+    step = max(1, _BLOCK // cols)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _limits(rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -50,9 +70,7 @@ def _limits(rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
     groups = -(-cols // width)
     low, high = torch.empty(count, groups), torch.empty(count, groups)
     whole = cols // width
-    step = max(1, _BLOCK // cols)
-    for start in range(0, count, step):
-        block = slice(start, start + step)
+    for block in _row_blocks(count, cols):
         values = rows[block].float()
         if whole:
             groups_of = values[:, : whole * width].reshape(-1, whole, width)
@@ -83,15 +101,23 @@ def _zeros(low: Tensor, scales: Tensor, bits: int, symmetric: bool) -> Tensor:
     return (-low.clamp(max=0) / scales).round().clamp(0, 2**bits - 1)
 
 
-def _codes(rows: Tensor, scales: Tensor, zeros: Tensor, bits: int, width: int) -> Tensor:
-    """Codes [rows, cols] uint8 for given grids."""
-    values = rows.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+def _groups(values: Tensor, width: int) -> Iterator[tuple[Tensor, slice]]:
+    """Views [rows, groups, width] of a block, whole groups first, with the columns of scales that belong to them."""
     count, cols = values.shape
     whole = cols // width
-    parts = [(values[:, : whole * width].view(count, whole, width), slice(0, whole))] if whole else []
+    if whole:
+        yield values[:, : whole * width].view(count, whole, width), slice(0, whole)
     if whole * width < cols:
-        parts.append((values[:, whole * width :].unsqueeze(1), slice(whole, whole + 1)))
-    for part, groups in parts:
-        s, z = scales[:, groups, None], zeros[:, groups, None]
-        part.div_(s).round_().add_(z).clamp_(0, 2**bits - 1)
-    return values.to(torch.uint8)
+        yield values[:, whole * width :].unsqueeze(1), slice(whole, whole + 1)
+
+
+def _round(values: Tensor, scales: Tensor, zeros: Tensor, bits: int, width: int) -> None:
+    """Weights to codes, in place."""
+    for part, groups in _groups(values, width):
+        part.div_(scales[:, groups, None]).round_().add_(zeros[:, groups, None]).clamp_(0, 2**bits - 1)
+
+
+def _restore(codes: Tensor, scales: Tensor, zeros: Tensor, width: int) -> None:
+    """Codes to weights, in place."""
+    for part, groups in _groups(codes, width):
+        part.sub_(zeros[:, groups, None]).mul_(scales[:, groups, None])

@@ -1,0 +1,203 @@
+"""The man pages: complete, in step with the commands, and true where they can be run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_model
+from safetensors.torch import save_file
+
+from bntools import _docs
+from bntools.core import header
+from bntools.core.errors import BnError
+from bntools.core.source import open_model
+from bntools.registry import COMMANDS
+
+MAN = Path(__file__).resolve().parents[2] / "man"
+PAGES = ["bntools.1", "bntools-artifact.5", *(f"bntools-{name}.1" for name in COMMANDS)]
+EVERY_PAGE = {"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"}
+ALSO = {
+    "bntools.1": {"INPUT", "THE PIPE", "FILES"},
+    "bntools-quantize.1": {"METHOD", "DEFAULTS", "REPORT", "FILES"},
+    "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
+    "bntools-info.1": {"JSON OUTPUT"},
+    "bntools-export.1": {"FILES"},
+    "bntools-fetch.1": {"FILES"},
+}
+FORMAT_PAGE = {
+    "NAME", "DESCRIPTION", "BYTE LAYOUT", "METADATA", "SIDE FILES", "ORDER AND ALIGNMENT", "QUANTIZED TENSORS",
+    "MANIFEST", "DIRECTORIES", "READING", "WRITING", "EXAMPLES", "SEE ALSO",
+}  # fmt: skip
+
+
+def read(page: str) -> str:
+    return (MAN / page).read_text(encoding="utf-8")
+
+
+def section(page: str, title: str) -> str:
+    return read(page).partition(f"\n.Sh {title}\n")[2].partition("\n.Sh ")[0]
+
+
+def items(text: str) -> set[str]:
+    """What the `.It` lines of a text define as literal names."""
+    lines = re.findall(r"^\.It Li (.+)$", text, re.MULTILINE)
+    return {name for line in lines for name in re.split(r"[ ,]+", line) if name}
+
+
+def literal_blocks(text: str) -> list[str]:
+    """Literal displays with their escapes resolved."""
+    blocks = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", text, re.MULTILINE | re.DOTALL)
+    names = {r"\-": "-", r"\e": "\\", r"\(aq": "'", r"\(dq": '"', r"\&": ""}
+    return [re.sub(r"\\(?:[-e&]|\(aq|\(dq)", lambda found: names[found[0]], block) for block in blocks]
+
+
+def paths(value: object, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of the leaves of a report."""
+    if not isinstance(value, dict):
+        yield prefix
+        return
+    for key, inner in value.items():
+        yield from paths(inner, f"{prefix}.{key}" if prefix else key)
+
+
+def test_no_page_stands_without_a_command_and_no_command_without_a_page():
+    assert {path.name for path in MAN.iterdir()} == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_reader_finds_every_section_that_belongs_in_a_page(page):
+    found = set(re.findall(r"^\.Sh (.+)$", read(page), re.MULTILINE))
+    if page.endswith(".5"):
+        assert found >= FORMAT_PAGE
+        return
+    options = set() if page == "bntools.1" else {"OPTIONS"}
+    assert found >= EVERY_PAGE | ALSO[page] | options
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_a_page_refers_to_exists(page):
+    for name, number in re.findall(r"^\.Xr (bntools\S*) (\d)", read(page), re.MULTILINE):
+        assert (MAN / f"{name}.{number}").is_file()
+
+
+def test_options_and_completions_are_what_the_commands_say():
+    for path, text in _docs.files().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python -m bntools._docs"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_mandoc_finds_nothing_to_warn_of(page):
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed: apt-get install mandoc")
+    done = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", str(MAN / page)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+def test_every_exit_status_a_tool_can_give_is_documented():
+    codes = set(re.findall(r"^\.It (\d+)", section("bntools.1", "EXIT STATUS"), re.MULTILINE))
+    assert codes >= {"0", "1", "2", "3", "4", "5", "130", "141"}
+
+
+def test_every_environment_variable_an_option_reads_is_documented():
+    text = section("bntools.1", "ENVIRONMENT")
+    wanted = {p.envvar for c in COMMANDS.values() for p in c.params if isinstance(p.envvar, str)}
+    assert wanted
+    assert all(name in text for name in wanted)
+
+
+@pytest.fixture(scope="module")
+def stream(run) -> bytes:
+    done = run("quantize", "default:", "--bits", 3, "--dim", "ada")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_key_of_an_eval_report_is_documented(run, stream, tmp_path):
+    tasks = tmp_path / "few.jsonl"
+    lines = [{"question": f"{n} and 1?", "choices": [str(n + 1), "a whale"], "answer": "A"} for n in range(3)]
+    tasks.write_text("\n".join(map(json.dumps, lines)))
+    known = items(section("bntools-eval.1", "JSON OUTPUT"))
+    seen: set[str] = set()
+    for protocol, more in (("gptq", ("--tasks", tasks)), ("lmeval", ("--text", MAN / "bntools.1"))):
+        words = ("eval", "--protocol", protocol, "--tokens", 500, *more)
+        done = run(*words, data=stream, XDG_CACHE_HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        seen |= set(paths(json.loads(done.stdout)))
+    assert seen <= known
+    # what no such run shows: several tasks, and encoders
+    unseen = {"tasks.tasks", "sentences", "similarity_rms_error"}
+    assert {name for name in known - seen if not name.startswith("cosine.")} == unseen
+
+
+def test_every_key_of_a_quantize_report_and_of_its_table_is_documented(stream, tmp_path):
+    path = tmp_path / "q.safetensors"
+    path.write_bytes(stream)
+    model = open_model(str(path))
+    report = {key: value for key, value in model.report.items() if key not in ("dims", "skipped")}
+    known = items(section("bntools-quantize.1", "REPORT"))
+    assert {*paths(report), "dims", "skipped"} <= known
+    table = json.loads(model.files["quantization.json"])
+    format_page = items(section("bntools-artifact.5", "QUANTIZED TENSORS"))
+    for spec in table["tensors"].values():
+        assert set(paths(spec)) - {"shape"} <= known | format_page
+    assert set(model.history[0]) <= items(section("bntools-artifact.5", "METADATA"))
+
+
+def test_every_key_of_an_info_report_is_documented(run, stream):
+    report = json.loads(run("info", "--modules", "--tensors", data=stream).stdout)
+    known = items(section("bntools-info.1", "JSON OUTPUT"))
+    opaque = {"types", "dims", "report"}
+    shallow = {key: None if key in opaque else value for key, value in report.items()}
+    assert set(paths(shallow)) <= known
+
+
+@pytest.mark.parametrize(
+    "words", [("--dim", "oc"), ("--dim", "ic"), ("--per-ic", "--symmetric"), ("--group-size", -1)]
+)
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_oss"])
+def test_the_python_example_of_the_format_page_reads_what_bntools_reads(run, tmp_path, kind, words):
+    """Per-OC and per-IC, transposed storage, stacks of experts: with nothing of bntools imported."""
+    make_model(kind, tmp_path / "m", dtype="bfloat16")
+    path = tmp_path / "q.safetensors"
+    done = run("quantize", tmp_path / "m", "--bits", 3, "--group-size", 24, *words, "-o", path)
+    assert done.returncode == 0, done.stderr
+    source = next(b for b in literal_blocks(section("bntools-artifact.5", "EXAMPLES")) if "import" in b)
+    assert "bntools" not in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+    names: dict = {}
+    exec(compile(source, "bntools-artifact.5", "exec"), names)
+    model = open_model(str(path))
+    assert len(model.packing) >= 4
+    for name in model.packing:
+        ours = model.tensor(name, torch.float32)
+        assert torch.equal(torch.from_numpy(names["read_weight"](str(path), name).copy()), ours)
+
+
+def test_the_shell_example_of_the_format_page_prints_the_header(run, stream, tmp_path):
+    (tmp_path / "q.safetensors").write_bytes(stream)
+    source = next(b for b in literal_blocks(section("bntools-artifact.5", "EXAMPLES")) if "od -An" in b)
+    done = subprocess.run(["sh", "-c", source], cwd=tmp_path, capture_output=True, check=True)
+    assert header.parse(done.stdout).metadata["bntools.kind"] == "model"
+
+
+def test_the_format_page_names_every_type_and_the_true_limits(tmp_path):
+    text = section("bntools-artifact.5", "BYTE LAYOUT")
+    assert set(header.BITS) <= set(re.split(r"[\s,.]+", text))
+    assert str(header.MAX_HEADER) in text
+    assert header.MAX_METADATA == 64 * 1024
+    with pytest.raises(BnError, match="over the limit"):
+        header.encode({"x": "y" * header.MAX_METADATA}, [])
+    # "readers do not mind"
+    save_file({"a": torch.zeros(1)}, tmp_path / "big.safetensors", {"x": "y" * 2 * header.MAX_METADATA})
+    assert header.parse((tmp_path / "big.safetensors").read_bytes()[8:-4]).entries["a"].nbytes == 4
