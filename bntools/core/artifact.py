@@ -102,13 +102,15 @@ class Artifact:
     @cached_property
     def files(self) -> dict[str, bytes]:
         """Side files by name (tokenizer.json, ...), without the padding that aligns the tensors after them."""
-        found = {}
+        found, sizes = {}, self.json("bntools.files", dict)
         for tensor, entry in self.entries.items():
             name = header.side_file_name(tensor)
             if name is not None:
                 if entry.dtype != "U8":
                     raise bad_input(f"side file {name!r} has type {entry.dtype}, not U8")
-                found[name] = bytes(self.raw(tensor)).rstrip(b"\n")
+                data = bytes(self.raw(tensor))
+                size = sizes.get(name)
+                found[name] = data[:size] if isinstance(size, int) and size >= 0 else data.rstrip(b"\n")
         return found
 
     def sha256(self) -> str:

@@ -14,6 +14,8 @@ from bntools.core.model import Model, Shards
 from bntools.core.packed import FILE as PACKING_FILE
 
 STDIN = "-"
+INDEX = "model.safetensors.index.json"
+_VERIFIED = 1 << 30  # bytes up to which a recorded sha256 is worth the reading
 SIDE_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt",
@@ -35,12 +37,17 @@ def open_model(spec: str) -> Model:
         return _from_directory(path, str(path))
     if path.exists():
         return _from_file(path)
-    if _HUB_ID.fullmatch(spec) and not path.suffix:
-        return _from_hub(spec)
+    if _is_hub_id(spec):
+        return _from_directory(_hub_snapshot(spec), spec)
     raise usage(
         f"no such file, directory or model: {spec}",
         "see bntools fetch --list, or use default: for the embedded model",
     )
+
+
+def _is_hub_id(spec: str) -> bool:
+    """Whether a name that is no path here reads as org/name rather than as a file that is missing."""
+    return bool(_HUB_ID.fullmatch(spec)) and Path(spec).suffix not in (".safetensors", ".gguf", ".json")
 
 
 def open_input(spec: str) -> Artifact | Path | dict[str, Any]:
@@ -54,6 +61,8 @@ def open_input(spec: str) -> Artifact | Path | dict[str, Any]:
     path = Path(spec)
     if path.is_dir():
         return path
+    if not path.exists() and _is_hub_id(spec):
+        return _hub_snapshot(spec)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -95,8 +104,15 @@ def _json_object(text: bytes, label: str, path: Path | None) -> Any:
     if value.get("bntools") == 1 and isinstance(value.get("path"), str):
         return _follow(value)
     if path is not None and isinstance(value.get("weight_map"), dict):
-        return path.parent
+        return _indexed(path)
     return value
+
+
+def _indexed(path: Path) -> Path:
+    """The folder of a shard index; only the index that stands for the whole folder can be opened by name."""
+    if path.name != INDEX:
+        raise bad_input(f"{path} is a shard index of another name", f"rename it to {INDEX}")
+    return path.parent
 
 
 def _follow(manifest: dict[str, Any]) -> Artifact | Path | dict[str, Any]:
@@ -115,7 +131,10 @@ def _follow(manifest: dict[str, Any]) -> Artifact | Path | dict[str, Any]:
             f"{path} has {size} bytes, its manifest says {manifest.get('bytes')}",
             "it changed since; write it again",
         )
-    return open_input(str(path))
+    opened = open_input(str(path))
+    if isinstance(opened, Artifact) and size <= _VERIFIED and opened.sha256() != manifest.get("sha256"):
+        raise bad_input(f"{path} is not the file its manifest describes", "it changed since; write it again")
+    return opened
 
 
 def as_model(opened: Artifact | Path | dict[str, Any], label: str) -> Model:
@@ -181,7 +200,7 @@ def _from_directory(folder: Path, label: str) -> Model:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a directory, by its index where there is one."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         table = parse_json(index.read_bytes(), dict, str(index)).get("weight_map")
         if not isinstance(table, dict) or not all(
@@ -214,14 +233,13 @@ def _from_gguf(path: Path, label: str) -> Model:
     return Model(source, source.config, source.files, label, path.absolute() if path.exists() else None)
 
 
-def _from_hub(name: str) -> Model:
+def _hub_snapshot(name: str) -> Path:
+    """Folder of a hub model in the hub client's own cache."""
     hub = require("huggingface_hub", "hub")
     patterns = ["*.safetensors", "*.safetensors.index.json", "config.json", *SIDE_FILES]
     try:
-        folder = hub.snapshot_download(name, allow_patterns=patterns)
-    except Exception as error:
-        raise BnError(
-            f"cannot get {name} from the hub: {str(error).splitlines()[0][:160]}",
-            "is the network there? local models are named by path",
-        ) from error
-    return _from_directory(Path(folder), name)
+        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the client raises errors of several libraries
+        first = (str(error) or type(error).__name__).splitlines()[0][:160]
+        hint = "is the network there? local models are named by path"
+        raise BnError(f"cannot get {name} from the hub: {first}", hint) from error

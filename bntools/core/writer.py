@@ -117,6 +117,8 @@ class Writer:
 
     def _send(self, fd: int, digest: hashlib._Hash | None, side_files: bool) -> None:
         metadata = dict(self.metadata)
+        if side_files and self.files:
+            metadata["bntools.files"] = json.dumps({name: len(data) for name, data in self.files.items()})
         if self.config is not None:
             metadata["config.json"] = json.dumps(self.config, separators=(",", ":"))
         layout = self._layout(side_files)

@@ -44,7 +44,9 @@ def test_no_example_is_without_a_test():
 
 @pytest.mark.slow
 def test_the_pipeline_scores_the_dense_model_like_the_packed_one(bntools, tmp_path):
-    info, packed, manifest, dense = shell("pipeline.sh", tmp_path, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path))
+    info, packed, manifest, dense = shell(
+        "pipeline.sh", tmp_path, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path)
+    )
     assert info["kind"] == "model"
     assert manifest["kind"] == "model"
     assert packed["bits_per_weight"]["linear"] < 3.3
@@ -80,6 +82,9 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     data = EXAMPLES.parent / "bntools" / "data"
     for name in ("eval.txt", "calib.txt"):
         assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
-    small = [sys.executable, str(EXAMPLES / "train_tiny_model.py"), str(tmp_path), str(tmp_path / "out"), "--steps", "3"]
+    script = str(EXAMPLES / "train_tiny_model.py")
+    small = [sys.executable, script, str(tmp_path), str(tmp_path / "out"), "--steps", "3"]
     subprocess.run(small, check=True, capture_output=True, timeout=600)
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (data / "tiny" / "tokenizer.json").read_bytes()
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
+        data / "tiny" / "tokenizer.json"
+    ).read_bytes()

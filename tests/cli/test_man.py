@@ -145,9 +145,10 @@ def test_every_key_of_a_quantize_report_and_of_its_table_is_documented(stream, t
     path = tmp_path / "q.safetensors"
     path.write_bytes(stream)
     model = open_model(str(path))
-    report = {key: value for key, value in model.report.items() if key not in ("dims", "skipped")}
+    report = {key: value for key, value in model.report.items() if key not in ("dims", "skipped", "settings")}
     known = items(section("bntools-quantize.1", "REPORT"))
-    assert {*paths(report), "dims", "skipped"} <= known
+    assert {*paths(report), "dims", "skipped", "settings"} <= known
+    assert set(model.report["settings"]) - {"grid"} <= set((MAN / "bntools-quantize.1").read_text().split())
     table = json.loads(model.files["quantization.json"])
     format_page = items(section("bntools-artifact.5", "QUANTIZED TENSORS"))
     for spec in table["tensors"].values():
@@ -164,9 +165,16 @@ def test_every_key_of_an_info_report_is_documented(run, stream):
 
 
 @pytest.mark.parametrize(
-    "words", [("--dim", "oc"), ("--dim", "ic"), ("--per-ic", "--symmetric"), ("--group-size", -1)]
+    ("kind", "words"),
+    [
+        ("llama", ("--dim", "oc")),
+        ("llama", ("--dim", "ic", "--symmetric")),
+        ("gpt2", ("--dim", "oc", "--symmetric")),
+        ("gpt2", ("--dim", "ic")),
+        ("gpt_oss", ("--dim", "ic")),
+        ("gpt_oss", ("--group-size", -1)),
+    ],
 )
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_oss"])
 def test_the_python_example_of_the_format_page_reads_what_bntools_reads(run, tmp_path, kind, words):
     """Per-OC and per-IC, transposed storage, stacks of experts: with nothing of bntools imported."""
     make_model(kind, tmp_path / "m", dtype="bfloat16")

@@ -62,7 +62,7 @@ def test_whatever_is_written_the_stock_library_reads(tmp_path_factory, specs, se
     torch.manual_seed(seed)
     path = tmp_path_factory.mktemp("any") / "x.safetensors"
     tensors = {f"t{i}": torch.randint(0, 2, shape).to(dtype) for i, (dtype, shape) in enumerate(specs)}
-    write(path, tensors, files={"note.txt": b"hello"})
+    write(path, tensors, files={"note.txt": b"hello\n\n"})
     stock = safetensors.torch.load_file(path)
     ours = artifact.open_path(path)
     for name, tensor in tensors.items():
@@ -73,7 +73,7 @@ def test_whatever_is_written_the_stock_library_reads(tmp_path_factory, specs, se
         assert entry.start % max(tensor.element_size(), 1) == 0, (
             "a misaligned tensor is silently slow or wrong in torch"
         )
-    assert ours.files == {"note.txt": b"hello"}
+    assert ours.files == {"note.txt": b"hello\n\n"}
     assert set(stock) - set(tensors) == {"bntools.file/note.txt"}
 
 

@@ -39,7 +39,11 @@ Examples:
     "--text", "text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]"
 )
 @click.option(
-    "--tokens", type=click.IntRange(1), default=8192, show_default=True, help="Score at most so many tokens."
+    "--tokens",
+    type=click.IntRange(1),
+    default=8192,
+    show_default=True,
+    help="Score at most so many tokens (lmeval: no further document).",
 )
 @click.option(
     "--window", type=click.IntRange(8), help="Tokens a window.  [default: 512 for llamacpp, else 2048]"

@@ -179,7 +179,7 @@ def _first(output: Any) -> Tensor:
 def iterate_weight_errors(
     weights: Iterator[tuple[str, Tensor, Linear, Grid]], moments: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Errors]]:
-    """`weighted_errors` tensor by tensor; experts of a stack are summed as one matrix."""
+    """`weighted_errors` tensor by tensor; the mean over the experts of a stack."""
     for name, w, linear, grid in weights:
         parts = [
             weighted_errors(piece, grid, linear.transposed, moments.get(name))

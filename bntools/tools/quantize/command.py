@@ -154,7 +154,7 @@ def _run(
             advance(model.entries[result.name].nbytes)
             terminal.detail(session, _line(result))
     table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
-    report = summarize(results, model)
+    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
     out.files = {**model.files, packed.FILE: _json(table).encode()}
     # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
     out.weights_file = "packed.safetensors"
