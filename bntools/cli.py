@@ -21,8 +21,18 @@ Examples:
 """
 
 
+class DeadReader(Exception):
+    """The reader of our output is gone. click would turn the BrokenPipeError itself into exit 1."""
+
+
 class Toolbox(click.Group):
     """A group that lists its commands by what they are for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise DeadReader from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.commands))
@@ -72,7 +82,7 @@ def run(arguments: list[str]) -> int:
         return done.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", "", INTERRUPTED)
-    except BrokenPipeError:
+    except (DeadReader, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing left to flush into the dead pipe
         return BROKEN_PIPE
     except click.exceptions.NoArgsIsHelpError as help_text:
