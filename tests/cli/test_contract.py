@@ -135,6 +135,7 @@ def test_info_reads_the_stream_and_its_history(run, stream):
     }
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_on_any_number_of_threads(run, stream):
     again = [
         run("quantize", "--bits", 3, "--dim", "ada", "--threads", n, SOURCE_DATE_EPOCH="0").stdout
@@ -147,6 +148,7 @@ def test_the_same_command_gives_the_same_bytes_on_any_number_of_threads(run, str
     )
 
 
+@pytest.mark.slow
 def test_a_directory_goes_down_the_pipe_as_a_manifest(run, tmp_path):
     done = run("quantize", "--bits", 4, "-o", f"{tmp_path}/q/")
     manifest = json.loads(done.stdout)
@@ -165,6 +167,7 @@ def test_a_directory_goes_down_the_pipe_as_a_manifest(run, tmp_path):
     assert "quantization_config" not in json.loads((tmp_path / "dense" / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_quantized_directory_is_not_loaded_as_random_weights_by_others(run, tmp_path):
     """transformers fills what it misses at random after a mere warning: it must not find the file at all."""
     run("quantize", "--bits", 4, "-o", f"{tmp_path}/q/")
@@ -174,6 +177,7 @@ def test_a_quantized_directory_is_not_loaded_as_random_weights_by_others(run, tm
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "q")
 
 
+@pytest.mark.slow
 def test_exporting_an_unquantized_model_changes_no_weight(run, tmp_path):
     make_model("llama", tmp_path / "m", dtype="bfloat16")
     assert run("export", tmp_path / "m", "-o", f"{tmp_path}/out/").returncode == 0
@@ -184,6 +188,7 @@ def test_exporting_an_unquantized_model_changes_no_weight(run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_size_and_writes_nothing(run, stream, tmp_path):
     done = run("quantize", "--bits", 3, "--dry-run", "-o", tmp_path / "x")
     report = json.loads(done.stdout)
@@ -198,6 +203,7 @@ def test_no_model_and_no_input_is_a_usage_error_for_eval(run):
     assert done.stderr.startswith("bntools eval: error: no INPUT")
 
 
+@pytest.mark.slow
 def test_gates_have_their_own_exit_code(run, stream, tmp_path):
     done = run("eval", "--tokens", 300, "--max-ppl", 1, data=stream, XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 4
@@ -205,6 +211,7 @@ def test_gates_have_their_own_exit_code(run, stream, tmp_path):
     assert "--max-ppl 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pipe_of_three_stages_works(tmp_path):
     line = f"{sys.executable} -m bntools"
     command = f"set -o pipefail; {line} quantize --per-ic --bits 3 -q | {line} export | {line} info"

@@ -124,6 +124,7 @@ def stream(run) -> bytes:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_key_of_an_eval_report_is_documented(run, stream, tmp_path):
     tasks = tmp_path / "few.jsonl"
     lines = [{"question": f"{n} and 1?", "choices": [str(n + 1), "a whale"], "answer": "A"} for n in range(3)]
@@ -141,6 +142,7 @@ def test_every_key_of_an_eval_report_is_documented(run, stream, tmp_path):
     assert {name for name in known - seen if not name.startswith("cosine.")} == unseen
 
 
+@pytest.mark.slow
 def test_every_key_of_a_quantize_report_and_of_its_table_is_documented(stream, tmp_path):
     path = tmp_path / "q.safetensors"
     path.write_bytes(stream)
@@ -156,6 +158,7 @@ def test_every_key_of_a_quantize_report_and_of_its_table_is_documented(stream, t
     assert set(model.history[0]) <= items(section("bntools-artifact.5", "METADATA"))
 
 
+@pytest.mark.slow
 def test_every_key_of_an_info_report_is_documented(run, stream):
     report = json.loads(run("info", "--modules", "--tensors", data=stream).stdout)
     known = items(section("bntools-info.1", "JSON OUTPUT"))
@@ -164,6 +167,7 @@ def test_every_key_of_an_info_report_is_documented(run, stream):
     assert set(paths(shallow)) <= known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -192,6 +196,7 @@ def test_the_python_example_of_the_format_page_reads_what_bntools_reads(run, tmp
         assert torch.equal(torch.from_numpy(names["read_weight"](str(path), name).copy()), ours)
 
 
+@pytest.mark.slow
 def test_the_shell_example_of_the_format_page_prints_the_header(run, stream, tmp_path):
     (tmp_path / "q.safetensors").write_bytes(stream)
     source = next(b for b in literal_blocks(section("bntools-artifact.5", "EXAMPLES")) if "od -An" in b)

@@ -82,43 +82,31 @@ def choose(
     Without calibration windows, and for experts whose linears are no modules of their own, the criterion is the
     weight's own error.
     """
-    open_items = {item.name: item for item in items if item.grid is not None and item.grid.dim == "ada"}
-    if not open_items:
-        return {}
-    criterion = settings.criterion if windows is not None else "weight"
+    work = {i.name: (i.linear, i.grid) for i in items if i.linear and i.grid and i.grid.dim == "ada"}
     found: dict[str, Choice] = {}
     moments: dict[str, Tensor] = {}
-    if criterion != "weight":
-        assert windows is not None
+    if work and windows is not None and settings.criterion != "weight":
         built = model.build(torch.float32, device)
-        own = {name: item for name, item in open_items.items() if _is_module(built, item)}
-        if criterion == "module":
-            pairs = {name: (item.linear, item.grid) for name, item in own.items()}
-            errors = module_errors(built, pairs, windows, step)  # type: ignore[arg-type]
+        own = {name: pair for name, pair in work.items() if _is_module(built, pair[0])}
+        if settings.criterion == "module":
+            errors = module_errors(built, own, windows, step)
             found = {name: Choice("module", value) for name, value in errors.items()}
         else:
-            by_module = calibration.second_moments(
-                built, {i.linear.module for i in own.values() if i.linear}, windows
-            )
-            moments = {
-                n: by_module[i.linear.module]
-                for n, i in own.items()
-                if i.linear and i.linear.module in by_module
-            }
+            paths = {name: linear.module for name, (linear, _) in own.items()}
+            by_module = calibration.second_moments(built, set(paths.values()), windows)
+            moments = {name: by_module[path] for name, path in paths.items() if path in by_module}
         del built
-    rest = ((n, model.tensor(n), i.linear, i.grid) for n, i in open_items.items() if n not in found)
-    for name, errors in iterate_weight_errors(rest, moments):  # type: ignore[arg-type]
-        found[name] = Choice("diag" if name in moments else "weight", errors)
+    rest = ((name, model.tensor(name), *pair) for name, pair in work.items() if name not in found)
+    for name, value in iterate_weight_errors(rest, moments):
+        found[name] = Choice("diag" if name in moments else "weight", value)
         step(1)
     return found
 
 
-def _is_module(built: torch.nn.Module, item: Item) -> bool:
-    """Whether the tensor is the weight of a module of its own that takes one input."""
-    if item.linear is None:
-        return False
+def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
+    """Whether a tensor is the weight of a module of its own that takes one input."""
     try:
-        weight = getattr(built.get_submodule(item.linear.module), "weight", None)
+        weight = getattr(built.get_submodule(linear.module), "weight", None)
     except AttributeError:
         return False
     return isinstance(weight, Tensor) and weight.ndim == 2

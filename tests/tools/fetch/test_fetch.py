@@ -281,6 +281,7 @@ def test_fetched_smollm2_loads_and_answers(tmp_path: Path) -> None:
     assert "Paris" in tokenizer.decode(answer[0])
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize(("kind", "stage"), [(signal.SIGINT, ".gguf.*"), (signal.SIGTERM, "..out.tmp-*/*")])
 def test_a_signal_during_conversion_leaves_nothing(kind: signal.Signals, stage: str, tmp_path: Path) -> None:
