@@ -214,3 +214,16 @@ def test_the_format_page_names_every_type_and_the_true_limits(tmp_path):
     # "readers do not mind"
     save_file({"a": torch.zeros(1)}, tmp_path / "big.safetensors", {"x": "y" * 2 * header.MAX_METADATA})
     assert header.parse((tmp_path / "big.safetensors").read_bytes()[8:-4]).entries["a"].nbytes == 4
+
+
+def test_the_package_installs_every_page_and_completion():
+    import tomllib
+
+    project = tomllib.loads((MAN.parent / "pyproject.toml").read_text())
+    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    files = {
+        f"{folder}/{path.name}"
+        for folder in ("man", "completions")
+        for path in (MAN.parent / folder).iterdir()
+    }
+    assert set(shared) == files
