@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from bntools.tools.quantize.settings import Grid, Settings
 
 Step = Callable[[int], None]
 _LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
+_IN_FLIGHT = 512 << 20  # bytes of tensors worked on at once
 _SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a grid
 
 
@@ -113,17 +115,37 @@ def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
 
 
 def quantize(model: Model, items: list[Item], choices: Mapping[str, Choice]) -> Iterator[Result]:
-    """Round and pack tensor by tensor, in checkpoint order; what is kept passes through as it is."""
-    for item in items:
-        if item.grid is None or item.linear is None:
-            yield Result(item.name, {item.name: model.tensor(item.name)}, reason=item.reason)
-            continue
-        choice = choices.get(item.name)
+    """Round and pack tensor by tensor, in checkpoint order; what is kept passes through as it is.
+
+    One thread a tensor: the operations work on blocks too small to be worth sharing out. Tensors in flight are
+    bounded by torch's number of threads and by `_IN_FLIGHT` bytes.
+    """
+    workers = torch.get_num_threads()
+    pending: deque[tuple[Future[Result], int]] = deque()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="quantize")
+    try:
+        for item in items:
+            pending.append(
+                (pool.submit(_one, model, item, choices.get(item.name)), model.entries[item.name].nbytes)
+            )
+            while len(pending) > workers or sum(size for _, size in pending) > _IN_FLIGHT:
+                yield pending.popleft()[0].result()
+        while pending:
+            yield pending.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)
+
+
+def _one(model: Model, item: Item, choice: Choice | None) -> Result:
+    if item.grid is None or item.linear is None:
+        return Result(item.name, {item.name: model.tensor(item.name)}, reason=item.reason)
+    try:
         dim = best(choice.errors) if choice else item.grid.dim
-        try:
-            yield _quantize_one(model, item, replace(item.grid, dim=dim), choice)
-        except BnError as error:
-            raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
+        return _quantize_one(model, item, replace(item.grid, dim=dim), choice)
+    except BnError as error:
+        raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
 
 
 def _quantize_one(model: Model, item: Item, grid: Grid, choice: Choice | None) -> Result:
@@ -197,5 +219,5 @@ def estimate(model: Model, items: list[Item]) -> dict[str, Any]:
         "reads_bytes": model.store.nbytes(),
         "writes_bytes": size + kept,
         "bits_per_weight": {"linear": round(8 * size / max(weights, 1), 4)},
-        "memory_bytes": _LIBRARIES + max(10 * largest, whole),
+        "memory_bytes": _LIBRARIES + max(min(_IN_FLIGHT, model.store.nbytes()) + 4 * largest, whole),
     }
