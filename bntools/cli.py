@@ -123,8 +123,3 @@ def _say(what: str, hint: str, code: int, path: str = "") -> int:
     path = path or f"bntools {tool}".strip()
     click.echo(f"{path}: error: {what}" + (f"\nhint: {hint}" if hint else ""), err=True)
     return code
-
-
-def command() -> Any:
-    """The click command, for the documentation and completion checks."""
-    return bntools

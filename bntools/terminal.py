@@ -71,11 +71,11 @@ def manifest(found: dict[str, Any] | None) -> None:
         click.echo(json.dumps(found))
 
 
-def console(stderr: bool = False) -> Any:
+def console() -> Any:
     """A rich console no wider than 100 columns, which honours NO_COLOR and TERM=dumb."""
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False)
+    found = Console(highlight=False)
     if found.width > 100:
         found.width = 100
     return found
