@@ -15,6 +15,7 @@ EPILOG = """\b
 Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
   bntools quantize smollm2/ --bits 3 -o q/ | bntools eval
+  bntools quantize smollm2/ --bits 3 --method gptq --grid weighted -o q/
   bntools quantize smollm2/ --dim ada --override 'v_proj=bits:4' > q.safetensors
 """
 
@@ -23,6 +24,27 @@ Examples:
 @options.input_argument(default=EMBEDDED)
 @options.output
 @click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a code.")
+@click.option(
+    "--method",
+    type=click.Choice(["rtn", "gptq"]),
+    default="rtn",
+    show_default=True,
+    help="Round to nearest, or compensate each column's error in the columns still to come (GPTQ).",
+)
+@click.option(
+    "--grid",
+    "search",
+    type=click.Choice(["minmax", "weighted"]),
+    default="minmax",
+    show_default=True,
+    help="Scales and zeros from the range of a group, or searched for the smallest error weighted by the inputs.",
+)
+@click.option(
+    "--sequential/--parallel",
+    default=False,
+    show_default=True,
+    help="Calibrate each linear on what the already quantized layers before it give, or on the original's.",
+)
 @click.option(
     "--group-size",
     type=int,
@@ -42,6 +64,13 @@ Examples:
     "--symmetric/--asymmetric", default=False, show_default=True, help="Grid without or with a zero point."
 )
 @click.option(
+    "--choose",
+    type=click.Choice(["rtn", "final"]),
+    default="rtn",
+    show_default=True,
+    help="--dim ada compares the dimensions rounded to nearest (as AdaDim does), or as GPTQ finally codes them.",
+)
+@click.option(
     "--criterion",
     type=click.Choice(["module", "diag", "weight"]),
     default="module",
@@ -54,13 +83,13 @@ Examples:
     default="default",
     metavar="FILE|none",
     show_default=True,
-    help="Text for --dim ada: .txt or .jsonl.",
+    help="Text to calibrate on: .txt or .jsonl.",
 )
 @click.option(
     "--calib-tokens",
     type=click.IntRange(64),
-    default=4096,
-    show_default=True,
+    default=None,
+    show_default="32768 for gptq, else 4096",
     help="Tokens of that text to use.",
 )
 @click.option("--include", multiple=True, metavar="REGEX", help="Quantize only weights whose name matches.")
@@ -73,7 +102,7 @@ Examples:
 )
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
-    """Quantize the linear weights of a model by rounding to the nearest level.
+    """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
 
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
@@ -114,9 +143,16 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
         and dim != "ic"
     ):
         raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
+    if rest["method"] == "rtn" and (rest["sequential"] or rest["choose"] == "final"):
+        raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
+    for option, value in (("method", "gptq"), ("search", "weighted")):
+        if rest[option] == value and rest["calib"] == "none":
+            name = "grid" if option == "search" else option
+            raise usage(f"--{name} {value} needs a calibration text", "--calib FILE")
     return Settings(
         Grid(bits, group_size, "ic" if per_ic else dim, symmetric), rest["criterion"], rest["include"], rest["exclude"],
-        rest["override"], rest["calib_tokens"],
+        rest["override"], rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
+        method=rest["method"], search=rest["search"], choose=rest["choose"], sequential=rest["sequential"],
     )  # fmt: skip
 
 
@@ -135,18 +171,21 @@ def _run(
     session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
 ) -> dict[str, Any]:
     from bntools.core import history, packed
-    from bntools.tools.quantize.pipeline import choose, quantize, summarize
+    from bntools.tools.quantize.pipeline import choose, summarize
 
-    source = history.fingerprint(model)
+    source, device = history.fingerprint(model), session.torch_device()
     windows = _windows(model, items, settings, calib)
     adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
+    if settings.choose == "final":
+        adaptive = 0
     with terminal.progress(session, "choosing dimensions", adaptive) as advance:
-        choices = choose(model, items, settings, windows, session.torch_device(), advance)
+        choices = choose(model, items, settings, windows, device, advance) if adaptive else {}
     results = []
+    stream = _stream(session, model, items, settings, windows, choices)
     with terminal.progress(
         session, "quantizing", sum(entry.nbytes for entry in model.entries.values())
     ) as advance:
-        for result in quantize(model, items, choices):
+        for result in stream:
             for name, tensor in result.tensors.items():
                 out.add(name, tensor)
             result.tensors.clear()
@@ -170,10 +209,24 @@ def _run(
     return report
 
 
+def _stream(session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any) -> Any:
+    """Results of the method asked for, as they come."""
+    from bntools.tools.quantize import calibrated, pipeline
+
+    device = session.torch_device()
+    if settings.method == "gptq":
+        return calibrated.calibrated(model, items, choices, settings, windows, device, lambda count: None)
+    moments = None
+    if settings.search == "weighted" and windows is not None:
+        with terminal.progress(session, "calibrating", windows.numel()) as advance:
+            moments = pipeline.input_moments(model, items, windows, device, advance)
+    return pipeline.quantize(model, items, choices, settings, moments)
+
+
 def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
     """Calibration windows, or None where none are asked for or needed."""
-    needed = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    if calib == "none" or not needed:
+    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
+    if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
         return None
     from bntools.core.calibration import token_windows
     from bntools.core.text import default_text, read_text

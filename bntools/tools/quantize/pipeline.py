@@ -21,6 +21,7 @@ from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
 
 Step = Callable[[int], None]
+Moments = Mapping[str, Tensor]
 _LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
 _IN_FLIGHT = 512 << 20  # bytes of tensors worked on at once
 _SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a grid
@@ -114,8 +115,24 @@ def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
     return isinstance(weight, Tensor) and weight.ndim == 2
 
 
-def quantize(model: Model, items: list[Item], choices: Mapping[str, Choice]) -> Iterator[Result]:
+def input_moments(model: Model, items: list[Item], windows: Tensor, device: str, step: Step) -> Moments:
+    """E[x_j^2] of the inputs of each linear to be quantized, by tensor name; none for experts in a stack."""
+    built = model.build(torch.float32, device)
+    paths = {i.name: i.linear.module for i in items if i.linear and i.grid and _is_module(built, i.linear)}
+    found = calibration.second_moments(built, set(paths.values()), windows, step)
+    return {name: found[path] for name, path in paths.items() if path in found}
+
+
+def quantize(
+    model: Model,
+    items: list[Item],
+    choices: Mapping[str, Choice],
+    settings: Settings,
+    moments: Moments | None = None,
+) -> Iterator[Result]:
     """Round and pack tensor by tensor, in checkpoint order; what is kept passes through as it is.
+
+    moments: importance of the inputs, for weighted grids.
 
     One thread a tensor: the operations work on blocks too small to be worth sharing out. Tensors in flight are
     bounded by torch's number of threads and by `_IN_FLIGHT` bytes.
@@ -127,7 +144,17 @@ def quantize(model: Model, items: list[Item], choices: Mapping[str, Choice]) -> 
     try:
         for item in items:
             pending.append(
-                (pool.submit(_one, model, item, choices.get(item.name)), model.entries[item.name].nbytes)
+                (
+                    pool.submit(
+                        _one,
+                        model,
+                        item,
+                        choices.get(item.name),
+                        settings.search,
+                        (moments or {}).get(item.name),
+                    ),
+                    model.entries[item.name].nbytes,
+                )
             )
             while len(pending) > workers or sum(size for _, size in pending) > _IN_FLIGHT:
                 yield pending.popleft()[0].result()
@@ -138,24 +165,29 @@ def quantize(model: Model, items: list[Item], choices: Mapping[str, Choice]) -> 
         torch.set_num_threads(workers)
 
 
-def _one(model: Model, item: Item, choice: Choice | None) -> Result:
+def _one(model: Model, item: Item, choice: Choice | None, search: str, importance: Tensor | None) -> Result:
     if item.grid is None or item.linear is None:
         return Result(item.name, {item.name: model.tensor(item.name)}, reason=item.reason)
     try:
         dim = best(choice.errors) if choice else item.grid.dim
-        return _quantize_one(model, item, replace(item.grid, dim=dim), choice)
+        return _quantize_one(model, item, replace(item.grid, dim=dim), choice, search, importance)
     except BnError as error:
         raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
 
 
-def _quantize_one(model: Model, item: Item, grid: Grid, choice: Choice | None) -> Result:
+def _quantize_one(
+    model: Model, item: Item, grid: Grid, choice: Choice | None, search: str, importance: Tensor | None
+) -> Result:
     assert item.linear is not None
-    spec = _spec(item, grid, model)
+    spec = spec_of(item, grid, model)
+    search = "minmax" if importance is None else search  # a search blind to the inputs often does harm
     w = model.tensor(item.name)
     slices, lost, total = [], 0.0, 0.0
     for piece in w if w.ndim == 3 else w[None]:
         flipped = (grid.dim == "ic") != item.linear.transposed
-        coded, error, energy = rounded(piece, grid.bits, grid.group, grid.symmetric, flipped)
+        # Per IC all weights of a group have the same input, so none is more important than another.
+        weights = importance if grid.dim == "oc" else None
+        coded, error, energy = rounded(piece, grid.bits, grid.group, grid.symmetric, flipped, search, weights)
         slices.append(coded)
         lost, total = lost + error, total + energy
     tensors = packed.tensors(item.name, spec, slices)
@@ -170,7 +202,8 @@ def _quantize_one(model: Model, item: Item, grid: Grid, choice: Choice | None) -
     return Result(item.name, tensors, spec, measured)
 
 
-def _spec(item: Item, grid: Grid, model: Model) -> Spec:
+def spec_of(item: Item, grid: Grid, model: Model) -> Spec:
+    """How a tensor will be packed on a grid whose dimension is chosen."""
     assert item.linear is not None
     entry = model.entries[item.name]
     dim = "oc" if grid.dim == "ada" else grid.dim
@@ -205,7 +238,7 @@ def summarize(results: list[Result], model: Model) -> dict[str, Any]:
 def estimate(model: Model, items: list[Item]) -> dict[str, Any]:
     """What a run would read, write and hold in memory, without doing it."""
     chosen = [(item, model.entries[item.name]) for item in items if item.grid is not None]
-    size = sum(_spec(item, item.grid, model).nbytes for item, _ in chosen if item.grid is not None)
+    size = sum(spec_of(item, item.grid, model).nbytes for item, _ in chosen if item.grid is not None)
     kept = sum(model.entries[item.name].nbytes for item in items if item.grid is None)
     weights = sum(entry.numel for _, entry in chosen)
     largest = max(

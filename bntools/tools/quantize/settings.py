@@ -11,6 +11,8 @@ from bntools.core.errors import usage
 
 DIMS = ("oc", "ic", "ada")
 CRITERIA = ("module", "diag", "weight")
+METHODS = ("rtn", "gptq")
+SEARCHES = ("minmax", "weighted")
 _KEYS = ("bits", "group", "dim", "symmetric", "skip")
 
 
@@ -44,6 +46,10 @@ class Settings:
     overrides: tuple[str, ...] = ()
     calib_tokens: int = 4096
     calib_window: int = 512
+    method: str = "rtn"
+    search: str = "minmax"
+    choose: str = "rtn"
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):

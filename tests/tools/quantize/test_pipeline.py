@@ -21,7 +21,7 @@ def quantized(model, settings, path, windows=None):
     items = plan(model, settings)
     choices = choose(model, items, settings, windows, "cpu", lambda count: None)
     with Writer(str(path), "model") as out:
-        results = list(quantize(model, items, choices))
+        results = list(quantize(model, items, choices, settings))
         for result in results:
             for name, tensor in result.tensors.items():
                 out.add(name, tensor)
