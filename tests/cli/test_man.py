@@ -27,6 +27,7 @@ ALSO = {
     "bntools.1": {"INPUT", "THE PIPE", "FILES"},
     "bntools-quantize.1": {"METHOD", "DEFAULTS", "REPORT", "FILES"},
     "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
+    "bntools-bleu-gpu.1": {"JSON OUTPUT"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},

@@ -1,0 +1,1 @@
+"""BLEU of token ids, the same figures as NLTK and sacrebleu, many sentences at a time."""
