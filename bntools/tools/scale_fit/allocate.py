@@ -10,6 +10,8 @@ from bntools.tools.scale_fit.fit import Fit, interval
 from bntools.tools.scale_fit.laws import Array
 from bntools.tools.scale_fit.runs import FLOPS
 
+_QUANTILES = 500
+
 
 def exponents(fit: Fit) -> dict[str, Any]:
     """N grows as C^(beta / (alpha + beta)), D as the rest (Hoffmann et al., arXiv 2203.15556, eq. 4)."""
@@ -60,13 +62,14 @@ def allocation(fit: Fit, compute: float) -> dict[str, Any]:
 def prediction(fit: Fit, values: dict[str, float]) -> dict[str, Any]:
     """The law's loss at one point with its interval, and the interval of a new run there.
 
-    A new run scatters about the law as the fitted runs do: residuals over all runs are added to every replicate.
+    A new run scatters about the law as the fitted runs do: every replicate is taken with every residual, of more than
+    500 runs with that many quantiles of them.
     """
     value, samples = float(fit.predict(values)[0]), fit.predict(values, fit.samples)
-    spread = fit.residuals()
-    random = np.random.default_rng([fit.settings.seed, 1])
-    run = samples * np.exp(random.choice(spread, len(samples))) if len(samples) else samples
-    bounds = interval(fit, value, run)
+    spread = np.sort(fit.residuals())
+    if spread.size > _QUANTILES:
+        spread = np.quantile(spread, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    bounds = interval(fit, value, np.outer(samples, np.exp(spread)).ravel())
     point = {name: values[name] for name in ("N", "D", "C") if name in values}
     return {
         **point,

@@ -80,9 +80,9 @@ Examples:
     multiple=True,
     type=click.FloatRange(0, min_open=True),
     metavar="FLOPS",
-    help="Divide this budget between N and D.  Repeatable.",
+    help="Divide this budget between N and D; repeatable.",
 )
-@click.option("--predict", multiple=True, metavar="N=..,D=..", help="Predict the loss there.  Repeatable.")
+@click.option("--predict", multiple=True, metavar="N=..,D=..", help="Predict the loss there; repeatable.")
 @click.option(
     "--data-dim", metavar="VALUE|FILE", help="Dimension of the data, or a report of data-dim, for the regime."
 )
@@ -99,7 +99,7 @@ def command(session: Session, source: str, **given: Any) -> None:
     INPUT is a .jsonl file, or - for standard input, also when left out. C, the FLOPs of training, may stand for N or D.
     """
     from bntools.tools.scale_fit.fit import Settings, choose_law, fit_scaling_law
-    from bntools.tools.scale_fit.report import report
+    from bntools.tools.scale_fit.report import fit_report
     from bntools.tools.scale_fit.runs import assignment, column_names
 
     names = column_names(given["columns"])
@@ -116,7 +116,7 @@ def command(session: Session, source: str, **given: Any) -> None:
         return _plan(session, found, law, variables, settings, given)
     with terminal.progress(session, "bootstrap", settings.bootstrap) as advance:
         fit = fit_scaling_law(found, settings, advance)
-    result = report(fit, compute=list(given["compute"]), points=points, data=data, kernel=kernel)
+    result = fit_report(fit, compute=list(given["compute"]), points=points, data=data, kernel=kernel)
     result["skipped"] = skipped
     if form:
         _draw_picture(fit, given["plot"], form, given["force"])

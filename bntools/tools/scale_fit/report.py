@@ -14,7 +14,7 @@ from bntools.tools.scale_fit.regime import Dimension
 from bntools.tools.scale_fit.spectrum import Spectrum
 
 
-def report(
+def fit_report(
     fit: Fit,
     *,
     compute: list[float] | None = None,

@@ -43,7 +43,7 @@ class Runs:
         return [name for name in VARIABLES if name in self.values and np.ptp(self.values[name]) > 0]
 
 
-def runs(loss: Any, *, N: Any = None, D: Any = None, C: Any = None) -> Runs:
+def training_runs(loss: Any, *, N: Any = None, D: Any = None, C: Any = None) -> Runs:
     """Runs from array-likes; of N, D and C any two give the third by C = 6 N D. Raises BnError (exit 3)."""
     given = {
         name: np.asarray(v, float) for name, v in zip(VARIABLES, (N, D, C), strict=True) if v is not None
