@@ -2,8 +2,9 @@
 
 usage: interpolation_runs.py DIMENSION [POINTS] > runs.jsonl
 
-A learner that fits planes to the nearest of its D training points errs by the square of their spacing, D^(-1 / d), so its squared
-error should fall as D^(-4 / d): the resolution-limited regime of 'Explaining Neural Scaling Laws' (arXiv 2102.06701).
+A learner that fits planes to the nearest of its D training points errs by the square of their spacing, D^(-1 / d), so
+its squared error should fall as D^(-4 / d): the resolution-limited regime of 'Explaining Neural Scaling Laws' (arXiv
+2102.06701).
 Each line is one training set, of 300 to POINTS points, and the loss of the learner that has it.
 """
 

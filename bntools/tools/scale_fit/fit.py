@@ -19,6 +19,8 @@ from bntools.tools.scale_fit.starts import starts
 LAWS = ("chinchilla", "kaplan", "power")
 _BLOCK = 32768
 """Numbers an array of a block of replicates holds: it stays in the cache."""
+_FEWEST = 20
+"""Replicates for which percentiles are worth reporting."""
 _SEARCHED = 4096
 """Runs the starts are searched on; with more, an even part of them."""
 
@@ -191,8 +193,8 @@ def _mapped(work: Callable[[int], Array], count: int, threads: int) -> Iterator[
 
 
 def interval(fit: Fit, value: float, samples: Array) -> dict[str, float | None]:
-    """{value, low, high}: percentiles of the replicates at the fit's level; None where they are not finite."""
-    if not len(samples) or not np.isfinite(samples).all():
+    """{value, low, high}: percentiles of the replicates at the fit's level; None for under 20, or infinite ones."""
+    if len(samples) < _FEWEST or not np.isfinite(samples).all():
         return {"value": _finite(value), "low": None, "high": None}
     tail = 50 * (1 - fit.settings.level)
     low, high = np.percentile(samples, [tail, 100 - tail])

@@ -12,7 +12,7 @@ from bntools.tools.scale_fit.diagnose import OUTLYING, scores
 from bntools.tools.scale_fit.fit import Fit
 from bntools.tools.scale_fit.laws import Array, evaluate
 
-UNITS = {"N": "N (parameters)", "D": "D (tokens)", "C": "C (FLOPs)"}
+UNITS = {"N": "N (parameters)", "D": "D (tokens, examples)", "C": "C (FLOPs)"}
 _CURVES = 5
 _LABELLED = 6
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -128,10 +128,11 @@ def _left_over(axes: Any, fit: Fit) -> None:
         mew=1,
         label=f"outlier (over {OUTLYING:g} robust sd)",
     )
-    for index in far[np.argsort(-score[far])][:_LABELLED]:
+    named = far[np.argsort(-score[far])][:_LABELLED]
+    for rank, index in enumerate(named[np.argsort(across[named])]):
         left = across[index] > across.min() ** 0.2 * across.max() ** 0.8  # no room at the right edge
         axes.annotate(
-            f"line {fit.runs.lines[index]}", (across[index], residual[index]), xytext=(-7 if left else 7, 0),
+            f"line {fit.runs.lines[index]}", (across[index], residual[index]), xytext=(-7 if left else 7, 9 * (rank % 3) - 9),
             textcoords="offset points", va="center", ha="right" if left else "left", fontsize=7,
         )  # fmt: skip
     axes.set(xscale="log", ylabel="run − law (% of loss)")
