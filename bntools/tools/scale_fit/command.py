@@ -59,7 +59,7 @@ Examples:
     type=click.IntRange(0),
     default=1000,
     show_default=True,
-    help="Replicates for the intervals; 0: none.",
+    help="Replicates for the intervals; under 20: none.",
 )
 @click.option(
     "--resample",
@@ -218,7 +218,7 @@ def _check_uses(law: Any, variables: tuple[str, ...], points: list[Any], compute
     if compute and not law.joint:
         raise usage(
             "--compute needs a law of N and D; these runs give one of " + variables[0],
-            "add runs that vary both",
+            "--law chinchilla, and runs that vary both",
         )
 
 

@@ -131,8 +131,9 @@ def _left_over(axes: Any, fit: Fit) -> None:
     named = far[np.argsort(-score[far])][:_LABELLED]
     for rank, index in enumerate(named[np.argsort(across[named])]):
         left = across[index] > across.min() ** 0.2 * across.max() ** 0.8  # no room at the right edge
+        place = (-7 if left else 7, 9 * (rank % 3) - 9)
         axes.annotate(
-            f"line {fit.runs.lines[index]}", (across[index], residual[index]), xytext=(-7 if left else 7, 9 * (rank % 3) - 9),
+            f"line {fit.runs.lines[index]}", (across[index], residual[index]), xytext=place,
             textcoords="offset points", va="center", ha="right" if left else "left", fontsize=7,
         )  # fmt: skip
     axes.set(xscale="log", ylabel="run − law (% of loss)")
