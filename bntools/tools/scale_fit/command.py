@@ -217,7 +217,7 @@ def _check_uses(law: Any, variables: tuple[str, ...], points: list[Any], compute
             raise usage(f"--predict lacks {missing[0]}, a variable of this law", f"--predict {wanted}")
     if compute and not law.joint:
         raise usage(
-            "--compute needs a law of N and D; these runs give one of " + variables[0],
+            f"--compute needs a law of N and D; this one is of {variables[0]}",
             "--law chinchilla, and runs that vary both",
         )
 

@@ -78,6 +78,7 @@ def test_a_file_and_a_pipe_give_the_same_report(run, tmp_path):
     assert run("scale-fit", "-", *FEW, "--seed", 5, data=lines(rows())).stdout != from_file.stdout
 
 
+@pytest.mark.slow
 def test_every_key_of_a_report_is_documented_and_the_promised_ones_are_there(run, tmp_path):
     torch.manual_seed(0)
     save_file({"h": torch.randn(200, 100)}, tmp_path / "h.safetensors")
@@ -222,6 +223,7 @@ def test_a_dry_run_fits_and_writes_nothing(run, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_picture_is_written_whole_and_kept_without_force(run, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     target = tmp_path / "fit.svg"
@@ -236,6 +238,7 @@ def test_a_picture_is_written_whole_and_kept_without_force(run, tmp_path):
     assert os.listdir(tmp_path) == ["fit.svg"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_long_bootstrap_at_once(tmp_path):
     (tmp_path / "r.jsonl").write_bytes(lines(rows(3000)))
     command = [

@@ -170,6 +170,7 @@ def test_features_that_are_no_matrix_of_numbers_are_refused(tmp_path):
         spectrum(np.ones((50, 60)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
 def test_a_budget_is_divided_where_a_search_finds_the_least_loss(law):
     n, d, loss = sweep(noise=0.001)
