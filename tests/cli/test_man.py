@@ -28,6 +28,7 @@ ALSO = {
     "bntools-quantize.1": {"METHOD", "DEFAULTS", "REPORT", "FILES"},
     "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
     "bntools-bleu-gpu.1": {"JSON OUTPUT"},
+    "bntools-data-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},
