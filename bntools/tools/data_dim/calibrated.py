@@ -48,12 +48,16 @@ def calibrate(found: Floats, count: int) -> Calibrated:
     instead of simulations, three families, several scales. Curves go on straight beyond 1 and 1000 dimensions.
     """
     weights = np.array(list(WEIGHTS.values()))
-    families = {}
-    for family in FAMILIES:
-        curves = _curves(family, count)
-        logs = [_read(curve, value) for curve, value in zip(curves, found, strict=True)]
-        families[family] = float(np.exp(weights @ logs))
+    families = {family: float(np.exp(weights @ logs)) for family, logs in readings(found, count).items()}
     return Calibrated(float(np.exp(np.mean(np.log(list(families.values()))))), families)
+
+
+def readings(found: Floats, count: int) -> dict[str, Floats]:
+    """ln d that each statistic [4] alone gives on each family."""
+    return {
+        family: np.array([_read(c, x) for c, x in zip(_curves(family, count), found, strict=True)])
+        for family in FAMILIES
+    }
 
 
 @functools.lru_cache(maxsize=8)
