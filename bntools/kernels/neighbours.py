@@ -259,4 +259,4 @@ def _tally(dots, halves, start, rows, limits, slack, points, radii, totals):  # 
                 elif value <= limits[i, r] + slack[i]:
                     if exact < 0:
                         exact = _apart(points[rows[i]], points[start + j])
-                    totals[i, r] += exact < radii[r] * radii[r]
+                    totals[i, r] += np.sqrt(exact) < radii[r]

@@ -42,6 +42,7 @@ def read(source: str, name: str | None) -> tuple[NDArray[Any], float, str]:
     if kind == "safetensors":
         with Artifact(fd, label) as artifact:
             return _from_artifact(artifact, name)
+    os.lseek(fd, 0, os.SEEK_SET)  # a spooled pipe stands at its end
     with os.fdopen(fd, "rb") as file:
         if kind == "json":
             found = parse_json(file.read(), dict, label)
