@@ -32,7 +32,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
 )
 @click.option(
     "--queries",
-    type=click.IntRange(24),
+    type=click.IntRange(50),
     default=5000,
     show_default=True,
     help="Measure the neighbourhoods of so many points at most, among all points.",

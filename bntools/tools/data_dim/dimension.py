@@ -54,7 +54,7 @@ def data_dimension(
     """Intrinsic dimension of points [..., D], leading axes flattened: the report of bntools-data-dim(1).
 
     precision: relative rounding of the numbers where they come from a coarser type than the array's. Intervals are
-    95 %. Raises BnError (exit 3) when fewer than 24 distinct points are left.
+    95 %. Raises BnError (exit 3) when fewer than 50 distinct points are left.
     """
     if precision is None:
         precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0

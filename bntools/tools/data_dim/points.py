@@ -15,8 +15,8 @@ from bntools.core.errors import BnError, bad_input, usage
 
 Floats = NDArray[np.float64]
 
-FEWEST = 24
-"""Distinct points needed: each has 20 neighbours, and a few must be left over."""
+FEWEST = 50
+"""Distinct points needed: of fewer, the 20th neighbour is across the data, and its curve on spheres does not rise."""
 _CONVERT = "convert it: numpy.save(FILE, array), or a .safetensors file"
 
 
@@ -58,7 +58,7 @@ def clean(array: NDArray[Any], precision: float) -> Cloud:
     """Points [N, D] in float64: leading axes flattened, a vector taken as N points on a line.
 
     Rows with NaN or infinity, then constant columns, then repeated rows are left out and counted; N counts what is
-    left. Raises BnError (exit 3) when fewer than 24 distinct points remain, or every column is constant.
+    left. Raises BnError (exit 3) when fewer than 50 distinct points remain, or every column is constant.
     """
     if array.ndim == 0 or array.size == 0:
         raise bad_input(f"an array of shape {array.shape} holds no points")
