@@ -18,7 +18,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/developed: $(VENV)/installed
 	$(PIP) coverage hypothesis import-linter
 	$(PIP) nltk sacrebleu torchmetrics
-	$(PIP) pre-commit pyright pytest pytest-timeout ruff scipy triton
+	$(PIP) pandas scikit-dimension
+	$(PIP) pre-commit pyright pytest pytest-timeout ruff triton
 	@touch $@
 
 demo: $(VENV)/installed

@@ -29,6 +29,7 @@ ALSO = {
     "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
     "bntools-bleu-gpu.1": {"JSON OUTPUT"},
     "bntools-scale-fit.1": {"LAWS", "METHOD", "WARNINGS", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-data-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},
