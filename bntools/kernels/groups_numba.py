@@ -1,8 +1,10 @@
-"""One vector times packed codes of 1 to 4 bits on a CPU: eight codes a register, unpacked on the way, never stored.
+"""One vector times packed codes on a CPU: eight codes a register, unpacked on the way, never stored.
 
-Eight codes of b bits are one little-endian word of b bytes. A word is spread to eight lanes, shifted lane by lane,
-masked, converted and multiplied: five vector instructions for eight codes, against two (a load and a multiply-add)
-of a dense float32, which in turn reads 32 / b times the bytes. Four rows at a time share the loads of the vector.
+Eight codes of b bits are one little-endian word of b bytes. Up to 4 bits, a word is spread to eight lanes, each lane
+is masked to its own code where it stands, and the power of two by which it is too large goes into the vector: a
+load, a mask, a conversion and a multiply-add for eight codes, against the load and multiply-add of a dense float32,
+which reads 32 / b times the bytes. From 5 bits on, two words of four codes are shifted lane by lane. Four rows at a
+time share the loads of the vector.
 
 The vector instructions are written as LLVM IR, since numba leaves LLVM's superword vectorizer off and its loop
 vectorizer does not see eight codes in one word.
@@ -28,42 +30,87 @@ ROWS = 4
 """Rows worked on together: as many chains of multiply-adds as their latency needs."""
 CHUNK = 1 << 19
 """Codes that are worth a thread of their own: about 0.1 ms of work."""
+NARROW = 4
+"""Bits up to which a word of eight codes fits 32 bits."""
 
-_I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_WORDS, _LANES = ir.VectorType(_I32, 8), ir.VectorType(_F32, 8)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_WORDS, _LANES = ir.VectorType(_I32, 8), ir.VectorType(ir.FloatType(), 8)
+_NUMBERS = ir.Constant(_WORDS, list(range(8)))
+_FIRST = ir.Constant(_WORDS, [0] * 8)
+_HALVES = ir.Constant(_WORDS, [0] * 4 + [8] * 4)
 
 
 def fits(bits: int, width: int, groups: int) -> bool:
-    """Whether codes are of 1 to 4 bits and groups start on whole words of eight."""
-    return 1 <= bits <= 4 and (groups == 1 or width % 8 == 0) and sys.byteorder == "little"
+    """Whether groups start on whole words of eight codes."""
+    return 1 <= bits <= 8 and (groups == 1 or width % 8 == 0) and sys.byteorder == "little"
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:
     """One scalar in all eight lanes."""
     vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
-    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), ir.Constant(_WORDS, [0] * 8))
+    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), _FIRST)
 
 
-def _unpacker(builder: Any, bits: Any) -> Callable[[Any], Any]:
-    """A function that emits the eight codes, as floats, of the word at an address."""
-    narrow = builder.trunc(bits, _I32)
-    shifts = builder.mul(_spread(builder, narrow, _WORDS), ir.Constant(_WORDS, list(range(8))))
-    mask = _spread(builder, builder.sub(builder.shl(_I32(1), narrow), _I32(1)), _WORDS)
+def _word(builder: Any, address: Any) -> Any:
+    """Four bytes in all eight lanes."""
+    word = builder.load(builder.inttoptr(address, _I32.as_pointer()), align=1)
+    return _spread(builder, word, _WORDS)
+
+
+def _narrow(builder: Any, bits: Any) -> Callable[[Any], Any]:
+    """Emit the codes of a word, lane j as code * 2^(b j); of 4 bits, the last as (code - 8) * 2^28.
+
+    Conversion is signed, so the top code of 32 bits gets its sign flipped first.
+    """
+    places = builder.mul(_spread(builder, bits, _WORDS), _NUMBERS)
+    low = builder.sub(builder.shl(_I32(1), bits), _I32(1))
+    mask = builder.shl(_spread(builder, low, _WORDS), places)
+    top = builder.select(builder.icmp_unsigned("==", bits, _I32(NARROW)), _I32(1 << 31), _I32(0))
+    sign = _spread(builder, top, _WORDS)
 
     def unpack(address: Any) -> Any:
-        word = builder.load(builder.inttoptr(address, _I32.as_pointer()), align=1)
-        fields = builder.and_(builder.lshr(_spread(builder, word, _WORDS), shifts), mask)
-        return builder.sitofp(fields, _LANES)
+        return builder.sitofp(builder.and_(builder.xor(_word(builder, address), sign), mask), _LANES)
 
     return unpack
 
 
-def _lanes_at(builder: Any, address: Any) -> Any:
-    return builder.inttoptr(address, _LANES.as_pointer())
+def _wide(builder: Any, bits: Any) -> Callable[[Any], Any]:
+    """Emit the codes of a word: lanes 0 to 3 from its start, 4 to 7 from the byte where code 4 starts."""
+    half = builder.mul(bits, _I32(4))
+    near = builder.mul(_spread(builder, bits, _WORDS), ir.Constant(_WORDS, [0, 1, 2, 3, 0, 1, 2, 3]))
+    inside = _spread(builder, builder.and_(half, _I32(7)), _WORDS)
+    shifts = builder.add(near, builder.mul(inside, ir.Constant(_WORDS, [0] * 4 + [1] * 4)))
+    mask = _spread(builder, builder.sub(builder.shl(_I32(1), bits), _I32(1)), _WORDS)
+    second = builder.zext(builder.lshr(half, _I32(3)), _I64)
+
+    def unpack(address: Any) -> Any:
+        later = _word(builder, builder.add(address, second))
+        both = builder.shuffle_vector(_word(builder, address), later, _HALVES)
+        return builder.sitofp(builder.and_(builder.lshr(both, shifts), mask), _LANES)
+
+    return unpack
+
+
+def _either(builder: Any, bits: Any, emit: Callable[[Callable[[Any], Any]], None]) -> None:
+    """Emit a loop twice, for codes of up to 4 bits and for wider ones."""
+    small = builder.trunc(bits, _I32)
+    with builder.if_else(builder.icmp_signed("<=", bits, _I64(NARROW))) as (narrow, wide):
+        with narrow:
+            emit(_narrow(builder, small))
+        with wide:
+            emit(_wide(builder, small))
+
+
+def _lanes_at(builder: Any, base: Any, index: Any) -> Any:
+    return builder.inttoptr(builder.add(base, builder.mul(index, _I64(32))), _LANES.as_pointer())
 
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+
+def _rows(builder: Any, codes: Any, stride: Any) -> list[Any]:
+    return [builder.add(codes, builder.mul(stride, _I64(row))) for row in range(ROWS)]
 
 
 @intrinsic
@@ -77,22 +124,26 @@ def _dot_rows(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         codes, stride, bits, x, words, *scales, totals = args
-        unpack = _unpacker(builder, bits)
         sums = [cgutils.alloca_once(builder, _LANES) for _ in range(ROWS)]
         for total in sums:
             builder.store(ir.Constant(_LANES, [0.0] * 8), total)
-        starts = [builder.add(codes, builder.mul(stride, _I64(row))) for row in range(ROWS)]
-        with cgutils.for_range(builder, words, intp=_I64) as loop:
-            part = builder.load(_lanes_at(builder, builder.add(x, builder.mul(loop.index, _I64(32)))), align=4)
-            step = builder.mul(loop.index, bits)
-            for start, total in zip(starts, sums, strict=True):
-                found = unpack(builder.add(start, step))
-                builder.store(_multiply_add(builder, found, part, builder.load(total)), total)
+        starts = _rows(builder, codes, stride)
+
+        def emit(unpack: Callable[[Any], Any]) -> None:
+            with cgutils.for_range(builder, words, intp=_I64) as loop:
+                part = builder.load(_lanes_at(builder, x, loop.index), align=4)
+                step = builder.mul(loop.index, bits)
+                for start, total in zip(starts, sums, strict=True):
+                    found = unpack(builder.add(start, step))
+                    builder.store(_multiply_add(builder, found, part, builder.load(total)), total)
+
+        _either(builder, bits, emit)
         for row, (total, scale) in enumerate(zip(sums, scales, strict=True)):
-            place = _lanes_at(builder, builder.add(totals, _I64(32 * row)))
-            wide = _spread(builder, scale, _LANES)
-            old = builder.load(place, align=4)
-            builder.store(_multiply_add(builder, builder.load(total), wide, old), place, align=4)
+            place = _lanes_at(builder, totals, _I64(row))
+            scaled = _multiply_add(
+                builder, builder.load(total), _spread(builder, scale, _LANES), builder.load(place, align=4)
+            )
+            builder.store(scaled, place, align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -108,15 +159,18 @@ def _add_rows(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         codes, stride, bits, words, *factors, y = args
-        unpack = _unpacker(builder, bits)
-        wide = [_spread(builder, factor, _LANES) for factor in factors]
-        starts = [builder.add(codes, builder.mul(stride, _I64(row))) for row in range(ROWS)]
-        with cgutils.for_range(builder, words, intp=_I64) as loop:
-            place = _lanes_at(builder, builder.add(y, builder.mul(loop.index, _I64(32))))
-            total, step = builder.load(place, align=4), builder.mul(loop.index, bits)
-            for start, factor in zip(starts, wide, strict=True):
-                total = _multiply_add(builder, unpack(builder.add(start, step)), factor, total)
-            builder.store(total, place, align=4)
+        spread = [_spread(builder, factor, _LANES) for factor in factors]
+        starts = _rows(builder, codes, stride)
+
+        def emit(unpack: Callable[[Any], Any]) -> None:
+            with cgutils.for_range(builder, words, intp=_I64) as loop:
+                place = _lanes_at(builder, y, loop.index)
+                total, step = builder.load(place, align=4), builder.mul(loop.index, bits)
+                for start, factor in zip(starts, spread, strict=True):
+                    total = _multiply_add(builder, unpack(builder.add(start, step)), factor, total)
+                builder.store(total, place, align=4)
+
+        _either(builder, bits, emit)
         return context.get_dummy_value()
 
     return signature, generate
@@ -135,118 +189,115 @@ def _zero(zeros: Any, row: int, group: int, bits: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _right(
-    codes: Any, scales: Any, zeros: Any, x: Any, sums: Any, bits: int, words: int, y: Any, first: int, last: int
-) -> None:
-    """y [rows] for rows first to last: sum_g s_rg (q_rg . x_g - z_rg sum(x_g)); words of a group, the last's fewer."""
-    groups, totals = scales.shape[1], np.empty(8 * ROWS, np.float32)
-    whole = x.shape[0] // 8
-    for row in range(first, last, ROWS):
-        count = min(ROWS, last - row)
-        stride = codes.strides[0] if count == ROWS else 0
-        for part in range(1 if count == ROWS else count):
-            at = row + part
-            totals[:] = 0
-            for g in range(groups):
-                start = g * words
-                _dot_rows(
-                    codes.ctypes.data + at * codes.strides[0] + start * bits, stride, bits,
-                    x.ctypes.data + start * 32, min(words, whole - start),
-                    scales[at, g], scales[at + (1 if stride else 0), g], scales[at + (2 if stride else 0), g],
-                    scales[at + (3 if stride else 0), g], totals.ctypes.data,
-                )  # fmt: skip
-            for r in range(ROWS if stride else 1):
-                total = np.float32(0)
-                for lane in range(8):
-                    total += totals[8 * r + lane]
-                for g in range(groups):
-                    total -= scales[at + r, g] * _zero(zeros, at + r, g, bits) * sums[g]
-                y[at + r] = total
+def _places(bits: int) -> Any:
+    """What lane j of a word has to be multiplied by."""
+    places = np.ones(8, np.float32)
+    if bits <= NARROW:
+        for lane in range(8):
+            places[lane] = np.float32(2.0 ** (-bits * lane))
+    return places
 
 
 @njit(cache=True, nogil=True)
-def _left(
-    codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int
-) -> None:
-    """y [cols] of groups first to last: y_g += sum_r x_r s_rg (q_rg - z_rg), four rows at a time."""
-    rows, whole = codes.shape[0], y.shape[0] // 8
-    offsets = np.zeros(last - first, np.float32)
-    for row in range(0, rows, ROWS):
-        count = min(ROWS, rows - row)
+def _roomy(codes: Any) -> Any:
+    """The last row with room behind it: words are read as four bytes at least."""
+    row = np.zeros(codes.shape[1] + 8, np.uint8)
+    row[: codes.shape[1]] = codes[-1]
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _right(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
+    """y [rows] for rows first to last: sum_g s_rg (q_rg . x_g - z_rg sum(x_g)); words of a group, the last's fewer."""
+    groups, whole, places = scales.shape[1], -(-x.shape[0] // 8), _places(bits)
+    spread, sums = np.zeros(8 * whole, np.float32), np.zeros(groups, np.float32)
+    tops = np.zeros(groups, np.float32)  # where the top code lost 8
+    for col in range(x.shape[0]):
+        g = min(col // (8 * words), groups - 1)
+        spread[col] = x[col] * places[col & 7]
+        sums[g] += x[col]
+        if bits == NARROW and col & 7 == 7:
+            tops[g] += 8 * x[col]
+    totals, end = np.empty(8 * ROWS, np.float32), _roomy(codes)
+    row = first
+    while row < last:
+        count = ROWS if row + ROWS < codes.shape[0] and row + ROWS <= last else 1
         stride = codes.strides[0] if count == ROWS else 0
-        for part in range(1 if count == ROWS else count):
-            at = row + part
-            for g in range(first, last):
-                a0, a1, a2, a3 = x[at] * scales[at, g], np.float32(0), np.float32(0), np.float32(0)
-                offsets[g - first] += a0 * _zero(zeros, at, g, bits)
-                if stride:
-                    a1, a2, a3 = x[at + 1] * scales[at + 1, g], x[at + 2] * scales[at + 2, g], x[at + 3] * scales[at + 3, g]
-                    offsets[g - first] += a1 * _zero(zeros, at + 1, g, bits)
-                    offsets[g - first] += a2 * _zero(zeros, at + 2, g, bits)
-                    offsets[g - first] += a3 * _zero(zeros, at + 3, g, bits)
-                start = g * words
-                _add_rows(
-                    codes.ctypes.data + at * codes.strides[0] + start * bits, stride, bits, min(words, whole - start),
-                    a0, a1, a2, a3, y.ctypes.data + start * 32,
-                )  # fmt: skip
+        base = end.ctypes.data if row == codes.shape[0] - 1 else codes.ctypes.data + row * codes.strides[0]
+        b, c, d = row + min(1, count - 1), row + min(2, count - 1), row + count - 1
+        totals[:] = 0
+        for g in range(groups):
+            start = g * words
+            _dot_rows(
+                base + start * bits, stride, bits, spread.ctypes.data + start * 32, min(words, whole - start),
+                scales[row, g], scales[b, g], scales[c, g], scales[d, g], totals.ctypes.data,
+            )  # fmt: skip
+        for r in range(count):
+            total = np.float32(0)
+            for g in range(groups):
+                total += scales[row + r, g] * (tops[g] - _zero(zeros, row + r, g, bits) * sums[g])
+            for lane in range(8):
+                total += totals[8 * r + lane]
+            y[row + r] = total
+        row += count
+
+
+@njit(cache=True, nogil=True)
+def _left(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
+    """y [8 * words of all groups], groups first to last: y_g = sum_r x_r s_rg (q_rg - z_rg), four rows at a time."""
+    rows, whole, end = codes.shape[0], y.shape[0] // 8, _roomy(codes)
+    offsets, sums = np.zeros(last - first, np.float32), np.zeros(last - first, np.float32)
+    a = np.zeros(ROWS, np.float32)
+    row = 0
+    while row < rows:
+        count = ROWS if row + ROWS < rows else 1
+        stride = codes.strides[0] if count == ROWS else 0
+        base = end.ctypes.data if row == rows - 1 else codes.ctypes.data + row * codes.strides[0]
+        for g in range(first, last):
+            a[:] = 0
+            for r in range(count):
+                a[r] = x[row + r] * scales[row + r, g]
+                offsets[g - first] += a[r] * _zero(zeros, row + r, g, bits)
+                sums[g - first] += a[r]
+            start = g * words
+            _add_rows(
+                base + start * bits, stride, bits, min(words, whole - start), a[0], a[1], a[2], a[3],
+                y.ctypes.data + start * 32,
+            )  # fmt: skip
+        row += count
+    places = _places(bits)
     for g in range(first, last):
+        top = 8 * sums[g - first] if bits == NARROW else np.float32(0)
         for col in range(8 * g * words, min(8 * (g + 1) * words, y.shape[0])):
-            y[col] -= offsets[g - first]
+            y[col] = y[col] * places[col & 7] - offsets[g - first] + (top if col & 7 == 7 else np.float32(0))
 
 
 def product(
     codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, width: int, cols: int, transposed: bool, x: Tensor
 ) -> Tensor:
-    """y of one vector x float32, codes as in `groups.Packed`: per-OC [rows], or per-IC (transposed) [cols].
+    """y of one vector x, codes as in `groups.Packed`, which must fit: per-OC [rows], or per-IC (transposed) [cols].
 
     Sums are float32 in an order that does not depend on the number of threads.
     """
-    arrays = codes.contiguous().numpy(), scales.float().contiguous().numpy(), _numpy(zeros, codes)
+    arrays = codes.contiguous().numpy(), scales.float().contiguous().numpy(), _numpy(zeros)
     words = -(-width // 8)
-    if transposed:
-        return _product_left(arrays, bits, words, cols, x.contiguous().numpy())
-    return _product_right(arrays, bits, words, width, cols, x)
+    vector = x.float().contiguous().numpy()
+    count = arrays[1].shape[1] if transposed else codes.shape[0]
+    y = torch.zeros(-(-cols // 8) * 8) if transposed else torch.empty(codes.shape[0])
+    kernel, out = _left if transposed else _right, y.numpy()
+    workers = min(torch.get_num_threads(), codes.numel() * 8 // bits // CHUNK, count)
+    if workers <= 1:
+        kernel(*arrays, vector, bits, words, out, 0, count)
+    else:
+        _share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, out, first, last))
+    return y[:cols] if transposed else y
 
 
-def _numpy(zeros: Tensor | None, codes: Tensor) -> Any:
-    return np.empty((codes.shape[0], 0), np.uint8) if zeros is None else zeros.contiguous().numpy()
+_NO_ZEROS = np.empty((0, 0), np.uint8)
 
 
-def _product_right(arrays: Any, bits: int, words: int, width: int, cols: int, x: Tensor) -> Tensor:
-    codes, scales, zeros = arrays
-    rows, groups = codes.shape[0], scales.shape[1]
-    padded = torch.nn.functional.pad(x, (0, groups * width - cols))
-    sums = padded.view(groups, width).sum(1).numpy()
-    vector = torch.nn.functional.pad(x, (0, -cols % 8)).contiguous().numpy()
-    y = torch.empty(rows)
-    out = y.numpy()
-    _run(rows - 1, codes.size * 8 // bits, lambda first, last: _right(
-        codes, scales, zeros, vector, sums, bits, words, out, first, last))  # fmt: skip
-    end = slice(rows - 1, rows)  # a word is read as four bytes: behind the last row there are none
-    _right(_roomy(codes[end]), scales[end], zeros[end], vector, sums, bits, words, out[end], 0, 1)
-    return y
-
-
-def _product_left(arrays: Any, bits: int, words: int, cols: int, x: Any) -> Tensor:
-    codes, scales, zeros = arrays
-    rows, groups = codes.shape[0], scales.shape[1]
-    y = torch.zeros(-(-cols // 8) * 8)
-    out, end = y.numpy(), slice(rows - 1, rows)
-    last_row = _roomy(codes[end])
-
-    def work(first: int, last: int) -> None:
-        _left(codes[:-1], scales[:-1], zeros[:-1], x[:-1], bits, words, out, first, last)
-        _left(last_row, scales[end], zeros[end], x[end], bits, words, out, first, last)
-
-    _run(groups, codes.size * 8 // bits, work)
-    return y[:cols]
-
-
-def _roomy(row: Any) -> Any:
-    """A copy of one row with room behind it."""
-    wide = np.zeros((1, row.shape[1] + 4), np.uint8)
-    wide[:, :-4] = row
-    return wide
+def _numpy(zeros: Tensor | None) -> Any:
+    return _NO_ZEROS if zeros is None else zeros.contiguous().numpy()
 
 
 @cache
@@ -254,14 +305,10 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="matvec")
 
 
-def _run(count: int, codes: int, work: Callable[[int, int], None]) -> None:
-    """Call work(first, last) on parts of range(count), on torch's number of threads where that is worth it."""
-    workers = min(torch.get_num_threads(), max(1, codes // CHUNK), max(1, count))
-    if workers == 1:
-        return work(0, count)
+def _share(workers: int, count: int, work: Callable[[int, int], None]) -> None:
+    """Call work(first, last) on about equal parts of range(count), one a thread."""
     step = -(-count // (workers * ROWS)) * ROWS
     bounds = [(first, min(first + step, count)) for first in range(0, count, step)]
     waiting: list[Future[None]] = [_pool(workers).submit(work, *pair) for pair in bounds]
     for future in waiting:
         future.result()
-    return None
