@@ -65,11 +65,12 @@ def _narrow(builder: Any, bits: Any) -> Callable[[Any], Any]:
     places = builder.mul(_spread(builder, bits, _WORDS), _NUMBERS)
     low = builder.sub(builder.shl(_I32(1), bits), _I32(1))
     mask = builder.shl(_spread(builder, low, _WORDS), places)
-    top = builder.select(builder.icmp_unsigned("==", bits, _I32(NARROW)), _I32(1 << 31), _I32(0))
-    sign = _spread(builder, top, _WORDS)
+    flip = builder.select(builder.icmp_unsigned("==", bits, _I32(NARROW)), _I32(1 << 31), _I32(0))
+    sign = builder.insert_element(ir.Constant(_WORDS, [0] * 8), flip, _I32(7))
 
     def unpack(address: Any) -> Any:
-        return builder.sitofp(builder.and_(builder.xor(_word(builder, address), sign), mask), _LANES)
+        fields = builder.and_(_word(builder, address), mask)
+        return builder.sitofp(builder.xor(fields, sign), _LANES)
 
     return unpack
 
@@ -115,35 +116,44 @@ def _rows(builder: Any, codes: Any, stride: Any) -> list[Any]:
 
 @intrinsic
 def _dot_rows(
-    typing_context: Any, codes: Any, stride: Any, bits: Any, x: Any, words: Any, s0: Any, s1: Any, s2: Any, s3: Any,
-    totals: Any,
+    typing_context: Any, codes: Any, stride: Any, bits: Any, x: Any, words: Any, whole: Any, scales: Any, groups: Any,
+    step: Any, totals: Any,
 ) -> Any:  # fmt: skip
-    """totals [4, 8] += s_r * sum over words of codes [r, word] * x [word], each [8]; addresses, strides in bytes."""
-    floats = (types.float32,) * ROWS
-    signature = types.void(types.int64, types.int64, types.int64, types.int64, types.int64, *floats, types.int64)
+    """totals [4, 8] = sum over groups of s_rg * sum over words of codes [r, word] * x [word], each [8].
+
+    codes, x, scales, totals: addresses. stride, step: bytes from a row of codes, of scales, to the next. words of a
+    group, whole of a row.
+    """
+    signature = types.void(*(types.int64,) * 10)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        codes, stride, bits, x, words, *scales, totals = args
-        sums = [cgutils.alloca_once(builder, _LANES) for _ in range(ROWS)]
-        for total in sums:
-            builder.store(ir.Constant(_LANES, [0.0] * 8), total)
-        starts = _rows(builder, codes, stride)
+        codes, stride, bits, x, words, whole, scales, groups, step, totals = args
+        zero = ir.Constant(_LANES, [0.0] * 8)
+        sums, found = ([cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)] for _ in range(2))
+        starts, scale_rows = _rows(builder, codes, stride), _rows(builder, scales, step)
 
         def emit(unpack: Callable[[Any], Any]) -> None:
-            with cgutils.for_range(builder, words, intp=_I64) as loop:
-                part = builder.load(_lanes_at(builder, x, loop.index), align=4)
-                step = builder.mul(loop.index, bits)
-                for start, total in zip(starts, sums, strict=True):
-                    found = unpack(builder.add(start, step))
-                    builder.store(_multiply_add(builder, found, part, builder.load(total)), total)
+            with cgutils.for_range(builder, groups, intp=_I64) as outer:
+                first = builder.mul(outer.index, words)
+                left = builder.sub(whole, first)
+                count = builder.select(builder.icmp_signed("<", left, words), left, words)
+                for total in sums:
+                    builder.store(zero, total)
+                with cgutils.for_range(builder, count, intp=_I64) as loop:
+                    word = builder.add(first, loop.index)
+                    part, at = builder.load(_lanes_at(builder, x, word), align=4), builder.mul(word, bits)
+                    for start, total in zip(starts, sums, strict=True):
+                        codes8 = unpack(builder.add(start, at))
+                        builder.store(_multiply_add(builder, codes8, part, builder.load(total)), total)
+                place = builder.mul(outer.index, _I64(4))
+                for row, total, result in zip(scale_rows, sums, found, strict=True):
+                    scale = builder.load(builder.inttoptr(builder.add(row, place), ir.FloatType().as_pointer()))
+                    wide = _spread(builder, scale, _LANES)
+                    builder.store(_multiply_add(builder, builder.load(total), wide, builder.load(result)), result)
 
         _either(builder, bits, emit)
-        for row, (total, scale) in enumerate(zip(sums, scales, strict=True)):
-            place = _lanes_at(builder, totals, _I64(row))
-            scaled = _multiply_add(
-                builder, builder.load(total), _spread(builder, scale, _LANES), builder.load(place, align=4)
-            )
-            builder.store(scaled, place, align=4)
+        for row, result in enumerate(found):
+            builder.store(builder.load(result), _lanes_at(builder, totals, _I64(row)), align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -176,16 +186,23 @@ def _add_rows(
     return signature, generate
 
 
+@intrinsic
+def _load(typing_context: Any, address: Any) -> Any:
+    """The four bytes at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], _I32.as_pointer()), align=1)
+
+    return types.int32(types.int64), generate
+
+
 @njit(cache=True, nogil=True)
-def _zero(zeros: Any, row: int, group: int, bits: int) -> Any:
-    """One packed zero; 2^(bits - 1) where there are none."""
-    if zeros.shape[1] == 0:
+def _zero(row: int, group: int, bits: int) -> Any:
+    """One packed zero of the row at an address; 2^(bits - 1) where there is none (0)."""
+    if row == 0:
         return np.float32(1 << (bits - 1))
     at = group * bits
-    low = np.int64(zeros[row, at >> 3])
-    if (at & 7) + bits > 8:
-        low |= np.int64(zeros[row, (at >> 3) + 1]) << 8
-    return np.float32((low >> (at & 7)) & ((1 << bits) - 1))
+    return np.float32((_load(row + (at >> 3)) >> (at & 7)) & ((1 << bits) - 1))
 
 
 @njit(cache=True, nogil=True)
@@ -199,43 +216,40 @@ def _places(bits: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _roomy(codes: Any) -> Any:
-    """The last row with room behind it: words are read as four bytes at least."""
-    row = np.zeros(codes.shape[1] + 8, np.uint8)
-    row[: codes.shape[1]] = codes[-1]
-    return row
+def _roomy(rows: Any) -> Any:
+    """The bytes of some rows with room behind them: words are read as four bytes at least."""
+    room = np.zeros(rows.size + 8, np.uint8)
+    room[: rows.size] = rows.ravel()
+    return room
 
 
 @njit(cache=True, nogil=True)
 def _right(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
     """y [rows] for rows first to last: sum_g s_rg (q_rg . x_g - z_rg sum(x_g)); words of a group, the last's fewer."""
-    groups, whole, places = scales.shape[1], -(-x.shape[0] // 8), _places(bits)
+    rows, groups, whole, places = codes.shape[0], scales.shape[1], -(-x.shape[0] // 8), _places(bits)
     spread, sums = np.zeros(8 * whole, np.float32), np.zeros(groups, np.float32)
     tops = np.zeros(groups, np.float32)  # where the top code lost 8
-    for col in range(x.shape[0]):
-        g = min(col // (8 * words), groups - 1)
-        spread[col] = x[col] * places[col & 7]
-        sums[g] += x[col]
-        if bits == NARROW and col & 7 == 7:
-            tops[g] += 8 * x[col]
-    totals, end = np.empty(8 * ROWS, np.float32), _roomy(codes)
+    for g in range(groups):
+        for col in range(8 * g * words, min(8 * (g + 1) * words, x.shape[0])):
+            spread[col] = x[col] * places[col & 7]
+            sums[g] += x[col]
+            if bits == NARROW and col & 7 == 7:
+                tops[g] += 8 * x[col]
+    totals, end, room = np.empty(8 * ROWS, np.float32), _roomy(codes[rows - 1 :]), _roomy(zeros)
     row = first
     while row < last:
-        count = ROWS if row + ROWS < codes.shape[0] and row + ROWS <= last else 1
-        stride = codes.strides[0] if count == ROWS else 0
-        base = end.ctypes.data if row == codes.shape[0] - 1 else codes.ctypes.data + row * codes.strides[0]
-        b, c, d = row + min(1, count - 1), row + min(2, count - 1), row + count - 1
-        totals[:] = 0
-        for g in range(groups):
-            start = g * words
-            _dot_rows(
-                base + start * bits, stride, bits, spread.ctypes.data + start * 32, min(words, whole - start),
-                scales[row, g], scales[b, g], scales[c, g], scales[d, g], totals.ctypes.data,
-            )  # fmt: skip
+        count = ROWS if row + ROWS < rows and row + ROWS <= last else 1
+        stride, step = (codes.strides[0], scales.strides[0]) if count == ROWS else (0, 0)
+        base = end.ctypes.data if row == rows - 1 else codes.ctypes.data + row * codes.strides[0]
+        _dot_rows(
+            base, stride, bits, spread.ctypes.data, words, whole, scales.ctypes.data + row * scales.strides[0], groups,
+            step, totals.ctypes.data,
+        )  # fmt: skip
         for r in range(count):
             total = np.float32(0)
+            place = room.ctypes.data + (row + r) * zeros.shape[1] if zeros.shape[1] else 0
             for g in range(groups):
-                total += scales[row + r, g] * (tops[g] - _zero(zeros, row + r, g, bits) * sums[g])
+                total += scales[row + r, g] * (tops[g] - _zero(place, g, bits) * sums[g])
             for lane in range(8):
                 total += totals[8 * r + lane]
             y[row + r] = total
@@ -245,7 +259,7 @@ def _right(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y
 @njit(cache=True, nogil=True)
 def _left(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
     """y [8 * words of all groups], groups first to last: y_g = sum_r x_r s_rg (q_rg - z_rg), four rows at a time."""
-    rows, whole, end = codes.shape[0], y.shape[0] // 8, _roomy(codes)
+    rows, whole, end, room = codes.shape[0], y.shape[0] // 8, _roomy(codes[codes.shape[0] - 1 :]), _roomy(zeros)
     offsets, sums = np.zeros(last - first, np.float32), np.zeros(last - first, np.float32)
     a = np.zeros(ROWS, np.float32)
     row = 0
@@ -256,8 +270,9 @@ def _left(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y:
         for g in range(first, last):
             a[:] = 0
             for r in range(count):
+                place = room.ctypes.data + (row + r) * zeros.shape[1] if zeros.shape[1] else 0
                 a[r] = x[row + r] * scales[row + r, g]
-                offsets[g - first] += a[r] * _zero(zeros, row + r, g, bits)
+                offsets[g - first] += a[r] * _zero(place, g, bits)
                 sums[g - first] += a[r]
             start = g * words
             _add_rows(
