@@ -141,7 +141,9 @@ class BntoolsQuantizer(HfQuantizer):
                 with torch.device("meta"):
                     dense = nn.Linear(module.in_features, module.out_features, bias=False)
                 device = module.weight_codes.device
-                weight = packed.dense(_MARK, module.spec, _getter(module, _MARK), dtype or module.weight.dtype)
+                weight = packed.dense(
+                    _MARK, module.spec, _getter(module, _MARK), dtype or module.weight.dtype
+                )
                 dense.weight = nn.Parameter(weight.to(device), requires_grad=False)
                 dense.bias = module.bias
                 model.set_submodule(path, dense)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bntools.kernels import planes
 from bntools.kernels.packing import unpack, unpack_reference
 
 BLOCK = 1 << 18
@@ -19,7 +19,7 @@ BLOCK = 1 << 18
 GPU_BLOCK = 1 << 24
 """The same on a GPU, where a block should fill every multiprocessor."""
 FEW = 8
-"""Vectors for which a GPU reads the codes once a vector; more are multiplied block by block."""
+"""Vectors for which the codes are read once a vector; more are multiplied block by block."""
 
 
 class Packed(NamedTuple):
@@ -79,8 +79,9 @@ def dequantize(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
 def matvec(p: Packed, x: Tensor) -> Tensor:
     """y [..., out] = x [..., in] @ W.T in float32, returned in x's dtype, without ever holding W; no gradient.
 
-    On a CPU one vector takes the integer products of `planes` where groups fill whole bytes; anything else is
-    dequantized block by block and multiplied. Raises ValueError when the shapes of p or x do not fit.
+    A few vectors take the fused kernels: `groups_triton` on a GPU, `groups_numba` on a CPU where groups fill whole
+    words of eight codes. Anything else is dequantized block by block and multiplied. Raises ValueError when the
+    shapes of p or x do not fit.
     """
     _check(p)
     out, inputs = p.shape
@@ -91,8 +92,8 @@ def matvec(p: Packed, x: Tensor) -> Tensor:
         from bntools.kernels import groups_triton
 
         y = groups_triton.matvec(p, flat)
-    elif len(flat) == 1 and _fits_planes(p):
-        y = _product(p, flat[0].float())[None]
+    elif len(flat) <= FEW and p.codes.device.type == "cpu" and _fits(p):
+        y = _products(p, flat)
     else:
         y = _by_blocks(p, flat.float())
     return y.to(x.dtype).reshape(*x.shape[:-1], out)
@@ -161,27 +162,20 @@ def _by_blocks(p: Packed, x: Tensor) -> Tensor:
     return y
 
 
-def _product(p: Packed, x: Tensor) -> Tensor:
-    """One vector x [in] to y [out]: integer products of the codes, then one multiply-add a group.
+def _products(p: Packed, x: Tensor) -> Tensor:
+    """x [n, in] to y [n, out], one vector after another."""
+    from bntools.kernels import groups_numba
 
-    Per-OC: y_r = sum_g s_rg (q_rg . x_g - z_rg sum(x_g)). Per-IC: y_g = (x * s_g) . (q_g - z_g), s_g and z_g
-    over rows.
-    """
-    zeros, scales = _zeros(p), p.scales.float()
-    if p.transposed:
-        weighted = scales.T * x
-        y = planes.left(p.codes, weighted, p.bits, p.width, p.cols)
-        offset = (scales * zeros).T @ x
-        return y - offset.repeat_interleave(p.width)[: p.cols]
-    padded = torch.nn.functional.pad(x, (0, p.groups * p.width - p.cols)).view(p.groups, p.width)
-    dots = planes.right(p.codes, padded, p.bits)
-    return (dots.T * scales).sum(1) - (scales * zeros) @ padded.sum(1)
+    rows = [
+        groups_numba.product(p.codes, p.scales, p.zeros, p.bits, p.width, p.cols, p.transposed, row)
+        for row in x
+    ]
+    return rows[0][None] if len(rows) == 1 else torch.stack(rows) if rows else x.new_zeros(0, p.shape[0])
 
 
-def _fits_planes(p: Packed) -> bool:
-    if p.codes.device.type != "cpu" or not planes.fits(p.bits, p.width, p.groups, p.codes.shape):
-        return False
-    return planes.available()
+def _fits(p: Packed) -> bool:
+    """Whether groups start on whole words of eight codes, as `groups_numba` reads them."""
+    return (p.groups == 1 or p.width % 8 == 0) and sys.byteorder == "little" and p.codes.shape[0] > 0
 
 
 def _on_gpu(codes: Tensor) -> bool:

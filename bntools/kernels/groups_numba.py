@@ -12,7 +12,6 @@ vectorizer does not see eight codes in one word.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -38,11 +37,6 @@ _WORDS, _LANES = ir.VectorType(_I32, 8), ir.VectorType(ir.FloatType(), 8)
 _NUMBERS = ir.Constant(_WORDS, list(range(8)))
 _FIRST = ir.Constant(_WORDS, [0] * 8)
 _HALVES = ir.Constant(_WORDS, [0] * 4 + [8] * 4)
-
-
-def fits(bits: int, width: int, groups: int) -> bool:
-    """Whether groups start on whole words of eight codes."""
-    return 1 <= bits <= 8 and (groups == 1 or width % 8 == 0) and sys.byteorder == "little"
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:
@@ -147,9 +141,13 @@ def _dot_rows(
                         builder.store(_multiply_add(builder, codes8, part, builder.load(total)), total)
                 place = builder.mul(outer.index, _I64(4))
                 for row, total, result in zip(scale_rows, sums, found, strict=True):
-                    scale = builder.load(builder.inttoptr(builder.add(row, place), ir.FloatType().as_pointer()))
+                    scale = builder.load(
+                        builder.inttoptr(builder.add(row, place), ir.FloatType().as_pointer())
+                    )
                     wide = _spread(builder, scale, _LANES)
-                    builder.store(_multiply_add(builder, builder.load(total), wide, builder.load(result)), result)
+                    builder.store(
+                        _multiply_add(builder, builder.load(total), wide, builder.load(result)), result
+                    )
 
         _either(builder, bits, emit)
         for row, result in enumerate(found):
@@ -161,7 +159,16 @@ def _dot_rows(
 
 @intrinsic
 def _add_rows(
-    typing_context: Any, codes: Any, stride: Any, bits: Any, words: Any, a0: Any, a1: Any, a2: Any, a3: Any, y: Any
+    typing_context: Any,
+    codes: Any,
+    stride: Any,
+    bits: Any,
+    words: Any,
+    a0: Any,
+    a1: Any,
+    a2: Any,
+    a3: Any,
+    y: Any,
 ) -> Any:
     """y [word] += sum over four rows of a_r * codes [r, word], each [8]; addresses, strides in bytes."""
     floats = (types.float32,) * ROWS
@@ -224,7 +231,9 @@ def _roomy(rows: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _right(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
+def _right(
+    codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int
+) -> None:
     """y [rows] for rows first to last: sum_g s_rg (q_rg . x_g - z_rg sum(x_g)); words of a group, the last's fewer."""
     rows, groups, whole, places = codes.shape[0], scales.shape[1], -(-x.shape[0] // 8), _places(bits)
     spread, sums = np.zeros(8 * whole, np.float32), np.zeros(groups, np.float32)
@@ -257,9 +266,16 @@ def _right(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y
 
 
 @njit(cache=True, nogil=True)
-def _left(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int) -> None:
+def _left(
+    codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y: Any, first: int, last: int
+) -> None:
     """y [8 * words of all groups], groups first to last: y_g = sum_r x_r s_rg (q_rg - z_rg), four rows at a time."""
-    rows, whole, end, room = codes.shape[0], y.shape[0] // 8, _roomy(codes[codes.shape[0] - 1 :]), _roomy(zeros)
+    rows, whole, end, room = (
+        codes.shape[0],
+        y.shape[0] // 8,
+        _roomy(codes[codes.shape[0] - 1 :]),
+        _roomy(zeros),
+    )
     offsets, sums = np.zeros(last - first, np.float32), np.zeros(last - first, np.float32)
     a = np.zeros(ROWS, np.float32)
     row = 0
@@ -288,24 +304,32 @@ def _left(codes: Any, scales: Any, zeros: Any, x: Any, bits: int, words: int, y:
 
 
 def product(
-    codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, width: int, cols: int, transposed: bool, x: Tensor
+    codes: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    bits: int,
+    width: int,
+    cols: int,
+    transposed: bool,
+    x: Tensor,
 ) -> Tensor:
-    """y of one vector x, codes as in `groups.Packed`, which must fit: per-OC [rows], or per-IC (transposed) [cols].
+    """y of one vector x: per-OC [rows], or per-IC (transposed) [cols] float32; arguments as in `groups.Packed`.
+
+    Groups must start on whole words: one group a row, or width a multiple of 8. There must be a row.
 
     Sums are float32 in an order that does not depend on the number of threads.
     """
     arrays = codes.contiguous().numpy(), scales.float().contiguous().numpy(), _numpy(zeros)
-    words = -(-width // 8)
+    words, kernel = -(-width // 8), _left if transposed else _right
     vector = x.float().contiguous().numpy()
     count = arrays[1].shape[1] if transposed else codes.shape[0]
-    y = torch.zeros(-(-cols // 8) * 8) if transposed else torch.empty(codes.shape[0])
-    kernel, out = _left if transposed else _right, y.numpy()
-    workers = min(torch.get_num_threads(), codes.numel() * 8 // bits // CHUNK, count)
+    y = np.zeros(-(-cols // 8) * 8, np.float32) if transposed else np.empty(count, np.float32)
+    workers = min(codes.numel() * 8 // bits // CHUNK, count, torch.get_num_threads())
     if workers <= 1:
-        kernel(*arrays, vector, bits, words, out, 0, count)
+        kernel(*arrays, vector, bits, words, y, 0, count)
     else:
-        _share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, out, first, last))
-    return y[:cols] if transposed else y
+        _share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, y, first, last))
+    return torch.from_numpy(y)[:cols] if transposed else torch.from_numpy(y)
 
 
 _NO_ZEROS = np.empty((0, 0), np.uint8)
