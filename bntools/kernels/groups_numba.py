@@ -36,6 +36,7 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _WORDS, _LANES = ir.VectorType(_I32, 8), ir.VectorType(ir.FloatType(), 8)
 _NUMBERS = ir.Constant(_WORDS, list(range(8)))
 _FIRST = ir.Constant(_WORDS, [0] * 8)
+_NOTHING = ir.Constant(_LANES, [0.0] * 8)
 _HALVES = ir.Constant(_WORDS, [0] * 4 + [8] * 4)
 
 
@@ -121,40 +122,37 @@ def _dot_rows(
     signature = types.void(*(types.int64,) * 10)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        codes, stride, bits, x, words, whole, scales, groups, step, totals = args
-        zero = ir.Constant(_LANES, [0.0] * 8)
-        sums, found = ([cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)] for _ in range(2))
-        starts, scale_rows = _rows(builder, codes, stride), _rows(builder, scales, step)
-
-        def emit(unpack: Callable[[Any], Any]) -> None:
-            with cgutils.for_range(builder, groups, intp=_I64) as outer:
-                first = builder.mul(outer.index, words)
-                left = builder.sub(whole, first)
-                count = builder.select(builder.icmp_signed("<", left, words), left, words)
-                for total in sums:
-                    builder.store(zero, total)
-                with cgutils.for_range(builder, count, intp=_I64) as loop:
-                    word = builder.add(first, loop.index)
-                    part, at = builder.load(_lanes_at(builder, x, word), align=4), builder.mul(word, bits)
-                    for start, total in zip(starts, sums, strict=True):
-                        codes8 = unpack(builder.add(start, at))
-                        builder.store(_multiply_add(builder, codes8, part, builder.load(total)), total)
-                place = builder.mul(outer.index, _I64(4))
-                for row, total, result in zip(scale_rows, sums, found, strict=True):
-                    scale = builder.load(
-                        builder.inttoptr(builder.add(row, place), ir.FloatType().as_pointer())
-                    )
-                    wide = _spread(builder, scale, _LANES)
-                    builder.store(
-                        _multiply_add(builder, builder.load(total), wide, builder.load(result)), result
-                    )
-
-        _either(builder, bits, emit)
+        found = [cgutils.alloca_once_value(builder, _NOTHING) for _ in range(ROWS)]
+        _either(builder, args[2], lambda unpack: _emit_dots(builder, unpack, args, found))
         for row, result in enumerate(found):
-            builder.store(builder.load(result), _lanes_at(builder, totals, _I64(row)), align=4)
+            builder.store(builder.load(result), _lanes_at(builder, args[-1], _I64(row)), align=4)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _emit_dots(builder: Any, unpack: Callable[[Any], Any], args: Any, found: list[Any]) -> None:
+    """The loops of `_dot_rows` over groups and their words; the results go to the four places of `found`."""
+    codes, stride, bits, x, words, whole, scales, groups, step, _ = args
+    starts, scale_rows = _rows(builder, codes, stride), _rows(builder, scales, step)
+    sums = [cgutils.alloca_once(builder, _LANES) for _ in range(ROWS)]
+    with cgutils.for_range(builder, groups, intp=_I64) as outer:
+        first = builder.mul(outer.index, words)
+        left = builder.sub(whole, first)
+        count = builder.select(builder.icmp_signed("<", left, words), left, words)
+        for total in sums:
+            builder.store(_NOTHING, total)
+        with cgutils.for_range(builder, count, intp=_I64) as loop:
+            word = builder.add(first, loop.index)
+            part, at = builder.load(_lanes_at(builder, x, word), align=4), builder.mul(word, bits)
+            for start, total in zip(starts, sums, strict=True):
+                eight = unpack(builder.add(start, at))
+                builder.store(_multiply_add(builder, eight, part, builder.load(total)), total)
+        place = builder.mul(outer.index, _I64(4))
+        for row, total, result in zip(scale_rows, sums, found, strict=True):
+            scale = builder.load(builder.inttoptr(builder.add(row, place), ir.FloatType().as_pointer()))
+            wide = _spread(builder, scale, _LANES)
+            builder.store(_multiply_add(builder, builder.load(total), wide, builder.load(result)), result)
 
 
 @intrinsic

@@ -27,7 +27,7 @@ FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
     type=click.Choice(FORMATS),
     default="hf",
     show_default=True,
-    help="hf: Hugging Face layout, dense weights. The others keep the codes as they are.",
+    help="hf is dense weights in Hugging Face layout; the others keep the codes as they are.",
 )
 @click.option(
     "--requantize",

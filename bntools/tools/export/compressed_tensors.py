@@ -16,7 +16,7 @@ _SMALLEST = 16  # inputs of a group; where no common divisor is as large, one gr
 
 
 class CompressedTensors:
-    """Symmetric only: transformers 5.23 with compressed-tensors 0.20 fails on packed zeros, on any device."""
+    """Symmetric only: transformers 5.23 with compressed-tensors 0.20 fails on packed zeros (their shapes differ)."""
 
     name = "compressed-tensors"
     lowest_zero = 0

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from conftest import make_model
-from formats import bntools, quantized, weights
+from exports import bntools, quantized, weights
 from safetensors.torch import load_file, save_file
 
 from bntools.core.errors import BAD_INPUT, BnError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model
-from formats import bntools, quantized
+from exports import bntools, quantized
 
 from bntools.core.gguf import GGUFModel
 from bntools.core.model import Model
