@@ -19,6 +19,7 @@ Config = dict[str, Any]
 Files = dict[str, bytes]
 Make = Callable[[], Coded]
 READ = ("gptq", "compressed-tensors")
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError)
 
 
 class Store(Protocol):
@@ -54,7 +55,10 @@ class Recoded:
         weight, make = self._makes[name]
         kept, found = self._last
         if kept != weight:
-            found = coded.parts(make())
+            try:
+                found = coded.parts(make())
+            except _DAMAGE as error:
+                raise bad_input(f"{weight}: its packed tensors are damaged: {error}"[:200]) from None
             self._last = (weight, found)
         return found[name.rpartition(".")[2]]
 
@@ -75,8 +79,10 @@ def adopt(store: Any, config: Config, files: Files, label: str) -> tuple[Any, Co
     if method not in READ or packed.FILE in files:
         return store, config, files
     assert isinstance(settings, dict)
-    dtype = _dtype(config)
-    found = (_gptq if method == "gptq" else _compressed)(store, settings, config, dtype)
+    try:
+        found = (_gptq if method == "gptq" else _compressed)(store, settings, config, _dtype(config))
+    except _DAMAGE as error:
+        raise bad_input(f"{label}: its quantization_config or tensors are damaged: {error!r}"[:200]) from None
     if not found:
         raise bad_input(f"{label}: its config says {method}, but no tensor is packed that way")
     parts = gptq.PARTS if method == "gptq" else compressed.PARTS

@@ -140,26 +140,25 @@ class BntoolsQuantizer(HfQuantizer):
             if isinstance(module, PackedLinear):
                 with torch.device("meta"):
                     dense = nn.Linear(module.in_features, module.out_features, bias=False)
-                device = module.weight_codes.device
                 weight = packed.dense(
                     _MARK, module.spec, _getter(module, _MARK), dtype or module.weight.dtype
                 )
-                dense.weight = nn.Parameter(weight.to(device), requires_grad=False)
+                dense.weight = nn.Parameter(weight, requires_grad=False)
                 dense.bias = module.bias
                 model.set_submodule(path, dense)
         return model
 
-    def is_serializable(self) -> bool:
+    def is_serializable(self) -> Any:
         return False  # save_pretrained would drop quantization.json; copy the directory instead
 
     @property
-    def is_trainable(self) -> bool:
+    def is_trainable(self) -> Any:
         return False
 
 
 def _table(model: Any, files: Any) -> tuple[dict[str, Spec], dict[str, torch.dtype]]:
     """Specs by tensor name, and the type of every stored tensor."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     if not files:
         raise bad_input("a packed model is loaded from its directory only")

@@ -16,7 +16,8 @@ def to_words(codes: Tensor, bits: int) -> Tensor:
     32 codes are exactly `bits` words; a code may straddle two. The last word is padded with zeros.
     """
     packed = pack(codes, bits)
-    return pad(packed, (0, -packed.shape[-1] % 4)).contiguous().view(torch.int32)
+    stream = pad(packed, (0, -packed.shape[-1] % 4)).flatten()  # flat, for a view of one row or column
+    return stream.view(torch.int32).view(len(codes), -1)
 
 
 def from_words(words: Tensor, bits: int, count: int, what: str) -> Tensor:
@@ -28,7 +29,7 @@ def from_words(words: Tensor, bits: int, count: int, what: str) -> Tensor:
     each = 32 // bits
     dense, spaced = -(-count * bits // 32), -(-count // each)
     if words.shape[-1] == dense:
-        stream = words.contiguous().view(torch.uint8)
+        stream = words.flatten().view(torch.uint8).view(len(words), -1)
         return unpack(stream[..., : -(-count * bits // 8)].contiguous(), bits, count)
     if words.shape[-1] != spaced:
         raise bad_input(

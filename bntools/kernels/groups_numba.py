@@ -10,6 +10,8 @@ The vector instructions are written as LLVM IR, since numba leaves LLVM's superw
 vectorizer does not see eight codes in one word.
 """
 
+# pyright: reportCallIssue=false
+# (numba passes the typing context to an intrinsic, which its decorator's types do not say)
 from __future__ import annotations
 
 from collections.abc import Callable

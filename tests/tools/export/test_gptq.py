@@ -142,3 +142,21 @@ def test_codes_that_do_not_fill_words_are_refused_whatever_is_asked(tmp_path, ca
     for more in ([], ["--requantize"]):
         assert bntools("export", tmp_path / "q", "--to", "gptq", *more, "-o", f"{tmp_path}/g/") == 2
         assert "whole words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["scales", "g_idx", "qzeros", "qweight", "nothing packed"])
+def test_a_damaged_checkpoint_of_others_is_bad_input(damage, tmp_path):
+    quantized(tmp_path / "q", *ONE, "--group-size", 32)
+    assert bntools("export", tmp_path / "q", "--to", "gptq", "-q", "-o", f"{tmp_path}/g/") == 0
+    path = tmp_path / "g" / "model.safetensors"
+    stored = load_file(path)
+    for name in [name for name in stored if "up_proj.qweight" in name or "up_proj.scales" in name]:
+        if damage == "nothing packed":
+            del stored[name]
+    name = f"model.layers.0.mlp.up_proj.{damage}"
+    if name in stored:
+        stored[name] = stored[name][1:].clone()
+    save_file(stored, path)
+    with pytest.raises(BnError) as caught:
+        weights(open_model(f"{tmp_path}/g"))
+    assert caught.value.code == BAD_INPUT
