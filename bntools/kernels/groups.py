@@ -87,13 +87,16 @@ def matvec(p: Packed, x: Tensor) -> Tensor:
     out, inputs = p.shape
     if x.ndim == 0 or x.shape[-1] != inputs:
         raise ValueError(f"x {list(x.shape)} does not fit W [{out}, {inputs}]")
+    if p.codes.device.type == "cpu" and x.numel() == inputs and _fits(p):
+        y = _product(p, x.detach())
+        return y.to(x.dtype).view(*x.shape[:-1], out)
     flat = x.detach().reshape(-1, inputs)
     if _on_gpu(p.codes) and len(flat) <= FEW:
         from bntools.kernels import groups_triton
 
         y = groups_triton.matvec(p, flat)
-    elif len(flat) <= FEW and p.codes.device.type == "cpu" and _fits(p):
-        y = _products(p, flat)
+    elif 1 < len(flat) <= FEW and p.codes.device.type == "cpu" and _fits(p):
+        y = torch.stack([_product(p, row) for row in flat])
     else:
         y = _by_blocks(p, flat.float())
     return y.to(x.dtype).reshape(*x.shape[:-1], out)
@@ -162,15 +165,11 @@ def _by_blocks(p: Packed, x: Tensor) -> Tensor:
     return y
 
 
-def _products(p: Packed, x: Tensor) -> Tensor:
-    """x [n, in] to y [n, out], one vector after another."""
+def _product(p: Packed, x: Tensor) -> Tensor:
+    """One vector x, of `in` values in any shape, to y [out] float32."""
     from bntools.kernels import groups_numba
 
-    rows = [
-        groups_numba.product(p.codes, p.scales, p.zeros, p.bits, p.width, p.cols, p.transposed, row)
-        for row in x
-    ]
-    return rows[0][None] if len(rows) == 1 else torch.stack(rows) if rows else x.new_zeros(0, p.shape[0])
+    return groups_numba.product(p.codes, p.scales, p.zeros, p.bits, p.width, p.cols, p.transposed, x)
 
 
 def _fits(p: Packed) -> bool:
@@ -189,7 +188,13 @@ def _check(p: Packed) -> None:
         )
     if not 1 <= p.bits <= 8:
         raise ValueError(f"bits must be 1 to 8, got {p.bits}")
-    rows = p.codes.shape[0]
+    rows, groups = p.codes.shape[0], p.groups
+    if (
+        p.codes.shape[1] == -(-p.cols * p.bits // 8)
+        and p.scales.shape == (rows, groups)
+        and (p.zeros is None or p.zeros.shape == (rows, -(-groups * p.bits // 8)))
+    ):
+        return
     need = {"codes": (rows, -(-p.cols * p.bits // 8)), "scales": (rows, p.groups)}
     if p.zeros is not None:
         need["zeros"] = (rows, -(-p.groups * p.bits // 8))

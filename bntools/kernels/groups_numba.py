@@ -319,9 +319,9 @@ def product(
 
     Sums are float32 in an order that does not depend on the number of threads.
     """
-    arrays = codes.contiguous().numpy(), scales.float().contiguous().numpy(), _numpy(zeros)
+    arrays = _array(codes), _array(scales.float()), _NO_ZEROS if zeros is None else _array(zeros)
     words, kernel = -(-width // 8), _left if transposed else _right
-    vector = x.float().contiguous().numpy()
+    vector = x.float().reshape(-1).numpy()
     count = arrays[1].shape[1] if transposed else codes.shape[0]
     y = np.zeros(-(-cols // 8) * 8, np.float32) if transposed else np.empty(count, np.float32)
     workers = min(codes.numel() * 8 // bits // CHUNK, count, torch.get_num_threads())
@@ -329,14 +329,15 @@ def product(
         kernel(*arrays, vector, bits, words, y, 0, count)
     else:
         _share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, y, first, last))
-    return torch.from_numpy(y)[:cols] if transposed else torch.from_numpy(y)
+    result = torch.from_numpy(y)
+    return result[:cols] if transposed else result
 
 
 _NO_ZEROS = np.empty((0, 0), np.uint8)
 
 
-def _numpy(zeros: Tensor | None) -> Any:
-    return _NO_ZEROS if zeros is None else zeros.contiguous().numpy()
+def _array(tensor: Tensor) -> Any:
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
 
 
 @cache

@@ -141,6 +141,7 @@ def test_what_gguf_does_not_have_is_a_usage_error(tmp_path, capsys):
     assert [child.name for child in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.slow
 def test_a_gguf_goes_down_a_pipe(tmp_path, run):
     done = run("export", "default:", "--to", "gguf")
     assert done.returncode == 0, done.stderr
