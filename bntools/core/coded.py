@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from bntools.kernels.packing import pack, unpack
 
 PLAIN = {"codes": ("U8",), "scales": ("F16", "BF16", "F32"), "zeros": ("U8",)}
 """Stored types of a packing that is plain codes, scales and integer zeros, and nothing besides."""
+_KNOWN = {"bits", "group", "dim", "symmetric", "shape", "dtype", "transposed"}
 
 
 class Coded(NamedTuple):
@@ -43,6 +45,11 @@ class Coded(NamedTuple):
         """W [out, in] float32, each product rounded once."""
         wide = self.scales.float().repeat_interleave(self.width, 1)
         return self.signed().float() * wide[:, : self.codes.shape[1]]
+
+
+def is_plain(spec: Spec) -> bool:
+    """Whether a spec says no more than the fields known here: any other that is set changes what the codes mean."""
+    return not any(value for key, value in asdict(spec).items() if key not in _KNOWN)
 
 
 def width_of(spec: Spec) -> int:

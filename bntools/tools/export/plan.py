@@ -57,7 +57,7 @@ class Source:
         """Empty when codes can be carried over at all, else why not."""
         if self.spec.dim != "oc":
             return f"its groups of {self.width} run along the outputs (per IC)"
-        return "" if self.plain else "its scales or zeros are themselves quantized, or no integers"
+        return "" if self.plain else "it is no plain integer codes on float scales with integer zeros"
 
 
 class Layout(Protocol):
@@ -117,9 +117,7 @@ def _source(model: Model, name: str) -> Source:
     linear = model.linears.get(name)
     rows, cols = spec.shape[-2:]
     stored = {part: model.store.entries[f"{name}.{part}"].dtype for part in spec.part_shapes()}
-    plain = set(stored) <= set(coded.PLAIN) and all(
-        kind in coded.PLAIN[part] for part, kind in stored.items()
-    )
+    plain = coded.is_plain(spec) and all(kind in coded.PLAIN.get(part, ()) for part, kind in stored.items())
     zeros = None
     if plain and len(spec.shape) == 2 and not spec.symmetric:
         zeros = unpack(model.store.tensor(f"{name}.zeros"), spec.bits, spec.groups)
