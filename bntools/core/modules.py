@@ -118,16 +118,17 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
     """
     model = skeleton(config)
     parameters = linear_parameters(model)
-    rename = _renamer(model)
+    to_parameter = renamer(model)
     found = {}
     for name in names:
-        parameter = parameters.get(rename(name))
+        parameter = parameters.get(to_parameter(name))
         if parameter is not None:
             found[name] = Linear(name, parameter.module, parameter.transposed)
     return found
 
 
-def _renamer(model: PreTrainedModel) -> Any:
+def renamer(model: PreTrainedModel) -> Any:
+    """A function from checkpoint names to the parameters they become, by the library's conversion table."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
