@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from bntools.core import calibration
 from bntools.core.errors import bad_input
+from bntools.core.gathered import Gathered, Seen
 from bntools.core.model import Model
-from bntools.core.moments import Moments, accumulate
+from bntools.core.moments import accumulate
 from bntools.core.states import States
 from bntools.core.streamed import Streamed
 from bntools.core.threads import single_threaded
@@ -74,14 +73,13 @@ class Blocks:
         self._tuples = False
         self._keep = keep
         self._index = 0
-        with self._outer():
-            for batch in (self.batches[0], self.batches[-1]):
-                self._record(batch)
+        with self.outer():
+            self._record_all()
             self.hidden = self._enter()
         self.inputs = [self.hidden]
 
     @contextlib.contextmanager
-    def _outer(self, head: bool = False) -> Iterator[None]:
+    def outer(self, head: bool = False) -> Iterator[None]:
         """Embeddings and final norm in memory, the output head where asked for, no block."""
         outside = (self.path,) if head else (self.path, *self._head())
         if self.streamed:
@@ -130,6 +128,17 @@ class Blocks:
         """Free the weights of the block at hand before the end of the loop's body; in memory as a whole: nothing."""
         if self.streamed:
             self.streamed.release(f"{self.path}.{self._index}")
+
+    def rebatch(self, batches: list[Batch]) -> None:
+        """Run other batches of the same windows from here on."""
+        self.batches = batches
+        with self.outer():
+            self._record_all()
+
+    def _record_all(self) -> None:
+        for batch in self.batches:
+            if batch.stop - batch.start not in self._calls:
+                self._record(batch)
 
     @torch.no_grad()
     def _record(self, batch: Batch) -> None:
@@ -222,10 +231,10 @@ class Blocks:
 
         Linears fed the same tensor share one result. advance: keep the outputs as the next block's inputs.
         """
-        gathered = _Gathered(self.layers[self._index], names)
+        gathered = Gathered(self.layers[self._index], names)
         target = States(self.hidden.shape, self.hidden.dtype) if advance and self._keep else self.hidden
 
-        def work(batch: Batch) -> dict[str, Tensor]:
+        def work(batch: Batch) -> Seen:
             with torch.no_grad(), gathered.watching() as seen:
                 out = self.call(self.hidden.get(batch.start, batch.stop).to(self.device))
             if advance:
@@ -234,66 +243,12 @@ class Blocks:
 
         with gathered, single_threaded() as (pool, workers):
             for wave in self.waves(workers):
-                gathered.add(pool, list(pool.map(work, wave)))
+                accumulate(pool, [gathered.tasks(seen) for seen in pool.map(work, wave)])
                 step(sum(batch.stop - batch.start for batch in wave) * self.windows.shape[1])
         if advance and self._keep:
             self.inputs.append(target)
         self.hidden = target
         return gathered.result()
-
-
-class _Gathered:
-    """Inputs of linears caught on the way, and their second moments, taken once for linears fed the same tensor."""
-
-    def __init__(self, layer: nn.Module, names: Iterable[str]) -> None:
-        self._layer, self._names = layer, list(names)
-        self._local = threading.local()
-        self._leader: dict[str, str] = {}
-        self._moments: dict[str, Moments] = {}
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name in self._names:
-            module = self._layer.get_submodule(name)
-            self._hooks.append(module.register_forward_pre_hook(self._hook(name), with_kwargs=True))
-
-    def __exit__(self, *exc: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[dict[str, Tensor]]:
-        """Inputs of the leaders, by name, of one pass in this thread."""
-        self._local.seen = seen = {}
-        try:
-            yield seen
-        finally:
-            del self._local.seen
-
-    def _hook(self, name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._local.seen[name] = args[0] if args else next(iter(kwargs.values()))
-
-        return record
-
-    def add(self, pool: ThreadPoolExecutor, seen: list[dict[str, Tensor]]) -> None:
-        batches = []
-        for inputs in seen:
-            tasks = []
-            for name, x in inputs.items():
-                leader = next(other for other, tensor in inputs.items() if tensor is x)
-                if self._leader.setdefault(name, leader) != name:
-                    continue
-                flat = x.detach().reshape(-1, x.shape[-1]).float()
-                if name not in self._moments:
-                    self._moments[name] = Moments(flat.shape[1], flat.device)
-                tasks += self._moments[name].tasks(flat)
-            batches.append(tasks)
-        accumulate(pool, batches)
-
-    def result(self) -> dict[str, Tensor]:
-        means = {name: moments.mean() for name, moments in self._moments.items()}
-        return {name: means[leader] for name, leader in self._leader.items()}
 
 
 def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -11,6 +11,8 @@ from torch import Tensor
 _PANELS = 16  # a wide matrix is cut into about as many; the products saved by symmetry are then 7 of 16
 _NARROWEST = 256  # rows of a panel: fewer leave the product short of work
 
+Task = tuple[Tensor, Tensor, Tensor]  # a panel of a sum, and the factors whose product is added to it
+
 
 class Moments:
     """The sum over tokens of w_t x_t x_t^T for inputs x [d], in float32; `mean` divides by the tokens."""
@@ -19,8 +21,8 @@ class Moments:
         self.sum = torch.zeros(width, width, device=device)
         self.tokens = 0
 
-    def tasks(self, x: Tensor, weights: Tensor | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """(panel of the sum, left, right): independent products that add x [n, d] weighted by `weights` [n].
+    def tasks(self, x: Tensor, weights: Tensor | None = None) -> list[Task]:
+        """Independent products that add x [n, d] weighted by `weights` [n].
 
         Only the upper triangle is summed. The panels depend on d alone.
         """
@@ -48,9 +50,9 @@ class Moments:
         return upper
 
 
-def accumulate(pool: ThreadPoolExecutor, batches: Iterable[list[tuple[Tensor, Tensor, Tensor]]]) -> None:
+def accumulate(pool: ThreadPoolExecutor, batches: Iterable[list[Task]]) -> None:
     """Add the tasks of several batches: panels in parallel, the batches of one panel in order."""
-    by_panel: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
+    by_panel: dict[tuple[int, int], list[Task]] = {}
     for tasks in batches:
         for task in tasks:
             by_panel.setdefault((task[0].data_ptr(), task[0].shape[0]), []).append(task)
@@ -58,6 +60,6 @@ def accumulate(pool: ThreadPoolExecutor, batches: Iterable[list[tuple[Tensor, Te
     list(pool.map(_add, largest))
 
 
-def _add(tasks: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+def _add(tasks: list[Task]) -> None:
     for panel, left, right in tasks:
         panel.addmm_(left, right)
