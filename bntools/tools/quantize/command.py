@@ -122,7 +122,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     items = plan(model, settings)
     _check(settings, items, model)
     if session.dry_run:
-        return _dry_run(session, model, items)
+        return _dry_run(session, model, items, settings, given["calib"])
     session.apply()
     with Writer(output, "model-part" if given["shard"] else "model", force=force) as out:
         report = _run(session, model, items, settings, given, out)
@@ -278,15 +278,29 @@ def _line(result: Any) -> str:
     return f"{result.name}: {result.spec.dim} {result.measured['bits_per_weight']:.3f} bits{both}"
 
 
-def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
+def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, calib: str) -> None:
+    import time
+
+    from bntools.tools.quantize import cost
     from bntools.tools.quantize.pipeline import estimate
 
+    session.apply()
     report = estimate(model, items)
+    started = time.time() - session.started
+    if settings.method == "gptq":
+        windows = _windows(model, items, settings, calib)
+        sizes = windows.numel(), windows.shape[1]
+        report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
+        seconds = cost.calibrated_seconds(model, items, settings, *sizes)
+    else:
+        seconds = cost.rounding_seconds(model, items, settings)
+    report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],
         ["reads", terminal.megabytes(report["reads_bytes"])],
         ["writes, about", terminal.megabytes(report["writes_bytes"])],
         ["memory, about", terminal.megabytes(report["memory_bytes"])],
+        ["seconds, about", terminal.three(report["seconds"])],
         ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
