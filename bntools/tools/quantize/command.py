@@ -100,6 +100,8 @@ Examples:
     metavar="REGEX=KEY:VALUE,...",
     help="Other bits, group, dim, symmetric or skip for some weights.",
 )
+@options.work
+@options.shard
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
     """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
@@ -120,17 +122,15 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     items = plan(model, settings)
     _check(settings, items, model)
     if session.dry_run:
-        return _dry_run(session, model, items)
+        return _dry_run(session, model, items, settings, given["calib"])
     session.apply()
-    with Writer(output, "model", force=force) as out:
-        report = _run(session, model, items, settings, given["calib"], out)
+    with Writer(output, "model-part" if given["shard"] else "model", force=force) as out:
+        report = _run(session, model, items, settings, given, out)
     terminal.manifest(out.manifest)
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
-    terminal.note(
-        session,
-        f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight, {whole:.2f} over the whole model",
-    )
+    over = "" if given["shard"] else f", {whole:.2f} over the whole model"
+    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight{over}")
     return None
 
 
@@ -168,22 +168,33 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
 
 
 def _run(
-    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
+    session: Session, model: Any, items: list[Any], settings: Any, given: dict[str, Any], out: Any
 ) -> dict[str, Any]:
     from bntools.core import history, packed
+    from bntools.core.work import Work
+    from bntools.tools.quantize import kept
     from bntools.tools.quantize.pipeline import choose, summarize
 
-    source, device = history.fingerprint(model), session.torch_device()
+    shard, calib = given["shard"], given["calib"]
+    source, device = None if shard else history.fingerprint(model), session.torch_device()
     windows = _windows(model, items, settings, calib)
+    if (shard or given["gather"]) and windows is not None:
+        raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
+    identity = _identity(session, model, settings, windows, shard) if given["work"] else {}
+    work = Work(given["work"], identity) if given["work"] else None
+    if shard:
+        items = kept.share(model, items, shard)
     adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
-    if settings.choose == "final":
+    if settings.choose == "final" or given["gather"]:
         adaptive = 0
     with terminal.progress(session, "choosing dimensions", adaptive) as advance:
-        choices = choose(model, items, settings, windows, device, advance) if adaptive else {}
+        choices = kept.choices(
+            work, lambda: choose(model, items, settings, windows, device, advance) if adaptive else {}
+        )
     results = []
-    stream = _stream(session, model, items, settings, windows, choices)
+    stream = _stream(session, model, items, settings, windows, choices, work, given["gather"])
     with terminal.progress(
-        session, "quantizing", sum(entry.nbytes for entry in model.entries.values())
+        session, "quantizing", sum(model.entries[item.name].nbytes for item in items)
     ) as advance:
         for result in stream:
             for name, tensor in result.tensors.items():
@@ -192,9 +203,12 @@ def _run(
             results.append(result)
             advance(model.entries[result.name].nbytes)
             terminal.detail(session, _line(result))
-    table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
     report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
-    out.files = {**model.files, packed.FILE: _json(table).encode()}
+    out.files = {packed.FILE: _json(kept.table(results)).encode()}
+    if shard:
+        out.describe("part", kept.part_of(model, settings, shard))
+        return report
+    out.files = {**model.files, **out.files}
     # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
     out.weights_file = "packed.safetensors"
     grid = settings.grid
@@ -209,18 +223,36 @@ def _run(
     return report
 
 
-def _stream(session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any) -> Any:
+def _identity(session: Session, model: Any, settings: Any, windows: Any, shard: Any) -> dict[str, Any]:
+    """What a --work folder must have been begun with."""
+    from bntools.core.work import digest_of, identity, source_identity
+
+    return identity(
+        "quantize", source_identity(model), settings=settings.as_json(), seed=session.seed,
+        calibration=digest_of(windows), device=session.torch_device(), shard=str(shard) if shard else None,
+    )  # fmt: skip
+
+
+def _stream(
+    session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any, work: Any, parts: Any
+) -> Any:  # fmt: skip
     """Results of the method asked for, as they come."""
-    from bntools.tools.quantize import calibrated, pipeline
+    from bntools.tools.quantize import calibrated, kept, pipeline
 
     device = session.torch_device()
+    if parts:
+        return kept.gathered(model, items, parts, settings)
     if settings.method == "gptq":
-        return calibrated.calibrated(model, items, choices, settings, windows, device, lambda count: None)
+        return calibrated.calibrated(
+            model, items, choices, settings, windows, device, lambda count: None, work
+        )
     moments = None
     if settings.search == "weighted" and windows is not None:
         with terminal.progress(session, "calibrating", windows.numel()) as advance:
-            moments = pipeline.input_moments(model, items, windows, device, advance)
-    return pipeline.quantize(model, items, choices, settings, moments)
+            moments = kept.moments(
+                work, lambda: pipeline.input_moments(model, items, windows, device, advance)
+            )
+    return kept.resumed(work, items, lambda left: pipeline.quantize(model, left, choices, settings, moments))
 
 
 def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
@@ -246,15 +278,29 @@ def _line(result: Any) -> str:
     return f"{result.name}: {result.spec.dim} {result.measured['bits_per_weight']:.3f} bits{both}"
 
 
-def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
+def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, calib: str) -> None:
+    import time
+
+    from bntools.tools.quantize import cost
     from bntools.tools.quantize.pipeline import estimate
 
+    session.apply()
     report = estimate(model, items)
+    started = time.time() - session.started
+    if settings.method == "gptq":
+        windows = _windows(model, items, settings, calib)
+        sizes = windows.numel(), windows.shape[1]
+        report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
+        seconds = cost.calibrated_seconds(model, items, settings, *sizes)
+    else:
+        seconds = cost.rounding_seconds(model, items, settings)
+    report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],
         ["reads", terminal.megabytes(report["reads_bytes"])],
         ["writes, about", terminal.megabytes(report["writes_bytes"])],
         ["memory, about", terminal.megabytes(report["memory_bytes"])],
+        ["seconds, about", terminal.three(report["seconds"])],
         ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
