@@ -131,7 +131,7 @@ class Model:
         kind = modules.model_class(self.config)
         config = modules.hf_config(self.config)
         lazy = {
-            name: _Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
+            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
             for name, entry in self.entries.items()
         }
         try:
@@ -149,7 +149,7 @@ class Model:
         return model.eval()
 
 
-class _Lazy:
+class Lazy:
     """Stands for a tensor until the loader asks for its content with `[...]`."""
 
     def __init__(self, model: Model, name: str, dtype: torch.dtype | None) -> None:

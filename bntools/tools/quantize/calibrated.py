@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from bntools.core import packed
 from bntools.core.blocks import Blocks
 from bntools.core.errors import BnError
 from bntools.core.model import Model
+from bntools.core.threads import in_order
 from bntools.tools.quantize.choose import DIMS, best
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
 from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
 from bntools.tools.quantize.settings import Settings
+
+_IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 
 
 def calibrated(
@@ -30,32 +34,54 @@ def calibrated(
 ) -> Iterator[Result]:
     """GPTQ for every linear of the blocks, then what is left, rounded to nearest or kept, in checkpoint order.
 
+    One block at a time is in memory; while its linears are coded, only their Hessians are.
     Without `settings.sequential` every block is fed what the original model feeds it, and the Hessians of a block
     take one pass. With it the prefix is the quantized one, inside a block as well: one pass for each input that
     linears share.
     """
-    built = model.build(torch.float32, device)
     by_path = {item.linear.module: item for item in items if item.linear and item.grid}
     done: set[str] = set()
-    blocks = Blocks(built, windows)
-    for path, layer in blocks:
+    blocks = Blocks(model, windows, device=device)
+    last = max((at for at in map(blocks.index_of, by_path) if at is not None), default=-1)
+    for path, layer in islice(blocks, last + 1):
         inside = {
             name: by_path[f"{path}.{name}"]
             for name, module in layer.named_modules()
             if f"{path}.{name}" in by_path and _is_matrix(module)
         }
         for found in _passes(blocks, list(inside), settings.sequential, step):
-            for name, hessian in found.items():
-                item = inside[name]
-                result, values = _one(model, item, choices.get(item.name), settings, hessian)
-                done.add(item.name)
+            work = {name: _Work(inside[name], choices.get(inside[name].name), h) for name, h in found.items()}
+            found.clear()
+            if not settings.sequential:
+                blocks.release()
+            for name, (result, values) in zip(work, _code_all(model, work.values(), settings), strict=True):
+                done.add(result.name)
                 if settings.sequential:
-                    _place(layer.get_submodule(name), values, item)
+                    _place(layer.get_submodule(name), values, inside[name])
                 yield result
         if settings.sequential:
             blocks.advance(step)
-    del built, blocks
     yield from quantize(model, [item for item in items if item.name not in done], choices, settings)
+
+
+class _Work(NamedTuple):
+    """One linear to be coded."""
+
+    item: Item
+    choice: Choice | None
+    hessian: Tensor
+
+
+def _code_all(model: Model, work: Iterable[_Work], settings: Settings) -> Iterator[tuple[Result, Tensor]]:
+    """The linears of a block coded one a thread, in their order, as many at once as `_IN_FLIGHT` bytes allow."""
+
+    def size(job: _Work) -> int:
+        """Bytes the coding takes: about six matrices like the weight and five like the Hessian, in float32."""
+        return 4 * (6 * model.entries[job.item.name].numel + 5 * job.hessian.numel())
+
+    return in_order(
+        lambda job: _one(model, job.item, job.choice, settings, job.hessian), list(work), size, _IN_FLIGHT
+    )
 
 
 def _passes(blocks: Blocks, names: list[str], sequential: bool, step: Step) -> Iterator[dict[str, Tensor]]:
