@@ -252,7 +252,9 @@ class Decoder:
         count = spec.lanes + 1
         head = 8 + 4 * count
         if len(data) < head + 4 or zlib.crc32(memoryview(data)[:-4]) != struct.unpack("<I", data[-4:])[0]:
-            raise bad_input(f"{name}: the checksum of the coded weights is wrong", "make or fetch the file again")
+            raise bad_input(
+                f"{name}: the checksum of the coded weights is wrong", "make or fetch the file again"
+            )
         middles = struct.unpack_from("<4h", data)
         sizes = struct.unpack_from(f"<{count}I", data, 8)
         if head + 2 * sum(sizes) + 4 != len(data):
@@ -359,7 +361,9 @@ def parse_tables(data: bytes) -> Tables:
         if position != len(data) - 4:
             raise ValueError("length")
     except (ValueError, IndexError, struct.error):
-        raise bad_input("the tables of the entropy code are damaged", "make or fetch the file again") from None
+        raise bad_input(
+            "the tables of the entropy code are damaged", "make or fetch the file again"
+        ) from None
     frequencies = np.array(rows, dtype=np.uint16)
     return Tables(sets == 2, shrink, frequencies[: -len(SIDES)], frequencies[-len(SIDES) :])
 

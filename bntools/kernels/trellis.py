@@ -45,95 +45,127 @@ def _multiple(k, dense):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest(x, even, odd):  # pragma: no cover - compiled
-    """For each state the index of either parity whose multiple is nearest to x [8] half steps."""
+def _nearest(s, target, inverse, found):  # pragma: no cover - compiled
+    """In state s, the index of either parity (found[0, s] even, found[1, s] odd) nearest to the target."""
     one, half = np.float32(1), np.float32(0.5)
-    for s in range(8):
-        size = abs(x)
-        place = (size + _DENSE[s]) * half
-        inner = _DENSE[s] * np.float32(size < half)  # set 1 rounds to 0 below half a half step
-        near = np.floor(place + half) * (one - inner)
-        up = max(np.float32(place > near), inner)
-        other = near + np.float32(2) * up - one
-        sign = one if x >= 0 else -one
-        parity = near - np.float32(2) * np.floor(near * half)
-        even[s] = sign * (near * (one - parity) + other * parity)
-        odd[s] = sign * (near * parity + other * (one - parity))
+    x = min(max(target * inverse, np.float32(-32000)), np.float32(32000))
+    size = abs(x)
+    place = (size + _DENSE[s]) * half
+    inner = _DENSE[s] * np.float32(size < half)  # set 1 rounds to 0 below half a half step
+    near = np.floor(place + half) * (one - inner)
+    up = max(np.float32(place > near), inner)
+    other = near + np.float32(2) * up - one
+    sign = one if x >= 0 else -one
+    parity = near - np.float32(2) * np.floor(near * half)
+    found[0, s] = sign * (near * (one - parity) + other * parity)
+    found[1, s] = sign * (near * parity + other * (one - parity))
 
 
 @numba.njit(cache=True, nogil=True)
-def _viterbi(target, unit, weight, start, levels, cost, index, back, scratch):  # pragma: no cover - compiled
+def _viterbi(target, unit, weight, feedback, start, levels, work):  # pragma: no cover - compiled
     """Levels of a block of rows from a start state; returns the end state of the cheapest path.
 
-    target, unit (half step times shrink), weight (of the error), levels: [rows].
-    cost [2, 8], index and back [rows, 8], scratch [2, 2, 8].
+    target, unit (half step times shrink), weight (of the error), levels: [rows]. feedback [rows, rows]: what the
+    error of a row moves in the rows below, carried along every surviving path; or empty.
     """
-    even_odd, costs = scratch[0], scratch[1]
-    now, new = cost[0], cost[1]
+    now, new, even_odd, costs, errors, index, back, lost, moved, moving = work
+    count = target.shape[0]
+    fed = feedback.shape[0] > 0
     for s in range(8):
         now[s] = np.float32(1e30)
     now[start] = 0
-    for i in range(target.shape[0]):
-        t, u, w = target[i], unit[i], weight[i]
-        x = min(max(t / u, np.float32(-32000)), np.float32(32000))
-        _nearest(x, even_odd[0], even_odd[1])
+    for i in range(count):
+        for s in range(8):
+            moved[i, s] = np.float32(0)
+    for i in range(count):
+        u, w = unit[i], weight[i]
+        inverse = np.float32(1) / u
+        for s in range(8):
+            _nearest(s, target[i] - moved[i, s], inverse, even_odd)
         for p in range(2):
             for s in range(8):
-                e = (t - _multiple(even_odd[p, s], _DENSE[s]) * u) * w
-                costs[p, s] = now[s] + e * e
+                e = target[i] - moved[i, s] - _multiple(even_odd[p, s], _DENSE[s]) * u
+                errors[p, s] = e
+                costs[p, s] = now[s] + e * w * (e * w)
         for s in range(8):
             a, b = _FROM[s, 0], _FROM[s, 1]
-            first, second = costs[_PARITY[s, 0], a], costs[_PARITY[s, 1], b]
-            take = first <= second
-            new[s] = first if take else second
-            index[i, s] = np.int16(even_odd[_PARITY[s, 0], a] if take else even_odd[_PARITY[s, 1], b])
-            back[i, s] = a if take else b
+            take = costs[_PARITY[s, 0], a] <= costs[_PARITY[s, 1], b]
+            state, parity = (a, _PARITY[s, 0]) if take else (b, _PARITY[s, 1])
+            new[s] = costs[parity, state]
+            index[i, s] = np.int16(even_odd[parity, state])
+            lost[s] = errors[parity, state]
+            back[i, s] = state
         for s in range(8):
             now[s] = new[s]
+        if fed:
+            _carry(moved[i + 1 : count], feedback[i, i + 1 : count], back[i], lost, moving[i + 1 : count])
+            moved, moving = moving, moved
     state = 0
     for s in range(1, 8):
         if now[s] < now[state]:
             state = s
     end = state
-    for i in range(target.shape[0] - 1, -1, -1):
+    for i in range(count - 1, -1, -1):
         levels[i] = index[i, state]
         state = back[i, state]
     return end
 
 
 @numba.njit(cache=True, nogil=True)
+def _carry(moved, feedback, back, lost, moving):  # pragma: no cover - compiled
+    """The targets' moves along each path: those of the path it continues, and its own last error's."""
+    b0, b1, b2, b3, b4, b5, b6, b7 = back[0], back[1], back[2], back[3], back[4], back[5], back[6], back[7]
+    l0, l1, l2, l3, l4, l5, l6, l7 = lost[0], lost[1], lost[2], lost[3], lost[4], lost[5], lost[6], lost[7]
+    for k in range(moved.shape[0]):
+        f = feedback[k]
+        old, out = moved[k], moving[k]
+        out[0] = old[b0] + f * l0
+        out[1] = old[b1] + f * l1
+        out[2] = old[b2] + f * l2
+        out[3] = old[b3] + f * l3
+        out[4] = old[b4] + f * l4
+        out[5] = old[b5] + f * l5
+        out[6] = old[b6] + f * l6
+        out[7] = old[b7] + f * l7
+
+
+@numba.njit(cache=True, nogil=True)
 def _column(moved, unit, weight, feedback, trellis, levels, value, work):  # pragma: no cover - compiled
     """Levels and the values they stand for [rows] of one column; `moved`, the targets, takes the feedback."""
-    cost, scratch, index, back = work
     block = 64 if trellis else 1
     state = 0
     for begin in range(0, moved.shape[0], block):
         end = min(begin + block, moved.shape[0])
         here = levels[begin:end]
+        inner = feedback[begin:end, begin:end]
         if trellis:
             first = state
-            state = _viterbi(
-                moved[begin:end], unit[begin:end], weight[begin:end], first, here, cost, index, back, scratch
-            )
-            for i in range(here.shape[0]):
-                value[begin + i] = _multiple(np.float32(here[i]), _DENSE[first]) * unit[begin + i]
-                first = NEXT[first, here[i] & 1]
+            state = _viterbi(moved[begin:end], unit[begin:end], weight[begin:end], inner, first, here, work)
+            for i in range(begin, end):
+                value[i] = _multiple(np.float32(levels[i]), _DENSE[first]) * unit[i]
+                first = NEXT[first, levels[i] & 1]
+                if inner.shape[0] > 0:
+                    _subtract(moved[i + 1 : end], moved[i] - value[i], feedback[i, i + 1 : end])
         else:
             level = min(max(np.rint(moved[begin] / unit[begin]), np.float32(-32767)), np.float32(32767))
             here[0] = np.int16(level)
             value[begin] = level * unit[begin]
-        if feedback.shape[0] > 0:
+        if inner.shape[0] > 0:
             for i in range(begin, end):
                 _subtract(moved[end:], moved[i] - value[i], feedback[i, end:])
 
 
 @numba.njit(cache=True, nogil=True)
-def _columns(targets, factor, row_unit, col_unit, shrink, weight, feedback, trellis, levels):  # pragma: no cover
+def _columns(
+    targets, factor, row_unit, col_unit, shrink, weight, feedback, trellis, levels
+):  # pragma: no cover
     rows = targets.shape[1]
     unit, moved, value = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
     work = (
-        np.empty((2, 8), np.float32), np.empty((2, 2, 8), np.float32),
-        np.empty((64, 8), np.int16), np.empty((64, 8), np.int8),
+        np.empty(8, np.float32), np.empty(8, np.float32), np.empty((2, 8), np.float32),
+        np.empty((2, 8), np.float32), np.empty((2, 8), np.float32), np.empty((64, 8), np.int16),
+        np.empty((64, 8), np.int8), np.empty(8, np.float32), np.empty((64, 8), np.float32),
+        np.empty((64, 8), np.float32),
     )  # fmt: skip
     for col in range(targets.shape[0]):
         for i in range(rows):
@@ -161,21 +193,10 @@ def columns(
     _columns(targets, factor, row_unit, col_unit, shrink, weight, feedback, trellis, levels)
 
 
-def row_feedback(factor: Floats, trellis: bool) -> tuple[Floats, Floats]:
-    """Feedback [rows, rows] and weights [rows] of a metric A, given upper U with A^-1 = U^T U.
-
-    Block by block, F_b,later = U_bb^-1 U_b,later; inside a block of the trellis, which decides its rows together,
-    the metric (U_bb^T U_bb)^-1 is taken by its diagonal. Scalar quantization has blocks of one row.
-    """
-    rows = factor.shape[0]
-    block = BLOCK if trellis else 1
-    feedback, weight = np.zeros_like(factor), np.empty(rows, dtype=np.float32)
-    for begin in range(0, rows, block):
-        end = min(begin + block, rows)
-        inverse = np.linalg.inv(factor[begin:end, begin:end].astype(np.float64))
-        feedback[begin:end, end:] = inverse @ factor[begin:end, end:]
-        weight[begin:end] = np.sqrt((inverse**2).sum(1))
-    return feedback, weight
+def row_feedback(factor: Floats) -> tuple[Floats, Floats]:
+    """Feedback [rows, rows], F_ik = U_ik / U_ii for k > i, and weights 1 / U_ii of a metric A^-1 = U^T U, U upper."""
+    diagonal = factor.diagonal().astype(np.float32)
+    return np.triu(factor / diagonal[:, None], 1).astype(np.float32), 1 / diagonal
 
 
 @numba.njit(cache=True, nogil=True)
