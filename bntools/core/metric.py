@@ -74,7 +74,7 @@ def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool
     inputs = sum((weights.sum() * moments for weights, moments in parts), torch.zeros(()))
     mean = inputs.diagonal().mean()
     inputs = inputs / mean + _EMBEDDING_FLOOR * torch.eye(width)
-    return _metric(inputs * mean, rows / mean + _EMBEDDING_FLOOR * (rows / mean).mean(), None)
+    return _metric(inputs, rows + _EMBEDDING_FLOOR * rows.mean(), None)
 
 
 def _metric(inputs: Tensor, rows: Tensor, outputs: Tensor | None) -> Metric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
   bntools quantize smollm2/ --bits 3 -o q/ | bntools eval
   bntools quantize smollm2/ --bits 3 --method gptq --grid weighted -o q/
+  bntools quantize smollm2/ --code entropy --budget 60MB -o small.safetensors
   bntools quantize smollm2/ --dim ada --override 'v_proj=bits:4' > q.safetensors
 """
 
@@ -24,6 +26,37 @@ Examples:
 @options.input_argument(default=EMBEDDED)
 @options.output
 @click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a code.")
+@click.option(
+    "--code",
+    type=click.Choice(["fixed", "entropy"]),
+    default="fixed",
+    show_default=True,
+    help="Codes of --bits each, or levels of any size behind an entropy coder, the fewest bytes for a model.",
+)
+@click.option(
+    "--budget",
+    metavar="BITS|SIZE",
+    help="Size to reach with --code entropy: bits a linear weight (2.6), or of the whole file (60MB, 57MiB).",
+)
+@click.option(
+    "--embedding/--no-embedding",
+    default=None,
+    show_default="with a SIZE",
+    help="--code entropy also codes the embedding and the output head.",
+)
+@click.option(
+    "--states",
+    type=click.Choice(["1", "8"]),
+    default="8",
+    show_default=True,
+    help="--code entropy: 8 states of a trellis, or 1, plain rounding to multiples of the step.",
+)
+@click.option(
+    "--two-sided/--one-sided",
+    default=True,
+    show_default=True,
+    help="--code entropy: errors are fed back over the outputs of a matrix as well as over its inputs.",
+)
 @click.option(
     "--method",
     type=click.Choice(["rtn", "gptq"]),
@@ -119,11 +152,13 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     model = open_model(source)
     items = plan(model, settings)
     _check(settings, items, model)
+    asked = _asked(session, settings, **given)
     if session.dry_run:
         return _dry_run(session, model, items)
     session.apply()
     with Writer(output, "model", force=force) as out:
-        report = _run(session, model, items, settings, given["calib"], out)
+        run = _run if asked is None else functools.partial(_run_entropy, asked=asked)
+        report = run(session, model, items, settings, given["calib"], out=out)
     terminal.manifest(out.manifest)
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
@@ -156,6 +191,26 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
     )  # fmt: skip
 
 
+def _asked(
+    session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
+    two_sided: bool, bits: int, calib: str, **rest: Any,
+) -> Any:  # fmt: skip
+    """What --code entropy is asked for; None for fixed codes."""
+    from bntools.tools.quantize.budget import parse_budget
+
+    if code == "fixed":
+        if budget is not None:
+            raise usage("--budget needs --code entropy", "--bits for fixed codes")
+        return None
+    if calib == "none":
+        raise usage("--code entropy needs a calibration text", "--calib FILE")
+    from bntools.tools.quantize.entropy import Asked
+
+    value, unit = parse_budget(budget) if budget is not None else (float(bits), "bits")
+    coded = unit == "bytes" if embedding is None else embedding
+    return Asked(value, unit, states == "8", two_sided, coded, session.seed)
+
+
 def _check(settings: Any, items: list[Any], model: Any) -> None:
     unused = settings.unused(model.linears)
     if unused:
@@ -170,7 +225,7 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
 def _run(
     session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
 ) -> dict[str, Any]:
-    from bntools.core import history, packed
+    from bntools.core import history
     from bntools.tools.quantize.pipeline import choose, summarize
 
     source, device = history.fingerprint(model), session.torch_device()
@@ -192,21 +247,66 @@ def _run(
             results.append(result)
             advance(model.entries[result.name].nbytes)
             terminal.detail(session, _line(result))
-    table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
     report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
+    grid = settings.grid
+    kind = {"bits": grid.bits, "group_size": grid.group, "dim": grid.dim}
+    _describe(session, model, results, report, kind, source, out)
+    return report
+
+
+def _run_entropy(
+    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any, asked: Any
+) -> dict[str, Any]:
+    import dataclasses
+
+    import numpy as np
+    import torch
+
+    from bntools.core import entropy, history
+    from bntools.core.writer import compressed
+    from bntools.tools.quantize import entropy as method
+
+    source = history.fingerprint(model)
+    windows = _windows(model, items, dataclasses.replace(settings, method="gptq"), calib)
+    show = functools.partial(terminal.progress, session)
+    with show("calibrating", method.sweep_tokens(model, windows)) as advance:
+        prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance)
+    out.compress = True
+    files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
+    goal = method.goal(model, prepared, items, asked, files)
+    trial, streams, tables = method.solve(model, prepared, goal, show)
+    out.add(entropy.TABLES, torch.from_numpy(np.frombuffer(tables, dtype=np.uint8).copy()))
+    results = []
+    for result in method.results(model, items, prepared, trial, streams):
+        for name, tensor in result.tensors.items():
+            out.add(name, tensor)
+        results.append(result)
+        terminal.detail(session, f"{result.name}: {result.measured or 'kept'}")
+    report = {
+        **method.summarize(model, results, len(tables), trial), "settings": dataclasses.asdict(asked), "calib": calib
+    }  # fmt: skip
+    _describe(session, model, results, report, {"code": "entropy"}, source, out)
+    return report
+
+
+def _describe(
+    session: Session, model: Any, results: list[Any], report: dict[str, Any], kind: dict[str, Any], source: Any,
+    out: Any,
+) -> None:  # fmt: skip
+    """Side files, config and history of a quantized model."""
+    from bntools.core import history, packed
+
+    table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
     out.files = {**model.files, packed.FILE: _json(table).encode()}
     # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
     out.weights_file = "packed.safetensors"
-    grid = settings.grid
     out.config = {**model.config, "quantization_config": {
-        "quant_method": "bntools", "version": packed.VERSION, "bits": grid.bits,
-        "group_size": grid.group, "dim": grid.dim,
+        "quant_method": "bntools", "version": packed.VERSION, **kind,
     }}  # fmt: skip
     out.describe("report", report)
     out.describe("history", [*model.history, history.entry(
         "quantize", options.argv(), session.seed, [source.result()], session.started,
     )])  # fmt: skip
-    return report
 
 
 def _stream(session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any) -> Any:
