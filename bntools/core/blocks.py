@@ -47,6 +47,7 @@ class Blocks:
     disk for the body of the loop over `blocks`. windows: [n, L] token ids, run in batches of about `BATCH_TOKENS`;
     `gather` runs the block at hand over all of them and `advance` makes its outputs the inputs of the next one, with
     whatever weights the block then has. keep: the inputs of every block stay in `inputs`, for a way back.
+    start, hidden: begin at a later block, whose inputs are known.
     The batches run one a thread, so that results do not depend on how many there are.
     Raises BnError (exit 3) on a model without a list of blocks, or whose blocks do not simply follow each other.
     """
@@ -59,6 +60,8 @@ class Blocks:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         keep: bool = False,
+        start: int = 0,
+        hidden: States | None = None,
     ) -> None:
         self.streamed = Streamed(source, dtype, device) if isinstance(source, Model) else None
         self.model: Any = self.streamed.module if self.streamed else source
@@ -72,10 +75,10 @@ class Blocks:
         self._calls: dict[int, list[Call]] = {}
         self._tuples = False
         self._keep = keep
-        self._index = 0
+        self._index = self._start = start
         with self.outer():
             self._record_all()
-            self.hidden = self._enter()
+            self.hidden = self._enter() if hidden is None else hidden
         self.inputs = [self.hidden]
 
     @contextlib.contextmanager
@@ -107,7 +110,7 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[str, nn.Module]]:
         """(path, block), in order; the hidden states move on between them."""
-        for index in range(len(self.layers)):
+        for index in range(self._start, len(self.layers)):
             with self.open(index) as layer:
                 yield f"{self.path}.{index}", layer
 

@@ -121,6 +121,11 @@ def _spec(name: str, value: Any) -> AnySpec:
     return spec
 
 
+def kind_of(spec: AnySpec) -> str:
+    """Dimension of the groups, or the kind of code that has none."""
+    return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
+
+
 def part_names(name: str, spec: AnySpec) -> list[str]:
     """Names of the stored tensors of one packed weight."""
     if isinstance(spec, entropy.Spec):

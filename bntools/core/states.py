@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bntools.core import streams
 from bntools.core.errors import BnError
+from bntools.core.work import Work
 
 RESIDENT = 512 << 20  # bytes of hidden states up to which they stay in memory
 
@@ -66,6 +67,22 @@ class States:
                 raise ValueError(f"windows {start}..{stop} were never written")
             view, position = view[done:], position + done
         return result
+
+    def save(self, work: Work, unit: str) -> None:
+        """Keep them as a unit of a --work folder."""
+        work.save_each(unit, ((str(at), self.get(at, at + 1)) for at in range(self.shape[0])))
+
+    @classmethod
+    def load(cls, work: Work, unit: str) -> States:
+        """As `save` left them."""
+        source, _ = work.load(unit)
+        with source:
+            names = source.names()
+            first = source.tensor(names[0])
+            found = cls((len(names), *first.shape[1:]), first.dtype)
+            for name in names:
+                found.put(int(name), source.tensor(name))
+        return found
 
     def close(self) -> None:
         """Give the memory or the disk space back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,12 +14,16 @@ from bntools.core import packed
 from bntools.core.blocks import Blocks
 from bntools.core.errors import BnError
 from bntools.core.model import Model
+from bntools.core.states import States
 from bntools.core.threads import in_order
+from bntools.core.work import Work
+from bntools.tools.quantize import kept
 from bntools.tools.quantize.choose import DIMS, best
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
 from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
 from bntools.tools.quantize.settings import Settings
 
+_UNIT, _HIDDEN = "block {}".format, "inputs of block {}".format  # units of a --work folder
 _IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 
 
@@ -31,6 +35,7 @@ def calibrated(
     windows: Tensor,
     device: str,
     step: Step,
+    work: Work | None = None,
 ) -> Iterator[Result]:
     """GPTQ for every linear of the blocks, then what is left, rounded to nearest or kept, in checkpoint order.
 
@@ -38,33 +43,80 @@ def calibrated(
     Without `settings.sequential` every block is fed what the original model feeds it, and the Hessians of a block
     take one pass. With it the prefix is the quantized one, inside a block as well: one pass for each input that
     linears share.
+    work: finished blocks are kept there with the inputs of the next one, and taken from there.
     """
     by_path = {item.linear.module: item for item in items if item.linear and item.grid}
     done: set[str] = set()
-    blocks = Blocks(model, windows, device=device)
+    finished, hidden = _resume(work)
+    for index in range(finished):
+        for result in kept.load(work, _UNIT(index)) if work else ():
+            done.add(result.name)
+            yield result
+    blocks = Blocks(model, windows, device=device, start=finished, hidden=hidden)
     last = max((at for at in map(blocks.index_of, by_path) if at is not None), default=-1)
-    for path, layer in islice(blocks, last + 1):
+    for index, (path, layer) in enumerate(islice(blocks, max(last + 1 - finished, 0)), finished):
         inside = {
             name: by_path[f"{path}.{name}"]
             for name, module in layer.named_modules()
             if f"{path}.{name}" in by_path and _is_matrix(module)
         }
-        for found in _passes(blocks, list(inside), settings.sequential, step):
-            work = {name: _Work(inside[name], choices.get(inside[name].name), h) for name, h in found.items()}
-            found.clear()
-            if not settings.sequential:
-                blocks.release()
-            for name, (result, values) in zip(work, _code_all(model, work.values(), settings), strict=True):
-                done.add(result.name)
-                if settings.sequential:
-                    _place(layer.get_submodule(name), values, inside[name])
-                yield result
-        if settings.sequential:
-            blocks.advance(step)
-    yield from quantize(model, [item for item in items if item.name not in done], choices, settings)
+        results = []
+        for result in _block(model, blocks, layer, inside, choices, settings, step):
+            done.add(result.name)
+            results.append(replace(result, tensors=dict(result.tensors)) if work else result)
+            yield result
+        if work:
+            _put_away(work, index, results, blocks)
+    left = [item for item in items if item.name not in done]
+    if work:
+        yield from kept.resumed(work, left, lambda rest: quantize(model, rest, choices, settings))
+    else:
+        yield from quantize(model, left, choices, settings)
 
 
-class _Work(NamedTuple):
+def _resume(work: Work | None) -> tuple[int, States | None]:
+    """How many blocks are finished, and the inputs of the next one."""
+    finished = 0
+    while work and work.has(_UNIT(finished)):
+        finished += 1
+    if not work or not finished:
+        return 0, None
+    if not work.has(_HIDDEN(finished)):
+        return 0, None  # somebody removed them: the same bytes come out of a start from the beginning
+    return finished, States.load(work, _HIDDEN(finished))
+
+
+def _put_away(work: Work, index: int, results: list[Result], blocks: Blocks) -> None:
+    blocks.hidden.save(work, _HIDDEN(index + 1))
+    kept.save(work, _UNIT(index), results)
+    work.drop(_HIDDEN(index))
+
+
+def _block(
+    model: Model,
+    blocks: Blocks,
+    layer: nn.Module,
+    inside: dict[str, Item],
+    choices: Mapping[str, Choice],
+    settings: Settings,
+    step: Step,
+) -> Iterator[Result]:
+    """The linears `inside` the block at hand, whose outputs then are the next one's inputs."""
+    for found in _passes(blocks, list(inside), settings.sequential, step):
+        jobs = [_Job(inside[name], choices.get(inside[name].name), h) for name, h in found.items()]
+        names = list(found)
+        found.clear()
+        if not settings.sequential:
+            blocks.release()
+        for name, (result, values) in zip(names, _code_all(model, jobs, settings), strict=True):
+            if settings.sequential:
+                _place(layer.get_submodule(name), values, inside[name])
+            yield result
+    if settings.sequential:
+        blocks.advance(step)
+
+
+class _Job(NamedTuple):
     """One linear to be coded."""
 
     item: Item
@@ -72,15 +124,15 @@ class _Work(NamedTuple):
     hessian: Tensor
 
 
-def _code_all(model: Model, work: Iterable[_Work], settings: Settings) -> Iterator[tuple[Result, Tensor]]:
+def _code_all(model: Model, jobs: list[_Job], settings: Settings) -> Iterator[tuple[Result, Tensor]]:
     """The linears of a block coded one a thread, in their order, as many at once as `_IN_FLIGHT` bytes allow."""
 
-    def size(job: _Work) -> int:
+    def size(job: _Job) -> int:
         """Bytes the coding takes: about six matrices like the weight and five like the Hessian, in float32."""
         return 4 * (6 * model.entries[job.item.name].numel + 5 * job.hessian.numel())
 
     return in_order(
-        lambda job: _one(model, job.item, job.choice, settings, job.hessian), list(work), size, _IN_FLIGHT
+        lambda job: _one(model, job.item, job.choice, settings, job.hessian), jobs, size, _IN_FLIGHT
     )
 
 

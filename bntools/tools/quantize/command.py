@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import click
@@ -133,6 +132,8 @@ Examples:
     metavar="REGEX=KEY:VALUE,...",
     help="Other bits, group, dim, symmetric or skip for some weights.",
 )
+@options.work
+@options.shard
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
     """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
@@ -155,17 +156,19 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     asked = _asked(session, settings, **given)
     if session.dry_run:
         return _dry_run(session, model, items)
+    from bntools.tools.quantize import run
+
     session.apply()
-    with Writer(output, "model", force=force) as out:
-        run = _run if asked is None else functools.partial(_run_entropy, asked=asked)
-        report = run(session, model, items, settings, given["calib"], out=out)
+    with Writer(output, "model-part" if given["shard"] else "model", force=force) as out:
+        if asked is None:
+            report = run.fixed(session, model, items, settings, given, out)
+        else:
+            report = run.entropy(session, model, items, settings, asked, given, out)
     terminal.manifest(out.manifest)
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
-    terminal.note(
-        session,
-        f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight, {whole:.2f} over the whole model",
-    )
+    over = "" if given["shard"] else f", {whole:.2f} over the whole model"
+    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight{over}")
     return None
 
 
@@ -222,130 +225,6 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
         raise usage(f"nothing to quantize in {model.label}", "loosen --include or --exclude")
 
 
-def _run(
-    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
-) -> dict[str, Any]:
-    from bntools.core import history
-    from bntools.tools.quantize.pipeline import choose, summarize
-
-    source, device = history.fingerprint(model), session.torch_device()
-    windows = _windows(model, items, settings, calib)
-    adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
-    if settings.choose == "final":
-        adaptive = 0
-    with terminal.progress(session, "choosing dimensions", adaptive) as advance:
-        choices = choose(model, items, settings, windows, device, advance) if adaptive else {}
-    results = []
-    stream = _stream(session, model, items, settings, windows, choices)
-    with terminal.progress(
-        session, "quantizing", sum(entry.nbytes for entry in model.entries.values())
-    ) as advance:
-        for result in stream:
-            for name, tensor in result.tensors.items():
-                out.add(name, tensor)
-            result.tensors.clear()
-            results.append(result)
-            advance(model.entries[result.name].nbytes)
-            terminal.detail(session, _line(result))
-    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
-    grid = settings.grid
-    kind = {"bits": grid.bits, "group_size": grid.group, "dim": grid.dim}
-    _describe(session, model, results, report, kind, source, out)
-    return report
-
-
-def _run_entropy(
-    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any, asked: Any
-) -> dict[str, Any]:
-    import dataclasses
-
-    import numpy as np
-    import torch
-
-    from bntools.core import entropy, history
-    from bntools.core.writer import compressed
-    from bntools.tools.quantize import entropy as method
-
-    source = history.fingerprint(model)
-    windows = _windows(model, items, dataclasses.replace(settings, method="gptq"), calib)
-    show = functools.partial(terminal.progress, session)
-    with show("calibrating", method.sweep_tokens(model, windows)) as advance:
-        prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance)
-    out.compress = True
-    files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
-    goal = method.goal(model, prepared, items, asked, files)
-    trial, streams, tables = method.solve(model, prepared, goal, show)
-    out.add(entropy.TABLES, torch.from_numpy(np.frombuffer(tables, dtype=np.uint8).copy()))
-    results = []
-    for result in method.results(model, items, prepared, trial, streams):
-        for name, tensor in result.tensors.items():
-            out.add(name, tensor)
-        results.append(result)
-        terminal.detail(session, f"{result.name}: {result.measured or 'kept'}")
-    report = {
-        **method.summarize(model, results, len(tables), trial), "settings": dataclasses.asdict(asked), "calib": calib
-    }  # fmt: skip
-    _describe(session, model, results, report, {"code": "entropy"}, source, out)
-    return report
-
-
-def _describe(
-    session: Session, model: Any, results: list[Any], report: dict[str, Any], kind: dict[str, Any], source: Any,
-    out: Any,
-) -> None:  # fmt: skip
-    """Side files, config and history of a quantized model."""
-    from bntools.core import history, packed
-
-    table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
-    out.files = {**model.files, packed.FILE: _json(table).encode()}
-    # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
-    out.weights_file = "packed.safetensors"
-    out.config = {**model.config, "quantization_config": {
-        "quant_method": "bntools", "version": packed.VERSION, **kind,
-    }}  # fmt: skip
-    out.describe("report", report)
-    out.describe("history", [*model.history, history.entry(
-        "quantize", options.argv(), session.seed, [source.result()], session.started,
-    )])  # fmt: skip
-
-
-def _stream(session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any) -> Any:
-    """Results of the method asked for, as they come."""
-    from bntools.tools.quantize import calibrated, pipeline
-
-    device = session.torch_device()
-    if settings.method == "gptq":
-        return calibrated.calibrated(model, items, choices, settings, windows, device, lambda count: None)
-    moments = None
-    if settings.search == "weighted" and windows is not None:
-        with terminal.progress(session, "calibrating", windows.numel()) as advance:
-            moments = pipeline.input_moments(model, items, windows, device, advance)
-    return pipeline.quantize(model, items, choices, settings, moments)
-
-
-def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
-    """Calibration windows, or None where none are asked for or needed."""
-    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
-        return None
-    from bntools.core.calibration import token_windows
-    from bntools.core.text import default_text, read_text
-    from bntools.core.tokens import open_tokenizer
-
-    tokenizer = open_tokenizer(model.files, model.config, model.label)
-    text = default_text("calib") if calib == "default" else read_text(calib)
-    window = min(settings.calib_window, model.config.get("max_position_embeddings") or settings.calib_window)
-    return token_windows(tokenizer.ids(text), settings.calib_tokens, window, tokenizer.window_bos)
-
-
-def _line(result: Any) -> str:
-    if result.spec is None:
-        return f"{result.name}: kept, {result.reason}"
-    errors = result.measured.get("errors")
-    both = f", oc {errors['oc']:.3g} ic {errors['ic']:.3g}" if errors else ""
-    return f"{result.name}: {result.spec.dim} {result.measured['bits_per_weight']:.3f} bits{both}"
-
-
 def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
     from bntools.tools.quantize.pipeline import estimate
 
@@ -358,9 +237,3 @@ def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
         ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, separators=(",", ":"))

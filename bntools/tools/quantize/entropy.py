@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +19,14 @@ from bntools.core.model import Model
 from bntools.core.spool import Spool
 from bntools.core.sweep import Sweep
 from bntools.core.threads import in_order
+from bntools.core.work import Work
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.pipeline import Item, Result
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _SAMPLE = 5  # every so many blocks the constant is solved on, before all are coded
 _PASSES = 4  # over the whole model at most
+_SWEPT = "swept"
 _SLACK = 0.004  # of the size asked that may stay unused
 _IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
@@ -61,13 +64,30 @@ class Goal:
 class Prepared:
     """Metrics of the tensors to code, waiting on disk, and the trellis switch they were made for."""
 
-    spool: Spool
+    store: Spool | Work
     names: list[str]
     skipped: dict[str, str]
     trellis: bool
 
+    def keep(self, name: str, one: Metric) -> None:
+        """Put a metric away."""
+        *arrays, damping = astuple(one)
+        arrays = [*arrays, np.array([damping])]
+        if isinstance(self.store, Spool):
+            self.store.put(name, arrays)
+        else:
+            parts = {str(index): torch.from_numpy(array) for index, array in enumerate(arrays)}
+            self.store.save(f"metric {name}", parts, {})
+        self.names.append(name)
+
     def metric(self, name: str) -> Metric:
-        *arrays, damping = self.spool.get(name)
+        """A metric as it was kept."""
+        if isinstance(self.store, Spool):
+            *arrays, damping = self.store.get(name)
+        else:
+            unit, _ = self.store.load(f"metric {name}")
+            with unit:
+                *arrays, damping = [unit.tensor(str(index)).numpy() for index in range(len(unit.names()))]
         return Metric(*arrays, float(damping[0]))
 
 
@@ -91,40 +111,47 @@ def sweep_tokens(model: Model, windows: Tensor) -> int:
 
 
 def prepare(
-    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Callable[[int], None]
-) -> Prepared:
-    """One sweep over the calibration windows; keeps the metric of every tensor that will be coded."""
+    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Callable[[int], None],
+    work: Work | None = None,
+) -> Prepared:  # fmt: skip
+    """The metric of every tensor that will be coded, by one sweep over the calibration windows, or from `work`."""
     wanted = {
         item.name for item in items if item.linear and item.grid and len(model.entries[item.name].shape) == 2
     }
-    found = Prepared(Spool(), [], {}, asked.trellis)
-    sweep = Sweep(
-        model, windows, seed=asked.seed, weighted=-(-len(windows) // 2), outputs=asked.two_sided, device=device,
-        step=step,
-    )  # fmt: skip
-    for _, block in sweep:
-        chosen = [name for name in block if name in wanted]
-        factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
-        for name, one in zip(chosen, factored, strict=True):
-            _keep(found, name, one)
-    if asked.embedding:
-        counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
-        for name, (is_head, is_input) in embeddings(model).items():
-            _keep(found, name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
-    order = {name: index for index, name in enumerate(model.entries)}
-    found.names.sort(key=order.__getitem__)
-    found.skipped = dict.fromkeys(wanted - set(found.names), "in no block that the text reaches")
+    found = Prepared(work or Spool(), [], {}, asked.trellis)
+    if work is not None and work.has(_SWEPT):
+        unit, facts = work.load(_SWEPT)
+        unit.close()
+        found.names = facts["names"]
+    else:
+        _sweep(model, wanted, found, windows, asked, device, step)
+        if work is not None:
+            work.save(_SWEPT, {}, {"names": found.names})
+    found.skipped = dict.fromkeys(sorted(wanted - set(found.names)), "in no block that the text reaches")
     if not found.names:
         raise bad_input("no linear weight lies in the model's blocks", "--code fixed needs no blocks")
     return found
 
 
-def _keep(found: Prepared, name: str, one: Metric) -> None:
-    import numpy as np
-
-    *arrays, damping = astuple(one)
-    found.spool.put(name, [*arrays, np.array([damping])])
-    found.names.append(name)
+def _sweep(
+    model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
+    step: Callable[[int], None],
+) -> None:  # fmt: skip
+    half = -(-len(windows) // 2)  # of the windows go back through the model, all of them forward
+    sweep = Sweep(
+        model, windows, seed=asked.seed, weighted=half, outputs=asked.two_sided, device=device, step=step
+    )
+    for _, block in sweep:
+        chosen = [name for name in block if name in wanted]
+        factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
+        for name, one in zip(chosen, factored, strict=True):
+            found.keep(name, one)
+    if asked.embedding:
+        counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
+        for name, (is_head, is_input) in embeddings(model).items():
+            found.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
+    order = {name: index for index, name in enumerate(model.entries)}
+    found.names.sort(key=order.__getitem__)
 
 
 @dataclass
@@ -247,14 +274,12 @@ def results(
     model: Model, items: list[Item], found: Prepared, trial: Pass, streams: dict[str, bytes]
 ) -> Iterator[Result]:
     """What goes into the artifact, in checkpoint order."""
-    import numpy as np
-
     for item in items:
         if item.name not in streams:
             reason = item.reason or found.skipped.get(item.name, "")
             yield Result(item.name, {item.name: model.tensor(item.name)}, reason=reason)
             continue
-        data = torch.from_numpy(np.frombuffer(streams[item.name], dtype=np.uint8).copy())
+        data = torch.frombuffer(bytearray(streams[item.name]), dtype=torch.uint8)
         spec = spec_of(model, item.name)
         bits = round(8 * data.numel() / model.entries[item.name].numel, 4)
         yield Result(item.name, {spec.part_names(item.name)[0]: data}, spec,
