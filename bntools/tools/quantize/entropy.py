@@ -25,7 +25,7 @@ from bntools.tools.quantize.pipeline import Item, Result
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _SAMPLE = 5  # every so many blocks the constant is solved on, before all are coded
-_PASSES = 4  # over the whole model at most
+_PASSES = 8  # over the whole model at most
 _SWEPT = "swept"
 _SLACK = 0.004  # of the size asked that may stay unused
 _IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
@@ -210,23 +210,51 @@ def solve(
                 trial = code(model, found, sample, alpha, step)
             trial.spool.close()
             alpha *= 2 ** (trial.bits - goal.bits)
-    best = None
+    search = _Search(goal, alpha)
+    best: tuple[Pass, dict[str, bytes], bytes] | None = None
     for _ in range(_PASSES):
         with progress("coding", goal.weights) as step:
-            trial = code(model, found, found.names, alpha, step)
+            trial = code(model, found, found.names, search.alpha, step)
         streams, tables = _streams(model, found, trial)
-        size = len(tables) + sum(map(len, streams.values()))
-        if size <= goal.nbytes and (best is None or size > best[3]):
-            best = (trial, streams, tables, size)
-        if size <= goal.nbytes and size >= (1 - _SLACK) * goal.nbytes:
+        if search.took(len(tables) + sum(map(len, streams.values()))):
+            best = (trial, streams, tables)
+        if search.done:
             break
-        alpha *= 2 ** (8 * (size - (1 - _SLACK / 2) * goal.nbytes) / goal.weights)
     if best is None:
         raise usage(
             f"the budget leaves {goal.bits:.2f} bits a weight, which no step size reaches",
             "a larger --budget",
         )
-    return best[0], best[1], best[2]
+    return best
+
+
+class _Search:
+    """The constant whose size just fits: Newton's steps at first, then the secant inside a bracket.
+
+    took: says whether a size is the best that fits so far, and sets the next constant.
+    """
+
+    def __init__(self, goal: Goal, alpha: float) -> None:
+        self.goal, self.alpha, self.done = goal, alpha, False
+        self._fits: tuple[float, int] | None = None  # log2 of the constant, size
+        self._over: tuple[float, int] | None = None
+
+    def took(self, size: int) -> bool:
+        at, limit = math.log2(self.alpha), self.goal.nbytes
+        best = size <= limit and (self._fits is None or size > self._fits[1])
+        if size > limit:
+            self._over = (at, size)
+        elif best:
+            self._fits = (at, size)
+        self.done = (1 - _SLACK) * limit <= size <= limit
+        aim = (1 - _SLACK / 2) * limit
+        if self._fits and self._over:
+            (low, small), (high, large) = self._fits, self._over
+            share = min(max((aim - small) / max(large - small, 1), 0.05), 0.95)
+            self.alpha = 2 ** (low + (high - low) * share)
+        else:
+            self.alpha *= 2 ** (8 * (size - aim) / self.goal.weights)
+        return best
 
 
 def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
