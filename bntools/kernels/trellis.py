@@ -22,7 +22,9 @@ Floats = NDArray[np.float32]
 NEXT = np.array([[0, 2], [5, 7], [1, 3], [6, 4], [2, 0], [4, 6], [3, 1], [7, 5]], dtype=np.int64)
 SETS = np.array([1, 0, 0, 1, 1, 1, 0, 0], dtype=np.int64)
 HALF_STEP = 0.56  # of the step of plain rounding that gives the same rate
-BLOCK = 64  # rows after which the best path is fixed with feedback, which costs in proportion: 0.09 dB are lost
+BLOCK = (
+    64  # rows after which the best path is fixed with feedback, which costs in proportion: 0.09 dB are lost
+)
 DEEP = 4096  # the same without feedback: 24 bytes a row of paths to trace back
 MACHINE = np.concatenate([NEXT, SETS[:, None]], axis=1)  # [states, 3]: next for even and odd levels, set
 _DENSE = SETS.astype(np.float32)
