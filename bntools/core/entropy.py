@@ -26,6 +26,9 @@ TABLES = "entropy.tables"
 CODE = "entropy"
 _MAGIC = b"BNE1"
 _LANE = 1 << 15  # weights of a lane, at least, where the matrix has them
+_DENSEST = 1 << 18  # symbols a word can hold: a symbol of 16383 slots costs 2^-13.5 bits
+_AGAIN = "make or fetch the file again"
+_STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
 SIDES = ("row_scale", "col_scale", "row_class", "col_class")
 
 
@@ -143,7 +146,7 @@ class Counter:
         """Bits of everything counted, by the best static tables; lanes and headers are not in it."""
         from bntools.kernels import rans
 
-        return sum(rans.cost_bits(rans.normalize(counts), counts) for counts in (self.levels, self.sides))
+        return sum(rans.cost_bits(rans.normalize(seen), seen) for seen in (self.levels, self.sides))
 
     def tables(self, shrink: NDArray[np.float32]) -> Tables:
         from bntools.kernels import rans
@@ -243,7 +246,7 @@ class Decoder:
             trellis.MACHINE, coded.levels,
         )  # fmt: skip
         if not good:
-            raise bad_input(f"{name}: the coded weights are damaged", "make or fetch the file again")
+            raise bad_input(f"{name}: the coded weights are damaged", _AGAIN)
 
     def _open(self, name: str, spec: Spec, data: bytes | bytearray) -> tuple[list[Ints], list[Any]]:
         """The four sides, and the words of every lane, of a stream whose checksum and sizes hold."""
@@ -252,13 +255,15 @@ class Decoder:
         count = spec.lanes + 1
         head = 8 + 4 * count
         if len(data) < head + 4 or zlib.crc32(memoryview(data)[:-4]) != struct.unpack("<I", data[-4:])[0]:
-            raise bad_input(
-                f"{name}: the checksum of the coded weights is wrong", "make or fetch the file again"
-            )
+            raise bad_input(f"{name}: the checksum of the coded weights is wrong", _AGAIN)
         middles = struct.unpack_from("<4h", data)
         sizes = struct.unpack_from(f"<{count}I", data, 8)
         if head + 2 * sum(sizes) + 4 != len(data):
             raise bad_input(f"{name}: the sizes in the coded weights do not add up")
+        widths = [min(spec.lane, spec.cols - start) for start in range(0, spec.cols, spec.lane)]
+        counts = [2 * (spec.rows + spec.cols), *(spec.rows * width for width in widths)]
+        if any(number > _DENSEST * size for number, size in zip(counts, sizes, strict=True)):
+            raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
         words = np.frombuffer(data, dtype="<u2", count=sum(sizes), offset=head).astype(np.uint16)
         lanes = np.split(words, np.cumsum(sizes)[:-1])
         return self._sides(name, spec, middles, lanes[0]), lanes[1:]
@@ -279,7 +284,12 @@ class Decoder:
         if not good:
             raise bad_input(f"{name}: the scales of the coded weights are damaged")
         parts = np.split(flat[0], np.cumsum(sizes)[:-1])
-        return [part + np.int16(middle) for part, middle in zip(parts, middles, strict=True)]
+        sides = [part + np.int16(middle) for part, middle in zip(parts, middles, strict=True)]
+        scales = [side.astype(np.int32) for side in sides[:2]]
+        far = max(int(abs(scale).max()) for scale in scales) > _STEEPEST * spec.octave
+        if far or sum(int(scale.max()) for scale in scales) > (_STEEPEST - 16) * spec.octave:
+            raise bad_input(f"{name}: the scales of the coded weights are out of range")
+        return sides
 
 
 def _each(work: Callable[[int], None], count: int) -> None:
@@ -351,19 +361,15 @@ def parse_tables(data: bytes) -> Tables:
         if data[:4] != _MAGIC or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
             raise ValueError("checksum")
         sets = data[4]
-        if sets not in (1, 2):
-            raise ValueError("sets")
         shrink = np.frombuffer(data, "<f4", rans.CLASSES, 5).astype(np.float32)
         position, rows = 5 + 4 * rans.CLASSES, []
         for _ in range(rans.CLASSES * sets + len(SIDES)):
             row, position = _parse_row(data, position)
             rows.append(row)
-        if position != len(data) - 4:
-            raise ValueError("length")
+        if sets not in (1, 2) or position != len(data) - 4 or not ((shrink > 0) & (shrink < np.inf)).all():
+            raise ValueError("sets, length or shrink")
     except (ValueError, IndexError, struct.error):
-        raise bad_input(
-            "the tables of the entropy code are damaged", "make or fetch the file again"
-        ) from None
+        raise bad_input("the tables of the entropy code are damaged", _AGAIN) from None
     frequencies = np.array(rows, dtype=np.uint16)
     return Tables(sets == 2, shrink, frequencies[: -len(SIDES)], frequencies[-len(SIDES) :])
 
@@ -387,6 +393,6 @@ def _parse_row(data: bytes, position: int) -> tuple[list[int], int]:
     row = [0] * rans.SYMBOLS
     row[first : first + len(found) - 1] = found[:-1]
     row[-1] = found[-1]
-    if len(row) != rans.SYMBOLS or sum(row) != rans.TOTAL:
-        raise ValueError("a table does not sum to its denominator")
+    if last == rans.ESCAPE or not found[-1] or sum(row) != rans.TOTAL:
+        raise ValueError("a table has no escape or does not sum to its denominator")
     return row, position

@@ -124,7 +124,7 @@ def _decode(words, row_class, col_class, sets, packed, symbols, step, levels):  
 
     sets: 2 on a trellis whose machine is `step` [states, 3] (next for even and odd, set), 1 without.
     """
-    if words.shape[0] < 2:
+    if words.shape[0] < 2 or words[0] == 0:  # no encoder leaves a state below 2^16
         return False
     state = np.uint64(words[0]) << np.uint64(16) | np.uint64(words[1])
     at = 2
