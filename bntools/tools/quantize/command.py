@@ -136,7 +136,7 @@ Examples:
 @options.shard
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
-    """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
+    """Quantize the linear weights of a model: rounded, by GPTQ, or behind an entropy coder.
 
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
