@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bntools.core import entropy
 from bntools.core.errors import bad_input
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class Spec:
         return {**asdict(self), "shape": list(self.shape)}
 
 
-def encode(entries: Mapping[str, tuple[Spec, Mapping[str, Any]]]) -> dict[str, Any]:
+AnySpec = Spec | entropy.Spec
+
+
+def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
     """Content of quantization.json: a spec and what was measured for each packed tensor."""
     return {
         "version": VERSION,
@@ -82,7 +86,7 @@ def encode(entries: Mapping[str, tuple[Spec, Mapping[str, Any]]]) -> dict[str, A
     }
 
 
-def decode(table: Mapping[str, Any]) -> dict[str, Spec]:
+def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
     if table.get("version") != VERSION:
         raise bad_input(
@@ -94,7 +98,9 @@ def decode(table: Mapping[str, Any]) -> dict[str, Spec]:
     return {name: _spec(name, value) for name, value in tensors.items()}
 
 
-def _spec(name: str, value: Any) -> Spec:
+def _spec(name: str, value: Any) -> AnySpec:
+    if isinstance(value, dict) and value.get("code") == entropy.CODE:
+        return entropy.parse(name, value)
     try:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
@@ -115,8 +121,15 @@ def _spec(name: str, value: Any) -> Spec:
     return spec
 
 
-def part_names(name: str, spec: Spec) -> list[str]:
+def kind_of(spec: AnySpec) -> str:
+    """Dimension of the groups, or the kind of code that has none."""
+    return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
+
+
+def part_names(name: str, spec: AnySpec) -> list[str]:
     """Names of the stored tensors of one packed weight."""
+    if isinstance(spec, entropy.Spec):
+        return spec.part_names(name)
     return [f"{name}.{part}" for part in spec.part_shapes()]
 
 

@@ -26,12 +26,13 @@ class Sensitivity(NamedTuple):
     """Of one linear, with x its inputs and g the gradients of the sampled loss at its outputs.
 
     rows: E[g_i^2] [out]. weighted: E[|g|^2 x x^T] / out [in, in]. plain: E[x x^T] [in, in], one tensor for linears
-    fed the same. All float32.
+    fed the same. outputs: E[g g^T] [out, out] where the sweep was asked for it. All float32.
     """
 
     rows: Tensor
     weighted: Tensor
     plain: Tensor
+    outputs: Tensor | None = None
 
 
 class HeadMoments(NamedTuple):
@@ -48,6 +49,8 @@ class Sweep:
     of -log p(y) is propagated back; `weighted` windows (all by default), evenly spaced, take part in that, all in
     the plain moments. The constructor runs forward, keeping the inputs of each block (in a file where large) and the
     moments of the head in `head`; iterating gives (path, {tensor: Sensitivity}) block by block.
+    After the last block `first` holds E[g g^T] [d, d] of the gradients at the first block's inputs, the embeddings.
+    outputs: also gather the moments of the gradients across outputs.
     Raises BnError (exit 3) on a model without an output head, or as `Blocks` does.
     """
 
@@ -58,13 +61,14 @@ class Sweep:
         *,
         seed: int = 0,
         weighted: int | None = None,
+        outputs: bool = False,
         device: str = "cpu",
         step: Step = no_step,
     ) -> None:
         count = len(windows) if weighted is None else max(1, min(weighted, len(windows)))
         chosen = torch.linspace(0, len(windows) - 1, count).round().long().tolist()
         rest = [index for index in range(len(windows)) if index not in set(chosen)]
-        self._order, self._seed, self._step = [*chosen, *rest], seed, step
+        self._order, self._seed, self._step, self._outputs = [*chosen, *rest], seed, step, outputs
         self._tensors = {linear.module: name for name, linear in source.linears.items()}
         self.blocks = Blocks(source, windows[self._order], device=device, keep=True)
         if self.blocks.model.get_output_embeddings() is None:
@@ -99,6 +103,7 @@ class Sweep:
                 found = self._block(path, layer, self.blocks.inputs[index])
             self.blocks.inputs[index].close()
             yield path, found
+        self.first = _second_moment(self._grads)
 
     def _block(self, path: str, layer: nn.Module, inputs: States) -> dict[str, Sensitivity]:
         names = [
@@ -106,7 +111,7 @@ class Sweep:
             for name, module in layer.named_modules()
             if f"{path}.{name}" in self._tensors and getattr(getattr(module, "weight", None), "ndim", 0) == 2
         ]
-        gathered, sums = Gathered(layer, names, gradients=True), _Sums()
+        gathered, sums = Gathered(layer, names, gradients=True), _Sums(self._outputs)
 
         def work(batch: Batch) -> Seen:
             hidden = inputs.get(batch.start, batch.stop).to(self.blocks.device)
@@ -133,9 +138,10 @@ class Sweep:
 class _Sums:
     """Row energies and weighted moments of each linear."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: bool) -> None:
         self.rows: dict[str, Tensor] = {}
         self._moments: dict[str, Moments] = {}
+        self._outputs: dict[str, Moments] | None = {} if outputs else None
 
     def tasks(self, seen: Seen) -> list[Task]:
         tasks: list[Task] = []
@@ -146,11 +152,23 @@ class _Sums:
             if name not in self._moments:
                 self._moments[name] = Moments(x.shape[1], x.device)
             tasks += self._moments[name].tasks(x, squares.sum(1) / g.shape[1])
+            if self._outputs is not None:
+                tasks += self._outputs.setdefault(name, Moments(g.shape[1], g.device)).tasks(g)
         return tasks
 
     def of(self, name: str, plain: Tensor) -> Sensitivity:
         moments = self._moments.pop(name)
-        return Sensitivity((self.rows[name] / moments.tokens).float(), moments.mean(), plain)
+        outputs = self._outputs.pop(name).mean() if self._outputs is not None else None
+        return Sensitivity((self.rows[name] / moments.tokens).float(), moments.mean(), plain, outputs)
+
+
+def _second_moment(states: States) -> Tensor:
+    """E[g g^T] over all windows and positions."""
+    total = torch.zeros(states.shape[-1], states.shape[-1], dtype=torch.float64)
+    for index in range(states.shape[0]):
+        g = flat(states.get(index, index + 1)).double()
+        total += g.T @ g
+    return (total / (states.shape[0] * states.shape[1])).float()
 
 
 class _Head:

@@ -17,7 +17,7 @@ from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
 
-_LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
+LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
 IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 _PROBE = 768  # rows and columns of the probe's matrices
 
@@ -29,9 +29,9 @@ def coding_bytes(weights: int, inputs: int) -> int:
 
 def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) -> int:
     """Peak memory of `calibrated`: a block, its Hessians and the states of its pass, or what codes its linears."""
-    blocks = _by_block(model, items)
+    blocks = by_block(model, items)
     if not blocks:
-        return _LIBRARIES
+        return LIBRARIES
     width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
     states = 4 * tokens * width
     states = states if states <= RESIDENT else 0
@@ -46,7 +46,7 @@ def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) 
         coding = max(max(jobs), min(IN_FLIGHT, workers * max(jobs)))
         peak = max(peak, weights + hessians + workers * batch, hessians + coding)
     embedding = 4 * max(entry.numel for entry in model.entries.values())
-    return _LIBRARIES + states + max(peak, embedding)
+    return LIBRARIES + states + max(peak, embedding)
 
 
 def calibrated_seconds(
@@ -54,9 +54,9 @@ def calibrated_seconds(
 ) -> float:
     """Time of `calibrated`: forward pass and Hessians at the rate of a product, coding at that of a probe."""
     workers = torch.get_num_threads()
-    rate = _product_rate()
+    rate = product_rate()
     coding = _coding_seconds(settings, rate)
-    blocks = _by_block(model, items)
+    blocks = by_block(model, items)
     total = 0.0
     for path, linears in blocks.items():
         inside = [e for name, e in model.entries.items() if name.startswith(f"{path}.") and len(e.shape) > 1]
@@ -79,7 +79,7 @@ def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> flo
         return 0.0
     w, grid = torch.randn(_PROBE, _PROBE), settings.grid
     dim = "oc" if grid.dim == "ada" else grid.dim
-    spent = _least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", "minmax", None))
+    spent = least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", "minmax", None))
     began = time.perf_counter()
     size = model.tensor(chosen[0].name).nbytes
     reading = (time.perf_counter() - began) / max(size, 1)
@@ -87,7 +87,7 @@ def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> flo
     return weights * spent / w.numel() / torch.get_num_threads() + everything * reading
 
 
-def _by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, str]]]:
+def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, str]]]:
     """(inputs, outputs, path of the parent) of the matrices to be coded, by the path of the block they lie in."""
     found: dict[str, list[tuple[int, int, str]]] = {}
     for item in items:
@@ -119,7 +119,7 @@ def _active(model: Model, shape: tuple[int, ...]) -> float:
     return min(1.0, chosen / shape[0]) if len(shape) == 3 and chosen else 1.0
 
 
-def _least(work: Callable[[], Any], times: int = 3) -> float:
+def least(work: Callable[[], Any], times: int = 3) -> float:
     best = float("inf")
     work()
     for _ in range(times):
@@ -129,11 +129,11 @@ def _least(work: Callable[[], Any], times: int = 3) -> float:
     return best
 
 
-def _product_rate() -> float:
+def product_rate() -> float:
     """Floating-point operations a second of one of several threads that multiply at once."""
     a, b = torch.randn(BATCH_TOKENS, _PROBE), torch.randn(_PROBE, _PROBE)
     with single_threaded() as (pool, workers):
-        spent = _least(lambda: list(pool.map(lambda _: a @ b, range(workers))))
+        spent = least(lambda: list(pool.map(lambda _: a @ b, range(workers))))
     return 2 * BATCH_TOKENS * _PROBE * _PROBE / spent
 
 
@@ -152,7 +152,7 @@ def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], flo
     def probe(out: int) -> float:
         w, grid = torch.randn(out, _PROBE), Grid(settings.grid.bits, min(settings.grid.group, _PROBE))
         with single_threaded() as (pool, _):
-            spent = _least(lambda: pool.submit(gptq, w, hessian, grid, settings.search).result(), 1)
+            spent = least(lambda: pool.submit(gptq, w, hessian, grid, settings.search).result(), 1)
         return max(spent - products(_PROBE, out), 0.0)
 
     small, large = probe(_PROBE // 4), probe(_PROBE)
