@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bntools.core import coded
+from bntools.core import coded, entropy
 from bntools.core.coded import Coded
 from bntools.core.errors import bad_input, usage
 from bntools.core.model import Model
@@ -98,6 +98,11 @@ def plan(model: Model, layout: Layout, requantize: bool) -> list[Item]:
         if name not in model.packing:
             items.append(Item(name, None))
             continue
+        if isinstance(model.packing[name], entropy.Spec):
+            raise usage(
+                f"--to {layout.name} cannot hold {name}: it is entropy-coded",
+                "--to hf writes it dense, then quantize",
+            )
         source = _source(model, name)
         never = layout.impossible(source)
         if never:

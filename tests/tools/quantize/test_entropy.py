@@ -165,3 +165,10 @@ def test_what_cannot_be_done_is_said_in_one_line(run, tmp_path, words, code, sai
 )
 def test_budgets_are_bits_without_a_unit_and_bytes_with_one(text, value):
     assert parse_budget(text) == value
+
+
+def test_formats_that_cannot_hold_the_code_say_so(run, made, tmp_path):
+    for layout in ("gptq", "compressed-tensors"):
+        done = run("export", made["3"], "--to", layout, "-o", tmp_path / "x/")
+        assert done.returncode == 2
+        assert "entropy-coded" in done.stderr
