@@ -11,9 +11,14 @@ and two table look-ups that stay in the second-level cache.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PRECISION = 14  # bits of a probability
 TOTAL = 1 << PRECISION
@@ -205,3 +210,36 @@ def decode_lane(
 ) -> bool:  # fmt: skip
     """Fill levels [cols, rows] from the words of a lane; False for words that no encoder of ours wrote."""
     return bool(_decode(words, row_class, col_class, sets, packed, symbols, machine, levels))
+
+
+def decode_lanes(
+    words: Tensor, sizes: Tensor, row_class: Tensor, col_class: Tensor, lane: int, sets: int, packed: Tensor,
+    symbols: Tensor, machine: NDArray[np.int64],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Levels [cols, rows] int16 of a matrix, and which of its lanes [lanes] bool are sound; on any device.
+
+    words: of all lanes, one behind the other, uint16 (int16 where a device has no uint16: only the bits count).
+    sizes [lanes]: words of each, int. row_class [rows], col_class [cols]: int16. lane: columns of a lane. packed
+    [tables, 256] int32 (the bits of `cumulative`) and symbols [tables, 2^14] uint8. What lanes that are not sound
+    hold is undefined, but within the levels' memory. Raises ValueError where sizes and shapes do not fit.
+    """
+    import torch
+
+    cols = len(col_class)
+    if len(sizes) != -(-cols // lane) or int(sizes.sum()) != len(words) or int(sizes.min()) < 0:
+        raise ValueError(f"{len(sizes)} lanes of {len(words)} words do not make {cols} columns by {lane}")
+    if words.is_cuda:
+        from bntools.kernels import rans_triton
+
+        return rans_triton.decode_lanes(
+            words.view(torch.uint16), sizes, row_class, col_class, lane, sets, packed, symbols, machine
+        )
+    levels = np.zeros((cols, len(row_class)), dtype=np.int16)
+    parts = np.split(words.view(torch.uint16).numpy(), sizes.numpy().cumsum()[:-1])
+    row, col = row_class.numpy(), col_class.numpy()
+    tables, chart = packed.numpy().view(np.uint32), symbols.numpy()
+    good = [
+        decode_lane(part, row, col[at : at + lane], sets, tables, chart, machine, levels[at : at + lane])
+        for at, part in zip(range(0, cols, lane), parts, strict=True)
+    ]
+    return torch.from_numpy(levels), torch.tensor(good)
