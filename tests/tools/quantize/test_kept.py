@@ -174,3 +174,19 @@ def test_options_about_parts_that_make_no_sense_say_so(arguments, told, run):
     done = run("quantize", "default:", *arguments, "-o", "never.safetensors")
     assert done.returncode == 2
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_any_number_of_threads_gives_the_same_codes(sequential, tmp_path):
+    make_model("llama", tmp_path / "m")
+    model = open_model(str(tmp_path / "m"))
+    settings = Settings(Grid(3, 16), method="gptq", search="weighted", sequential=sequential)
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        stream = calibrated(
+            model, plan(model, settings), {}, settings, windows_of(), "cpu", lambda count: None
+        )
+        found.append(list(stream))
+    torch.set_num_threads(before)
+    compare(*found)
