@@ -109,13 +109,29 @@ def distinct_ngrams(hyp: Sentences, first: Tensor, last: Tensor, max_n: int, thr
 
 
 def cut(sentences: Sentences, eos_id: int | None, pad_id: int | None) -> Sentences:
-    """Sentences that end before their first eos_id, then without the pad_id at their end. CPU; lengths are copied."""
+    """Sentences that end before their first eos_id, then without the pad_id at their end; lengths are copied."""
+    if sentences.ids.device.type != "cpu":
+        return _cut_on_device(sentences, eos_id, pad_id)
     from bntools.kernels import ngrams_jit
 
     ids, start, length = _arrays(sentences)
     length = length.copy()
     ngrams_jit.cut(ids, start, length, eos_id is not None, eos_id or 0, pad_id is not None, pad_id or 0)
     return sentences._replace(length=torch.from_numpy(length))
+
+
+def _cut_on_device(s: Sentences, eos_id: int | None, pad_id: int | None) -> Sentences:
+    at = torch.arange(s.width, device=s.ids.device)
+    ids = torch.nn.functional.pad(s.ids, (0, 1))
+    ids = ids[torch.where(at < s.length[:, None], s.start[:, None] + at, 0)]
+    length = s.length
+    if eos_id is not None and s.width:
+        ends = torch.where((ids == eos_id) & (at < length[:, None]), at, s.width).amin(1)
+        length = torch.minimum(length, ends)
+    if pad_id is not None and s.width:
+        kept = torch.where((ids != pad_id) & (at < length[:, None]), at + 1, 0).amax(1)
+        length = torch.where(length < 0, length, kept)
+    return s._replace(length=length)
 
 
 def ngram_stats_reference(
