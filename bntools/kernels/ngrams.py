@@ -92,7 +92,9 @@ def others_stats(hyp: Sentences, group: int, max_n: int = 4, threads: int | None
     return stats
 
 
-def distinct_ngrams(hyp: Sentences, first: Tensor, last: Tensor, max_n: int, threads: int | None = None) -> Tensor:
+def distinct_ngrams(
+    hyp: Sentences, first: Tensor, last: Tensor, max_n: int, threads: int | None = None
+) -> Tensor:
     """Different n-grams of orders 1 to max_n among hypotheses first[b] to last[b] - 1 together [B, max_n]. CPU."""
     from bntools.kernels import ngrams_jit
 

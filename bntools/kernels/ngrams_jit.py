@@ -17,7 +17,6 @@ GOLDEN = -7046029254386353131
 """2^64 / golden ratio as a signed word: multiplicative hashing spreads runs of ids (Knuth, vol. 3, 6.4)."""
 
 
-
 class Scratch(NamedTuple):
     """Room for the positions of one side; `slots` is the hash table, `owner` the key of each name."""
 
@@ -38,9 +37,7 @@ def scratch(count):
     small = np.zeros((6, count), np.int32)
     large = np.empty((2, count), np.int64)
     slots = np.empty(1 << (64 - shift_for(count)), np.int32)
-    return Scratch(
-        small[0], small[1], small[2], small[3], small[4], small[5], large[0], large[1], slots
-    )
+    return Scratch(small[0], small[1], small[2], small[3], small[4], small[5], large[0], large[1], slots)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

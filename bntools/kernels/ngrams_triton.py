@@ -76,9 +76,7 @@ def count_rows(
     total = tl.zeros((i.shape[0], COLS), tl.int64)
     for block in range(0, end, COLS):
         j = block + tl.arange(0, COLS)
-        total += count_tile(
-            ids, start, length, other, other_start, other_len, i, j, SELF, BEGIN, END
-        )
+        total += count_tile(ids, start, length, other, other_start, other_len, i, j, SELF, BEGIN, END)
     return tl.sum(total, 1)
 
 

@@ -21,10 +21,16 @@ def batch(seed: int, longest: int, refs: int, vocabulary: int):
     def sentence():
         return rng.integers(0, vocabulary, rng.integers(0, longest + 1)).tolist()
 
-    return [sentence() for _ in range(4)], [[sentence() for _ in range(rng.integers(1, refs + 1))] for _ in range(4)]
+    return [sentence() for _ in range(4)], [
+        [sentence() for _ in range(rng.integers(1, refs + 1))] for _ in range(4)
+    ]
 
 
-CASES = [({"ROWS": 8, "COLS": 4}, 12, 3, 2, 4), ({"ROWS": 16, "COLS": 8}, 40, 2, 3, 6), (ngrams_triton.TILE, 70, 1, 9, 4)]
+CASES = [
+    ({"ROWS": 8, "COLS": 4}, 12, 3, 2, 4),
+    ({"ROWS": 16, "COLS": 8}, 40, 2, 3, 6),
+    (ngrams_triton.TILE, 70, 1, 9, 4),
+]
 
 
 @pytest.mark.parametrize(("tile", "longest", "refs", "vocabulary", "max_n"), CASES)

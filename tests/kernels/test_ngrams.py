@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ngram_samples import packed
 
 from bntools.kernels import ngrams, ngrams_sorted
@@ -149,6 +148,8 @@ def test_sorting_on_a_device_counts_the_same() -> None:
 def test_nothing_is_read_back_by_the_host_while_a_device_sorts() -> None:
     """Tensors on the meta device hold no values: reading one raises."""
     hyp, refs, first, last = packed(batch(1), torch.int64)
-    hyp, refs = (s._replace(**{k: getattr(s, k).to("meta") for k in ("ids", "start", "length")}) for s in (hyp, refs))
+    hyp, refs = (
+        s._replace(**{k: getattr(s, k).to("meta") for k in ("ids", "start", "length")}) for s in (hyp, refs)
+    )
     found = ngram_stats(hyp, refs, first.to("meta"), last.to("meta"), most=3)
     assert found.shape == (9, 10)

@@ -14,7 +14,15 @@ _HOME = {
     "matrix_stats": "stats", "prefix_stats": "stats", "self_stats": "stats",
 }  # fmt: skip
 
-__all__ = ["BleuReward", "bleu_scores", "bleu_stats", "matrix_stats", "prefix_stats", "self_stats", "signature"]
+__all__ = [
+    "BleuReward",
+    "bleu_scores",
+    "bleu_stats",
+    "matrix_stats",
+    "prefix_stats",
+    "self_stats",
+    "signature",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,9 +38,7 @@ class Side(NamedTuple):
     cu: Ids | None = None
 
 
-def batch(
-    hyp: Side, refs: Side, ref_rows: Ids | None, pad_id: int | None, eos_id: int | None
-) -> Batch:
+def batch(hyp: Side, refs: Side, ref_rows: Ids | None, pad_id: int | None, eos_id: int | None) -> Batch:
     """Both sides on hyp's device, in one integer type, cut at eos_id and pads. Raises BnError (exit 3)."""
     device = hyp.ids.device if isinstance(hyp.ids, Tensor) else torch.device("cpu")
     own, shape = _shaped(hyp, _sentences(hyp, device))
@@ -49,7 +47,9 @@ def batch(
     if own.ids.dtype != other.ids.dtype:
         own, other = (s._replace(ids=s.ids.to(torch.int64)) for s in (own, other))
     if len(first) != rows:
-        raise bad_input(f"{rows} rows in hyp and {len(first)} in refs", "give one row of references a sentence")
+        raise bad_input(
+            f"{rows} rows in hyp and {len(first)} in refs", "give one row of references a sentence"
+        )
     if device.type == "cpu":
         _complete(other, first, last)
     if len(shape) == 2:
@@ -71,7 +71,9 @@ def _shaped(side: Side, s: Sentences) -> tuple[Sentences, tuple[int, ...]]:
     ids = side.ids
     if isinstance(ids, Tensor) and not ids.is_nested and side.cu is None:
         if ids.ndim not in (2, 3):
-            raise bad_input(f"hyp has shape {list(ids.shape)}", "give [batch, length] or [batch, group, length]")
+            raise bad_input(
+                f"hyp has shape {list(ids.shape)}", "give [batch, length] or [batch, group, length]"
+            )
         return s, tuple(ids.shape[:-1])
     return s, (len(s.length),)
 
@@ -89,7 +91,9 @@ def _references(
             bounds = _whole(rows, "ref_rows").to(device)
             return s, bounds[:-1], bounds[1:], None
         each = ids.shape[1] if not ids.is_nested and ids.ndim == 3 else 1
-        first = torch.arange(ids.shape[0] if each != 1 or ids.ndim == 3 else len(s.length), device=device) * each
+        first = (
+            torch.arange(ids.shape[0] if each != 1 or ids.ndim == 3 else len(s.length), device=device) * each
+        )
         return s, first, first + each, each
     if any(_is_id(reference) for row in ids for reference in row):
         raise bad_input(

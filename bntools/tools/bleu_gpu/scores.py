@@ -56,6 +56,18 @@ def bleu_scores(
     return scores if corpus else scores.unflatten(0, leading)
 
 
+def folded(stats: Tensor, mode: str = "nltk") -> Tensor:
+    """Two rows [2, 2 + 2 N] int64 (or the one there is) with the corpus score of all rows, for streams of any length.
+
+    The last row is kept for NLTK's methods 5 to 7; in the sum of the others each sentence counts at least one
+    n-gram an order, as NLTK has it. May be folded again with rows behind it.
+    """
+    rows, orders = stats.to(torch.int64), stats.shape[1] // 2 - 1
+    if mode == "nltk":
+        rows = torch.cat([rows[:, : 2 + orders], rows[:, 2 + orders :].clamp(min=1)], 1)
+    return torch.cat([rows[:-1].sum(0, keepdim=True), stats[-1:].to(torch.int64)]) if len(rows) > 1 else stats
+
+
 def signature(
     mode: str = "nltk",
     smoothing: str | None = None,
@@ -169,7 +181,9 @@ def _weights(weights: Weights | None, orders: int) -> tuple[list[tuple[float, ..
 def _weighted(logs: Tensor, vector: tuple[float, ...], hyp_len: Tensor, auto_reweigh: bool) -> Tensor:
     """[rows] sum of weight * log; auto_reweigh: below 4 tokens the default weights are uniform over as many orders."""
     # the weights stay numbers of Python: a tensor of them would be a copy from the host, which no CUDA graph takes
-    total = sum((weight * column for weight, column in zip(vector, logs.unbind(1), strict=False)), hyp_len * 0)
+    total = sum(
+        (weight * column for weight, column in zip(vector, logs.unbind(1), strict=False)), hyp_len * 0
+    )
     if not auto_reweigh or vector != (0.25,) * 4:
         return total
     order = torch.arange(logs.shape[1], device=logs.device)

@@ -77,7 +77,9 @@ def self_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) ->
     """
     found = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
     if group < 2 or len(found.length) % group:
-        raise usage(f"{len(found.length)} samples do not divide into groups of {group}", "groups of 2 or more")
+        raise usage(
+            f"{len(found.length)} samples do not divide into groups of {group}", "groups of 2 or more"
+        )
     return ngrams.others_stats(found, group, _orders(max_n))
 
 
