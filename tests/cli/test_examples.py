@@ -38,7 +38,7 @@ def shell(script, *words, **environment):
 
 
 def test_no_example_is_without_a_test():
-    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py"}
+    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 
@@ -60,6 +60,14 @@ def test_the_sweep_gives_a_line_a_setting(bntools, tmp_path):
     rows = shell("sweep.sh", "default:", 600, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path))
     assert len(rows) == 6
     assert rows[3]["kl"]["mean"] < rows[0]["kl"]["mean"], "4 bits are better than 3"
+
+
+@pytest.mark.slow
+def test_bleu_as_a_reward_teaches_a_tiny_policy():
+    script = [sys.executable, str(EXAMPLES / "reward_bleu.py")]
+    done = subprocess.run(script, check=True, capture_output=True, text=True, timeout=600)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["last"] > 3 * report["first"]
 
 
 @pytest.mark.real

@@ -65,7 +65,9 @@ def rouge_l(hyp: Ids, refs: Ids, **given: Any) -> Tensor:
     return _best(_f(common / own.clamp(min=1), common / other.clamp(min=1), 1.0), row)
 
 
-def distinct(samples: Ids, group: int = 1, max_n: int = 4, pad_id: int | None = None, eos_id: int | None = None) -> Tensor:  # fmt: skip
+def distinct(
+    samples: Ids, group: int = 1, max_n: int = 4, pad_id: int | None = None, eos_id: int | None = None
+) -> Tensor:
     """Distinct-n [B / group, max_n] (Li et al. 2016): different n-grams of each group over all it has; 0 if none."""
     found = sentences(Side("hyp", samples), pad_id, eos_id)
     if group < 1 or len(found.length) % group:

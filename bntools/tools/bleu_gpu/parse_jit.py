@@ -97,7 +97,7 @@ def lines(text, ends, hyp, hyp_cu, refs, ref_cu, ref_rows, regular):
     rows, at = 0, 0
     hyp_cu[0], ref_cu[0], ref_rows[0] = 0, 0, 0
     for k in range(len(ends)):
-        after, own, others, known = line(
+        after, own, _, known = line(
             text, at, hyp, hyp_cu[rows], refs, ref_cu[ref_rows[rows]], ref_cu, ref_rows[rows]
         )
         regular[k] = after == ends[k]
