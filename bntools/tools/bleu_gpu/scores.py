@@ -35,7 +35,8 @@ def bleu_scores(
     """BLEU in 0..1, float64: [...], or a scalar with `corpus`; a list of weights adds a last dimension.
 
     stats: [..., 2 + 2 N] of `bleu_stats`; nothing of them is read back from a GPU.
-    mode "nltk": smoothing method0 (default) to method7 of Chen & Cherry 2014 as NLTK 3.10 has them; weights default to uniform over N orders, over N - 1 for method5 and method7,
+    mode "nltk": smoothing method0 (default) to method7 of Chen & Cherry 2014 as NLTK 3.10 has them;
+    weights default to uniform over N orders, over N - 1 for method5 and method7,
     which need N >= 5. mode "sacrebleu": exp (default), floor, add-k, none as sacrebleu 2.6;
     effective_order defaults to True for sentences, False for a corpus. `value`: the epsilon of method1, floor
     or add-k; alpha: method6; k: method4. NLTK's corpus quirks stay: a sentence counts at least one n-gram of
