@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import operator
 import random
 
 import pytest
@@ -66,9 +68,11 @@ def test_the_size_of_a_block_does_not_matter(block, monkeypatch):
     monkeypatch.setattr(stream, "BLOCK", block)
     rows = pairs(6)
     extreme = [{"hyp": [2**63 - 1, -(2**63), 0, -7], "refs": [[], [2**63 - 1, -(2**63), 0, -7]]}]
-    found = [p for p in stream.pairs(io.BytesIO(lines(rows + extreme).encode()))]
-    assert sum((p.hyp.tolist() for p in found), []) == [i for r in rows + extreme for i in r["hyp"]]
-    assert sum((p.refs.tolist() for p in found), []) == [
+    found = list(stream.pairs(io.BytesIO(lines(rows + extreme).encode())))
+    assert functools.reduce(operator.iadd, (p.hyp.tolist() for p in found), []) == [
+        i for r in rows + extreme for i in r["hyp"]
+    ]
+    assert functools.reduce(operator.iadd, (p.refs.tolist() for p in found), []) == [
         i for r in rows + extreme for ref in r["refs"] for i in ref
     ]
 
@@ -157,7 +161,7 @@ def test_weights_and_other_metrics_reach_the_lines():
 
 @pytest.mark.parametrize("mode", ["nltk", "sacrebleu"])
 def test_an_interval_and_a_comparison_come_from_stored_statistics(mode, tmp_path):
-    good = [{"hyp": r["refs"][0][:-1] + [77], "refs": r["refs"]} for r in pairs(80)]
+    good = [{"hyp": [*r["refs"][0][:-1], 77], "refs": r["refs"]} for r in pairs(80)]
     poor = [{"hyp": r["hyp"][:4] + [78] * 4, "refs": r["refs"]} for r in good]
     (tmp_path / "poor.stats").write_text(lines(call("--stats", data=lines(poor))))
     stats = lines(call("--stats", data=lines(good)))
@@ -174,15 +178,21 @@ def test_an_interval_and_a_comparison_come_from_stored_statistics(mode, tmp_path
     assert call(*words, data=stats) == call(*words, "--threads", 1, data=stats)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--bootstrap", "100"], ["--self-bleu"], ["--group", "3"], ["--refs", "x", "--tokenizer", "y"], ["--weights", "a"],
-        ["--corpus", "--bootstrap", "10", "--smoothing", "6"], ["--corpus", "--also", "chrf"], ["--weights", "1,1,1,1,1"],
-    ],
-)  # fmt: skip
+CONTRADICTIONS = (
+    "--bootstrap 100",
+    "--self-bleu",
+    "--group 3",
+    "--refs x --tokenizer y",
+    "--weights a",
+    "--weights 1,1,1,1,1",
+    "--corpus --bootstrap 10 --smoothing 6",
+    "--corpus --also chrf",
+)
+
+
+@pytest.mark.parametrize("words", CONTRADICTIONS)
 def test_options_that_contradict_each_other_are_refused(words):
     with pytest.raises(BnError) as caught:
-        call(*words, data="")
+        call(*words.split(), data="")
     assert caught.value.code == 2
     assert caught.value.hint
