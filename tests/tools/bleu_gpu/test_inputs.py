@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from bntools.core.errors import BnError
 from bntools.tools.bleu_gpu import stream
-from bntools.tools.bleu_gpu.command import command
+from bntools.tools.bleu_gpu.command import ALSO, command
+from bntools.tools.bleu_gpu.overlap import METRICS
 
 SMOOTH = SmoothingFunction().method1
 
@@ -196,3 +197,7 @@ def test_options_that_contradict_each_other_are_refused(words):
         call(*words.split(), data="")
     assert caught.value.code == 2
     assert caught.value.hint
+
+
+def test_every_metric_can_be_asked_for():
+    assert list(METRICS) == ALSO
