@@ -1,82 +1,147 @@
-"""Clipped n-gram matches of token ids: all orders of a sentence from one sort of packed n-grams."""
+"""Clipped n-gram matches of token ids: sufficient statistics of BLEU, on the device of the ids."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Ints = NDArray[np.integer]
 
 CHUNK = 1 << 15
-"""Tokens worked on at a time, so that every pass over them stays in L2; a longer sentence is one chunk."""
-TABLE = 1 << 20
-"""Widest range of ids numbered through a table (4 MiB a thread); wider ones are sorted."""
-HYP_END, REF_END, FIRST = 0, 1, 2
-"""Digits: what follows a hypothesis, what follows a reference (they differ: ends never match), first token."""
+"""Tokens a thread works on at a time; a longer row is one chunk. Fewer tokens than two chunks: one thread."""
+SHORT = 2048
+"""Longest sentence that a GPU compares pair by pair; beyond, sorting costs less."""
 
 
-class _Plan(NamedTuple):
-    """How a call packs its n-grams: `step` rows at a time, digits of `bits` bits, ids as they are or numbered."""
+class Sentences(NamedTuple):
+    """Sentence k is ids[start[k] : start[k] + length[k]]; -1: there is none. All on one device.
 
-    max_n: int
-    refs: int
-    step: int
-    bits: int
-    low: int
-    how: str
-    span: int
+    width: an upper bound of the lengths, known without asking the device.
+    """
+
+    ids: Tensor
+    start: Tensor
+    length: Tensor
+    width: int
 
 
 def ngram_stats(
-    hyp: Ints, hyp_len: Ints, refs: Ints, ref_len: Ints, max_n: int = 4, threads: int | None = None
-) -> NDArray[np.int32]:
-    """Sufficient statistics of BLEU, [B, 2 + 2 max_n]: hyp_len, closest ref_len, correct 1..n, total 1..n.
+    hyp: Sentences,
+    refs: Sentences,
+    first: Tensor,
+    last: Tensor,
+    max_n: int = 4,
+    most: int | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Statistics of BLEU [B, 2 + 2 max_n] int32: hyp_len, closest ref_len, correct 1..n, total 1..n.
 
-    hyp [B, L] and refs [B, R, M] are ids of any integer type, read up to hyp_len [B] and ref_len [B, R]
-    (-1: no such reference). Of two closest references the shorter counts (Papineni et al. 2002 leave it open).
-    Memory: about 4 MiB a thread beyond the result. `threads` defaults to torch's. Raises ValueError on
-    shapes or lengths that do not fit and on a row without a reference.
+    Row b is hypothesis b and references first[b] to last[b] - 1, at least one of them there. Of two closest
+    references the shorter counts (Papineni et al. 2002 leave it open). On a CPU: exact hashing, 72 bytes a
+    token of the longest rows a thread. On a GPU no value is read back by the host: one launch up to SHORT
+    (`ngrams_triton`), sorts beyond (`ngrams_sorted`), which read `most`, the most references a row has, back from
+    the device if it is not given. `threads` defaults to torch's.
     """
-    hyp, hyp_len, refs, ref_len = (np.asarray(x) for x in (hyp, hyp_len, refs, ref_len))
-    _check(hyp, hyp_len, refs, ref_len, max_n)
-    stats = np.zeros((len(hyp), 2 + 2 * max_n), np.int32)
-    if not len(hyp):
-        return stats
-    stats[:, 0], stats[:, 1] = hyp_len, closest_length(hyp_len, ref_len)
-    stats[:, 2 + max_n :] = np.maximum(stats[:, :1] - np.arange(max_n), 0)
-    plan = _plan(hyp, refs, max_n)
-    step = plan.step
-    starts = range(0, len(hyp), step)
-    workers = min(threads or torch.get_num_threads(), len(starts) // 2)
-
-    def work(part: range) -> None:
-        table = np.empty(plan.span if plan.how == "table" else 0, np.uint32)
-        for start in part:
-            rows = slice(start, start + step)
-            digits, pattern = _digits(hyp[rows], hyp_len[rows], refs[rows], ref_len[rows], plan, table)
-            stats[rows, 2 : 2 + max_n] = _matches(digits, pattern, plan)
-
-    if workers < 2:
-        work(starts)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, [starts[i::workers] for i in range(workers)]))
+    if hyp.ids.device.type != "cpu":
+        return _on_device(hyp, refs, first, last, max_n, most)
+    stats = torch.empty(len(hyp.length), 2 + 2 * max_n, dtype=torch.int32)
+    stats[:, 0], stats[:, 1] = hyp.length, closest_length(hyp.length, refs.length, first, last)
+    stats[:, 2 + max_n :] = (stats[:, :1] - torch.arange(max_n, dtype=torch.int32)).clamp(min=0)
+    correct = stats.numpy()[:, 2 : 2 + max_n]
+    _clip(hyp, refs, first, last, correct, np.zeros((0, max_n), np.uint8), threads)
     return stats
 
 
+def prefix_hits(
+    hyp: Sentences, refs: Sentences, first: Tensor, last: Tensor, max_n: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Matches by where they end: [positions, max_n] uint8 and where each hypothesis begins in it [B]. CPU.
+
+    The first n-grams of a kind are the ones that match, so running sums are the matches of every prefix.
+    """
+    begin = hyp.length.cumsum(0) - hyp.length
+    hits = np.zeros((int(hyp.length.sum()), max_n), np.uint8)
+    _clip(hyp, refs, first, last, np.empty((len(begin), max_n), np.int32), hits, 1)
+    return torch.from_numpy(hits), begin
+
+
+def others_stats(hyp: Sentences, group: int, max_n: int = 4, threads: int | None = None) -> Tensor:
+    """Statistics of each hypothesis against the other `group - 1` of its group, in O(tokens). CPU.
+
+    Hypotheses of a group follow each other; their count is a multiple of group >= 2.
+    """
+    from bntools.kernels import ngrams_jit
+
+    stats = torch.empty(len(hyp.length), 2 + 2 * max_n, dtype=torch.int32)
+    stats[:, 0], stats[:, 1] = hyp.length, _closest_other(hyp.length.view(-1, group)).reshape(-1)
+    stats[:, 2 + max_n :] = (stats[:, :1] - torch.arange(max_n, dtype=torch.int32)).clamp(min=0)
+    ids, start, length = _arrays(hyp)
+    correct, first = stats.numpy()[:, 2 : 2 + max_n], np.arange(0, len(start), group)
+
+    def work(rows: slice) -> None:
+        ngrams_jit.others_rows(ids, start, length, first[rows], first[rows] + group, correct)
+
+    _over_rows(work, length.reshape(-1, group).sum(1), threads)
+    return stats
+
+
+def distinct_ngrams(
+    hyp: Sentences, first: Tensor, last: Tensor, max_n: int, threads: int | None = None
+) -> Tensor:
+    """Different n-grams of orders 1 to max_n among hypotheses first[b] to last[b] - 1 together [B, max_n]. CPU."""
+    from bntools.kernels import ngrams_jit
+
+    ids, start, length = _arrays(hyp)
+    found = np.zeros((len(first), max_n), np.int32)
+    one, two = first.numpy(), last.numpy()
+
+    def work(rows: slice) -> None:
+        ngrams_jit.distinct_rows(ids, start, length, one[rows], two[rows], found[rows])
+
+    total = np.concatenate([[0], length.cumsum()])
+    _over_rows(work, total[two] - total[one], threads)
+    return torch.from_numpy(found)
+
+
+def cut(sentences: Sentences, eos_id: int | None, pad_id: int | None) -> Sentences:
+    """Sentences that end before their first eos_id, then without the pad_id at their end; lengths are copied."""
+    if sentences.ids.device.type != "cpu":
+        return _cut_on_device(sentences, eos_id, pad_id)
+    from bntools.kernels import ngrams_jit
+
+    ids, start, length = _arrays(sentences)
+    length = length.copy()
+    ngrams_jit.cut(ids, start, length, eos_id is not None, eos_id or 0, pad_id is not None, pad_id or 0)
+    return sentences._replace(length=torch.from_numpy(length))
+
+
+def _cut_on_device(s: Sentences, eos_id: int | None, pad_id: int | None) -> Sentences:
+    at = torch.arange(s.width, device=s.ids.device)
+    ids = torch.nn.functional.pad(s.ids, (0, 1))
+    ids = ids[torch.where(at < s.length[:, None], s.start[:, None] + at, 0)]
+    length = s.length
+    if eos_id is not None and s.width:
+        ends = torch.where((ids == eos_id) & (at < length[:, None]), at, s.width).amin(1)
+        length = torch.minimum(length, ends)
+    if pad_id is not None and s.width:
+        kept = torch.where((ids != pad_id) & (at < length[:, None]), at + 1, 0).amax(1)
+        length = torch.where(length < 0, length, kept)
+    return s._replace(length=length)
+
+
 def ngram_stats_reference(
-    hyp: Ints, hyp_len: Ints, refs: Ints, ref_len: Ints, max_n: int = 4
+    hyps: Sequence[Sequence[int]], refs: Sequence[Sequence[Sequence[int]]], max_n: int = 4
 ) -> NDArray[np.int32]:
-    """The specification of `ngram_stats`."""
+    """The specification of `ngram_stats`, on lists."""
     stats = []
-    for sentence, length, references, lengths in zip(hyp, hyp_len, refs, ref_len, strict=True):
-        candidate = sentence[:length].tolist()
-        others = [r[:n].tolist() for r, n in zip(references, lengths, strict=True) if n >= 0]
+    for candidate, others in zip(hyps, refs, strict=True):
         closest = min((len(r) for r in others), key=lambda n: (abs(n - len(candidate)), n))
         correct, total = [], []
         for n in range(1, max_n + 1):
@@ -90,177 +155,80 @@ def ngram_stats_reference(
     return np.array(stats, np.int32).reshape(-1, 2 + 2 * max_n)
 
 
-def closest_length(hyp_len: Ints, ref_len: Ints) -> Ints:
-    """Length [B] of the reference nearest to each hypothesis; the shorter of two, -1 skipped."""
-    lengths = ref_len.astype(np.int64)
-    apart = np.abs(lengths - hyp_len[:, None])
-    order = np.where(lengths < 0, np.iinfo(np.int64).max, apart * 2 + (lengths > hyp_len[:, None]))
-    return np.take_along_axis(lengths, order.argmin(1)[:, None], 1)[:, 0]
-
-
-def _counts(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:
+def _counts(tokens: Sequence[int], n: int) -> Counter[tuple[int, ...]]:
     return Counter(zip(*(tokens[i:] for i in range(n)), strict=False))
 
 
-def _plan(hyp: Ints, refs: Ints, max_n: int) -> _Plan:
-    """Ids as they are when their n-grams fit one word; else numbered, in chunks small enough to fit."""
-    rows, count = refs.shape[:2]
-    width = hyp.shape[1] + 1 + count * (refs.shape[2] + 1)
-    parts = [x for x in (hyp, refs) if x.size]
-    low = min((int(x.min()) for x in parts), default=0)
-    span = max((int(x.max()) for x in parts), default=0) - low + 1
-    room = 64 - count.bit_length()
-    plain = (span + FIRST - 1).bit_length()
-    fit = (1 << room // max_n) - FIRST
-    chunk = fit if plain * max_n > room and width <= fit else CHUNK
-    step = max(1, min(chunk, CHUNK, rows * width) // width)
-    numbered = (step * width + FIRST - 1).bit_length()
-    if plain <= numbered or plain * max_n <= room:
-        return _Plan(max_n, count, step, plain, low, "plain", span)
-    return _Plan(max_n, count, step, numbered, low, "table" if span <= TABLE else "sort", span)
+def closest_length(hyp_len: Tensor, ref_len: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Length [B] of the reference nearest to each hypothesis; the shorter of two, -1 skipped. CPU."""
+    count = last - first
+    if len(count) == 0 or int(count.max()) == 1:
+        return ref_len[first]
+    row = torch.repeat_interleave(torch.arange(len(count)), count)
+    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    lengths = ref_len[first[row] + within]
+    apart = (lengths - hyp_len[row]).abs() * 2 + (lengths > hyp_len[row])
+    apart = torch.where(lengths < 0, torch.iinfo(torch.int64).max, apart)
+    best = torch.full_like(hyp_len, torch.iinfo(torch.int64).max).scatter_reduce(0, row, apart, "amin")
+    return hyp_len + torch.where(best % 2 == 1, 1, -1) * (best // 2)
 
 
-def _digits(
-    hyp: Ints, hyp_len: Ints, refs: Ints, ref_len: Ints, plan: _Plan, table: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Digits of a chunk [rows * width + max_n] (rows one after another, zeros last) and the side [width].
-
-    A row is its hypothesis, HYP_END, then each reference with REF_END; sides are 0 and 1..R.
-    """
-    (rows, length), (_, count, wide) = hyp.shape, refs.shape
-    width = length + 1 + count * (wide + 1)
-    flat = np.zeros(rows * width + plan.max_n, np.int64)
-    grid = flat[: rows * width].reshape(rows, width)
-    grid[:, :length] = hyp
-    left, right = grid[:, : length + 1], grid[:, length + 1 :].reshape(rows, count, wide + 1)
-    right[..., :wide] = refs
-    left[:, length], right[..., wide] = plan.low, plan.low
-    _number(grid.reshape(-1), plan, table)
-    left[:, length], right[..., wide] = HYP_END, REF_END
-    if (hyp_len < length).any():
-        np.copyto(left, HYP_END, where=np.arange(length + 1) >= hyp_len[:, None])
-    if (ref_len < wide).any():
-        np.copyto(right, REF_END, where=np.arange(wide + 1) >= ref_len[..., None])
-    side = np.repeat(np.arange(count + 1, dtype=np.uint64), [length + 1] + [wide + 1] * count)
-    return flat.view(np.uint64), side
+def _closest_other(lengths: Tensor) -> Tensor:
+    """[groups, G]: the length nearest to each among the others of its row; the shorter of two."""
+    ordered, place = lengths.sort(1)
+    far = torch.iinfo(torch.int64).max // 4
+    below = torch.nn.functional.pad(ordered[:, :-1], (1, 0), value=-far)
+    above = torch.nn.functional.pad(ordered[:, 1:], (0, 1), value=far)
+    nearest = torch.where(ordered - below <= above - ordered, below, above)
+    return torch.empty_like(lengths).scatter(1, place, nearest)
 
 
-def _number(ids: NDArray[np.int64], plan: _Plan, table: NDArray[np.uint32]) -> None:
-    """Replace ids by digits from FIRST on, equal for equal ids of this chunk.
-
-    The table holds for each id one of its positions: whichever was written last names all of them.
-    """
-    if plan.how == "sort":
-        ids[:] = np.unique(ids, return_inverse=True)[1]
-        ids += FIRST
-    elif plan.how == "table":
-        ids -= plan.low
-        table[ids] = np.arange(FIRST, len(ids) + FIRST, dtype=np.uint32)
-        ids[:] = table.take(ids)
-    else:
-        ids -= plan.low
-        ids += FIRST
+def _arrays(s: Sentences) -> tuple[Any, Any, Any]:
+    return s.ids.numpy(), s.start.numpy(), s.length.numpy()
 
 
-def _matches(digits: NDArray[np.uint64], side: NDArray[np.uint64], plan: _Plan) -> NDArray[np.int64]:
-    """Clipped matches [rows, max_n] of a chunk, as many orders from one sort as fit 64 bits.
+def _clip(
+    hyp: Sentences, refs: Sentences, first: Tensor, last: Tensor, correct: Any, hits: Any, threads: int | None
+) -> None:
+    from bntools.kernels import ngrams_jit
 
-    Sorted n-grams are sorted by every prefix too, so equal prefixes of any order stand side by side.
-    Orders that do not fit start again from the number of the last prefix.
-    """
-    size, width = len(digits) - plan.max_n, len(side)
-    rows, side_bits = size // width, plan.refs.bit_length()
-    correct = np.empty((rows, plan.max_n), np.int64)
-    prefix, prefix_bits, done = None, 0, 0
-    while done < plan.max_n:
-        orders = min(plan.max_n - done, (64 - side_bits - prefix_bits) // plan.bits)
-        key = _pack(digits[done:], size, orders, plan.bits)
-        if prefix is not None:
-            key |= prefix << np.uint64(orders * plan.bits)
-        packed = (key << np.uint64(side_bits)).reshape(rows, width)
-        packed |= side
-        packed.sort(axis=1)
-        shifts = [side_bits + plan.bits * (orders - n) for n in range(1, orders + 1)]
-        correct[:, done : done + orders] = _clipped(packed, shifts, plan.refs)
-        done += orders
-        if done < plan.max_n:
-            prefix = np.unique(key, return_inverse=True)[1].astype(np.uint64)
-            prefix_bits = size.bit_length()
-    return correct
+    (ids, start, length), (other, other_start, other_len) = _arrays(hyp), _arrays(refs)
+    one, two = first.numpy(), last.numpy()
+    begin = length.cumsum() - length
+    total = np.concatenate([[0], np.maximum(other_len, 0).cumsum()])
+
+    def work(rows: slice) -> None:
+        mine, range_of = (start[rows], length[rows]), (one[rows], two[rows])
+        ngrams_jit.clip_rows(
+            ids, *mine, other, other_start, other_len, *range_of, correct[rows], hits, begin[rows]
+        )
+
+    _over_rows(work, length + total[two] - total[one], threads)
 
 
-def _pack(digits: NDArray[np.uint64], size: int, orders: int, bits: int) -> NDArray[np.uint64]:
-    """[size] the `orders` digits from each position on, the first one highest."""
-    key = digits[:size].copy()
-    for i in range(1, orders):
-        key <<= np.uint64(bits)
-        key |= digits[i : i + size]
-    return key
+def _over_rows(work: Callable[[slice], None], tokens: Ints, threads: int | None) -> None:
+    """Call `work` on slices of rows of about CHUNK tokens, from several threads where that pays."""
+    upto = tokens.cumsum()
+    workers = threads or torch.get_num_threads()
+    if not len(upto):
+        return None
+    if workers < 2 or upto[-1] < 2 * CHUNK:
+        return work(slice(0, len(upto)))
+    marks = np.searchsorted(upto, np.arange(CHUNK, upto[-1] + CHUNK, CHUNK)) + 1
+    bounds = [0, *np.unique(marks.clip(max=len(upto))).tolist()]
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, map(slice, bounds[:-1], bounds[1:])))
+    return None
 
 
-def _clipped(packed: NDArray[np.uint64], shifts: list[int], refs: int) -> NDArray[np.int64]:
-    """[rows, orders] sum over n-grams of min(count in hyp, max over refs of count).
+def _on_device(
+    hyp: Sentences, refs: Sentences, first: Tensor, last: Tensor, max_n: int, most: int | None
+) -> Tensor:
+    if max(hyp.width, refs.width) <= SHORT and hyp.ids.device.type == "cuda":
+        from bntools.kernels.ngrams_triton import ngram_stats as compare
 
-    One running sum counts all sides, a field of a word each; fields may overflow, differences are exact.
-    """
-    rows, width = packed.shape
-    flat = packed.reshape(-1)
-    field = width.bit_length()
-    fits = 63 // field
-    sums = _running(flat, refs, field, fits)
-    change = np.empty_like(flat)
-    np.bitwise_xor(flat[1:], flat[:-1], out=change[1:])
-    change[::width] = np.iinfo(np.uint64).max
-    upto = np.zeros((len(shifts), rows + 1), np.int64)
-    bounds = np.arange(1, rows + 1) * width
-    same = np.zeros(len(flat) + 1, bool)
-    for i, shift in enumerate(shifts):
-        np.less(change, np.uint64(1 << shift), out=same[:-1])
-        edges = np.flatnonzero(same[1:] != same[:-1])
-        if not len(edges):
-            continue
-        starts, ends = edges[::2], edges[1::2] + 1
-        counts = [total.take(ends) - total.take(starts) for total in sums]
-        each = [(counts[s // fits] >> field * (s % fits)) & ((1 << field) - 1) for s in range(refs + 1)]
-        most = each[1]
-        for other in each[2:]:
-            most = np.maximum(most, other)
-        total = np.minimum(each[0], most).cumsum()
-        before = starts.searchsorted(bounds)
-        upto[i, 1:] = np.where(before, total[before - 1], 0)
-    return (upto[:, 1:] - upto[:, :-1]).T
+        return compare(hyp, refs, first, last, max_n)
+    from bntools.kernels.ngrams_sorted import ngram_stats as sort
 
-
-def _running(packed: NDArray[np.uint64], refs: int, field: int, fits: int) -> list[NDArray[np.int64]]:
-    """Elements of each side before a place [elements + 1]; side s is field s % fits of word s // fits."""
-    sides = (packed & np.uint64((1 << refs.bit_length()) - 1)).view(np.int64)
-    sums = []
-    for word in range(refs // fits + 1):
-        places = [field * (s % fits) if s // fits == word else -1 for s in range(refs + 1)]
-        units = np.array([0 if place < 0 else 1 << place for place in places], np.int64)
-        total = np.zeros(len(packed) + 1, np.int64)
-        np.cumsum(units.take(sides), out=total[1:])
-        sums.append(total)
-    return sums
-
-
-def _check(hyp: Ints, hyp_len: Ints, refs: Ints, ref_len: Ints, max_n: int) -> None:
-    if max_n < 1:
-        raise ValueError(f"max_n must be at least 1, got {max_n}")
-    if not all(
-        x.dtype.kind in "iu" and np.can_cast(x.dtype, np.int64) for x in (hyp, hyp_len, refs, ref_len)
-    ):
-        raise ValueError(f"ids and lengths must be integers, got {hyp.dtype}, {refs.dtype}")
-    if hyp.ndim != 2 or refs.ndim != 3 or len(hyp) != len(refs):
-        raise ValueError(f"need hyp [B, L] and refs [B, R, M], got {hyp.shape} and {refs.shape}")
-    if hyp_len.shape != hyp.shape[:1] or ref_len.shape != refs.shape[:2]:
-        raise ValueError(f"lengths {hyp_len.shape}, {ref_len.shape} do not fit {hyp.shape}, {refs.shape}")
-    if not len(hyp):
-        return
-    if hyp_len.min() < 0 or hyp_len.max() > hyp.shape[1]:
-        raise ValueError(f"hyp_len must be 0 to {hyp.shape[1]}, got {hyp_len.min()} to {hyp_len.max()}")
-    if (ref_len > refs.shape[2]).any():
-        raise ValueError(f"ref_len must be -1 to {refs.shape[2]}, got {ref_len.max()}")
-    bare = np.flatnonzero((ref_len < 0).all(1))
-    if len(bare):
-        raise ValueError(f"row {bare[0]} has no reference")
+    most = int((last - first).max()) if most is None else most
+    return sort(hyp, refs, first, last, max_n, most)

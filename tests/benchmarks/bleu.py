@@ -1,6 +1,9 @@
-"""Sentence BLEU of token ids beside NLTK, sacrebleu and torchmetrics: seconds, times NLTK, extra memory.
+"""Sentence BLEU of token ids beside NLTK, sacrebleu, torchmetrics and dense counting: seconds, ratios, memory.
 
-`--quick`: small shapes only. `--threads N`: default torch's. `--cpu`: CPU time, for a busy machine (one thread).
+`--quick`: one vocabulary, one reference. `--threads N`: default torch's. `--cpu`: CPU time, for a busy machine (one
+thread). `--lines`: JSON lines a second through the command. `--svg FILE`: the picture of the README. The dense column
+is the counting of TensorBLEU (arXiv 2510.05485) done again in torch, up to 32 x 1024 or 256 x 128 (its tables
+beyond take gigabytes); the floor is two SIMD sorts of the tokens and six passes over them, in numpy.
 Ours is the best of 9 runs after one to warm up, NLTK of 2, the others one run. Memory is the growth of the
 peak resident set in a fork that runs ours once (some 10 MB of it are torch's first operations).
 """
@@ -72,6 +75,39 @@ def torchmetrics(hyps: list[str], refs: list[list[str]]) -> list[torch.Tensor]:
     return [bleu_score([h], [r]) for h, r in zip(hyps, refs, strict=True)]
 
 
+def dense(data: Batch) -> torch.Tensor:
+    """Clipped matches [B, 4] as the paper counts them: a dictionary of the batch, a dense table of rows by n-grams."""
+    hyp, refs, hyp_len, ref_len = data
+    (rows, length), count = hyp.shape, refs.shape[1]
+    found = []
+    for n in range(1, 5):
+        windows = [hyp.unfold(1, n, 1), *(refs[:, r].unfold(1, n, 1) for r in range(count))]
+        lengths = [hyp_len, *(ref_len[:, r] for r in range(count))]
+        every = torch.cat([w.reshape(-1, n) for w in windows])
+        names = torch.unique(every, dim=0, return_inverse=True)[1]
+        size, tables = int(names.max()) + 1, []
+        place = torch.arange(length - n + 1)
+        for part, ends in zip(names.view(count + 1, rows, -1), lengths, strict=True):
+            cell = (part + torch.arange(rows)[:, None] * size)[place + n <= ends[:, None]]
+            tables.append(torch.bincount(cell, minlength=rows * size).view(rows, size))
+        most = torch.stack(tables[1:]).amax(0)
+        found.append(torch.minimum(tables[0], most).sum(1))
+    return torch.stack(found, 1)
+
+
+def floor(data: Batch) -> None:
+    """What an exact count by sorting cannot do without: two sorts and six passes of 8 bytes over all tokens."""
+    hyp, refs, _, _ = data
+    ids = np.concatenate([hyp.numpy(), refs.numpy().reshape(len(hyp), -1)], 1)
+    np.sort(ids.astype(np.uint32), axis=1)
+    wide = np.sort(ids.astype(np.uint64), axis=1).reshape(-1)
+    out = np.empty_like(wide)
+    for start in range(0, len(wide), 1 << 15):  # in cache, as ours works
+        part, into = wide[start : start + (1 << 15)], out[start : start + (1 << 15)]
+        for _ in range(6):
+            np.add(part, 1, out=into)
+
+
 def seconds(call: Callable[[], object], repeats: int = 1) -> float:
     """Time on `CLOCK`, the best of some runs."""
     best = float("inf")
@@ -99,23 +135,92 @@ def memory(data: Batch) -> float:
         return float(pipe.read())
 
 
-def compare(shape: tuple[int, int, int, int]) -> str:
-    """One line of the table."""
+def compare(shape: tuple[int, int, int, int]) -> dict[str, float]:
+    """One line of the table; seconds, and MB for memory."""
     data = batch(*shape)
     hyps, refs = lists(data)
     words = [" ".join(map(str, h)) for h in hyps]
     other_words = [[" ".join(map(str, r)) for r in row] for row in refs]
     grown = memory(data)
     got = ours(data)
-    fast = seconds(lambda: ours(data), 9)
     few = min(shape[0], 8)
     torchmetrics(words[:2], other_words[:2])
-    slow = seconds(lambda: nltk(hyps, refs), 2)
-    sacre = seconds(lambda: sacrebleu(words, other_words))
-    metrics = seconds(lambda: torchmetrics(words[:few], other_words[:few])) * shape[0] / few
+    row = {
+        "NLTK": seconds(lambda: nltk(hyps, refs), 2),
+        "sacrebleu": seconds(lambda: sacrebleu(words, other_words)),
+        "torchmetrics": seconds(lambda: torchmetrics(words[:few], other_words[:few])) * shape[0] / few,
+        "dense": float("nan"),
+        "floor": seconds(lambda: floor(data), 5),
+        "ours": seconds(lambda: ours(data), 9),
+        "MB": grown,
+    }
+    if shape[0] * shape[1] * shape[3] <= 1 << 15:
+        row["dense"] = seconds(lambda: dense(data))
+        stats = bleu_stats(*data)
+        torch.testing.assert_close(dense(data), stats[:, 2:6].long(), rtol=0, atol=0)
     torch.testing.assert_close(got, torch.tensor(nltk(hyps, refs), dtype=torch.float64), rtol=0, atol=1e-12)
-    times = f"{slow:>10.4f}{sacre:>11.4f}{metrics:>14.3f}{fast:>10.5f}"
-    return "{:>6}{:>7}{:>8}{:>6}".format(*shape) + times + f"{slow / fast:>10.1f}{grown:>9.1f}"
+    return row
+
+
+def show(shape: tuple[int, int, int, int], row: dict[str, float]) -> str:
+    """The line as printed."""
+    times = [row[name] for name in ("NLTK", "sacrebleu", "torchmetrics", "dense", "floor", "ours")]
+    ratios = row["NLTK"] / row["ours"], row["dense"] / row["ours"], row["ours"] / row["floor"], row["MB"]
+    return (
+        "{:>5}{:>6}{:>8}{:>5}".format(*shape)
+        + "".join(f"{x:>11.5f}" for x in times)
+        + "".join(f"{x:>10.1f}" for x in ratios)
+    )
+
+
+def lines_a_second(count: int = 500_000) -> str:
+    """Pairs a second through the command, start to end, a second run (compiled code is cached)."""
+    import json
+    import subprocess
+    import sys
+    import tempfile
+
+    rng = np.random.default_rng(0)
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        for n in rng.integers(8, 20, (count, 2)):
+            ids = [rng.integers(0, 32_000, k).tolist() for k in n]
+            file.write(json.dumps({"hyp": ids[0], "refs": [ids[1]]}) + "\n")
+        file.flush()
+        command = [sys.executable, "-m", "bntools", "bleu-gpu", file.name, "--smoothing", "1", "-q"]
+        walls, before = [], resource.getrusage(resource.RUSAGE_CHILDREN)
+        for _ in range(2):
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            walls.append(time.perf_counter() - start)
+            spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
+            before = spent
+    rate = f"{count / walls[-1]:,.0f} pairs/s of wall time, {count / cpu:,.0f} of CPU time"
+    return f"{count:,} pairs of 8 to 19 ids: {rate}, start of the program and reading included"
+
+
+def picture(path: str, shapes: list[tuple[int, int, int, int]], rows: list[dict[str, float]]) -> None:
+    """Bars: how many times faster than the NLTK loop, log axis."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "bleu"
+    from matplotlib import pyplot
+
+    names = ["dense", "torchmetrics", "NLTK", "sacrebleu", "ours"]
+    shades = ["0.85", "0.7", "0.55", "0.4", "black"]
+    figure, axes = pyplot.subplots(figsize=(7, 3))
+    for i, (name, shade) in enumerate(zip(names, shades, strict=True)):
+        times = [row["NLTK"] / row[name] for row in rows]
+        axes.bar([x + (i - 2) * 0.16 for x in range(len(rows))], times, 0.15, color=shade, label=name)
+    axes.set_yscale("log")
+    axes.axhline(1, color="0.55", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), [f"{b} x {n}" for b, n, _, _ in shapes])
+    axes.set_xlabel("sentences x ids")
+    axes.set_ylabel("times the speed of NLTK")
+    axes.legend(ncols=5, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
 def main() -> None:
@@ -124,20 +229,33 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--lines", action="store_true")
+    parser.add_argument("--svg")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     CLOCK = time.process_time if options.cpu else time.perf_counter
     warnings.simplefilter("ignore")
-    print(f"{torch.get_num_threads()} threads; seconds; torchmetrics from 8 rows")
-    names = ("NLTK", "sacrebleu", "torchmetrics", "ours", "NLTK/ours", "MB")
+    ours(batch(2, 10, 100, 1))  # compiled once, then cached on disk
+    clock = "of CPU time" if options.cpu else ""
+    print(f"{torch.get_num_threads()} threads; seconds {clock}; torchmetrics from 8 rows")
+    names = ("NLTK", "sacrebleu", "torchmetr.", "dense", "floor", "ours")
+    ratios = ("NLTK/ours", "dense/o.", "o./floor", "MB")
     print(
-        f"{'rows':>6}{'length':>7}{'vocab':>8}{'refs':>6}"
-        + "{:>10}{:>11}{:>14}{:>10}{:>10}{:>9}".format(*names)
-    )
-    lengths = (128,) if options.quick else (128, 1024)
-    for shape in itertools.product((32, 256), lengths, (32_000, 128_000), (1,) if options.quick else (1, 4)):
-        print(compare(shape), flush=True)
+        "{:>5}{:>6}{:>8}{:>5}".format("rows", "ids", "vocab", "refs")
+        + "".join(f"{n:>11}" for n in names) + "".join(f"{n:>10}" for n in ratios)
+    )  # fmt: skip
+    vocabularies, references = ((32_000,), (1,)) if options.quick else ((32_000, 128_000), (1, 4))
+    shapes = list(itertools.product((32, 256), (128, 1024), vocabularies, references))
+    rows = []
+    for shape in shapes:
+        rows.append(compare(shape))
+        print(show(shape, rows[-1]), flush=True)
+    if options.svg:
+        few = [i for i, shape in enumerate(shapes) if shape[2:] == (32_000, 1)]
+        picture(options.svg, [shapes[i] for i in few], [rows[i] for i in few])
+    if options.lines:
+        print(lines_a_second())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def shell(script, *words, **environment):
 
 
 def test_no_example_is_without_a_test():
-    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py"}
+    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
     tested |= {"scaling.sh", "interpolation_runs.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
@@ -72,6 +72,14 @@ def test_the_measured_exponent_is_four_over_the_dimension_of_the_data(bntools, t
     assert alpha["value"] == pytest.approx(4 / 3, rel=0.05)
     assert report["regime"]["label"] == "resolution-limited"
     assert report["regime"]["data_dimension"]["value"] == 3
+
+
+@pytest.mark.slow
+def test_bleu_as_a_reward_teaches_a_tiny_policy():
+    script = [sys.executable, str(EXAMPLES / "reward_bleu.py")]
+    done = subprocess.run(script, check=True, capture_output=True, text=True, timeout=600)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["last"] > 3 * report["first"]
 
 
 @pytest.mark.real

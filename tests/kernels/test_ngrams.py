@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ngram_samples import packed
 
-from bntools.kernels import ngrams
-from bntools.kernels.ngrams import ngram_stats, ngram_stats_reference
+from bntools.kernels import ngrams, ngrams_sorted
+from bntools.kernels.ngrams import (
+    distinct_ngrams,
+    ngram_stats,
+    ngram_stats_reference,
+    others_stats,
+    prefix_hits,
+)
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Batch = tuple[list[list[int]], list[list[list[int]]]]
 
 
 def batch(seed: int, rows: int = 9, longest: int = 60, refs: int = 3, vocabulary: int = 4) -> Batch:
-    """Random ids, lengths 0 to longest, references that may be missing but for the first."""
+    """Random ids, lengths 0 to longest, one to `refs` references a row."""
     rng = np.random.default_rng(seed)
+
+    def sentence(most: int) -> list[int]:
+        return rng.integers(0, vocabulary, rng.integers(0, most + 1)).tolist()
+
     wide = int(rng.integers(0, longest + 1))
-    hyp = rng.integers(0, vocabulary, (rows, longest))
-    others = rng.integers(0, vocabulary, (rows, refs, wide))
-    ref_len = rng.integers(-1, wide + 1, (rows, refs))
-    ref_len[:, 0] = np.maximum(ref_len[:, 0], 0)
-    return hyp, rng.integers(0, longest + 1, rows), others, ref_len
+    others = [[sentence(wide) for _ in range(rng.integers(1, refs + 1))] for _ in range(rows)]
+    return [sentence(longest) for _ in range(rows)], others
+
+
+def mapped(data: Batch, change: Callable[[int], int]) -> Batch:
+    """The batch with every id changed."""
+    hyps, refs = data
+    return [[*map(change, h)] for h in hyps], [[[*map(change, r)] for r in row] for row in refs]
+
+
+def stats(data: Batch, max_n: int = 4, dtype: torch.dtype = torch.int64, **options: Any) -> np.ndarray:
+    return ngram_stats(*packed(data, dtype), max_n, **options).numpy()
+
+
+def check(data: Batch, max_n: int = 4, **options: Any) -> None:
+    np.testing.assert_array_equal(stats(data, max_n, **options), ngram_stats_reference(*data, max_n))
 
 
 @settings(max_examples=150, deadline=None)
@@ -35,79 +61,95 @@ def batch(seed: int, rows: int = 9, longest: int = 60, refs: int = 3, vocabulary
 def test_counts_are_those_of_plain_counting(
     seed: int, shape: tuple[int, int, int, int], max_n: int, scale: int, offset: int
 ) -> None:
-    hyp, hyp_len, refs, ref_len = batch(seed, *shape)
-    data = hyp * scale + offset, hyp_len, refs * scale + offset, ref_len
-    np.testing.assert_array_equal(ngram_stats(*data, max_n), ngram_stats_reference(*data, max_n))
+    check(mapped(batch(seed, *shape), lambda x: x * scale + offset), max_n)
 
 
 @pytest.mark.parametrize(("longest", "refs", "vocabulary"), [(2000, 1, 50), (1200, 4, 128_000), (700, 70, 9)])
 def test_long_sentences_and_many_references_are_counted_exactly(
     longest: int, refs: int, vocabulary: int
 ) -> None:
-    data = batch(5, 5, longest, refs, vocabulary)
-    np.testing.assert_array_equal(ngram_stats(*data), ngram_stats_reference(*data))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint32, np.int64])
-def test_the_integer_type_of_the_ids_does_not_matter(dtype: type[np.integer]) -> None:
-    hyp, hyp_len, refs, ref_len = batch(1)
-    got = ngram_stats(hyp.astype(dtype), hyp_len.astype(np.int32), refs.astype(dtype), ref_len)
-    np.testing.assert_array_equal(got, ngram_stats_reference(hyp, hyp_len, refs, ref_len))
+    check(batch(5, 5, longest, refs, vocabulary))
 
 
 @pytest.mark.parametrize("chunk", [1, 50, 300, 1 << 20])
-@pytest.mark.parametrize("vocabulary", [5, 100_000, 2**50])
-def test_chunks_and_threads_do_not_change_counts(
-    chunk: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hyp, hyp_len, refs, ref_len = batch(2, rows=40)
-    data = hyp * (vocabulary // 5), hyp_len, refs * (vocabulary // 5), ref_len
-    whole = ngram_stats_reference(*data)
+def test_chunks_and_threads_do_not_change_counts(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ngrams, "CHUNK", chunk)
     for threads in (1, 3):
-        np.testing.assert_array_equal(ngram_stats(*data, threads=threads), whole)
+        check(batch(2, rows=40), threads=threads)
 
 
 def test_order_and_repetition_of_references_do_not_change_counts() -> None:
-    hyp, hyp_len, refs, ref_len = batch(3, refs=5)
-    whole = ngram_stats(hyp, hyp_len, refs, ref_len)
-    order = [3, 1, 4, 0, 2]
-    np.testing.assert_array_equal(ngram_stats(hyp, hyp_len, refs[:, order], ref_len[:, order]), whole)
-    twice = np.concatenate([refs, refs], 1), np.concatenate([ref_len, ref_len], 1)
-    np.testing.assert_array_equal(ngram_stats(hyp, hyp_len, *twice), whole)
+    hyps, refs = batch(3, refs=5)
+    whole = stats((hyps, refs))
+    np.testing.assert_array_equal(stats((hyps, [row[::-1] for row in refs])), whole)
+    np.testing.assert_array_equal(stats((hyps, [row + row for row in refs])), whole)
 
 
-def test_what_lies_beyond_a_length_is_not_read() -> None:
-    hyp, hyp_len, refs, ref_len = batch(4)
-    whole = ngram_stats(hyp, hyp_len, refs, ref_len)
-    for filler in (0, -100, 2**62):
-        hyp[np.arange(hyp.shape[1]) >= hyp_len[:, None]] = filler
-        refs[np.arange(refs.shape[2]) >= ref_len[..., None]] = filler
-        np.testing.assert_array_equal(ngram_stats(hyp, hyp_len, refs, ref_len), whole)
+def test_ids_of_32_bits_are_counted_the_same() -> None:
+    check(batch(1), dtype=torch.int32)
+
+
+def test_a_missing_reference_is_as_if_it_were_not_there() -> None:
+    hyps, refs = batch(8, refs=1)
+    hyp, others, first, last = packed((hyps, [[*row, [0, 1, 2]] for row in refs]), torch.int64)
+    length = torch.where(torch.arange(len(others.length)) % 2 == 1, -1, others.length)
+    got = ngram_stats(hyp, others._replace(length=length), first, last)
+    np.testing.assert_array_equal(got, ngram_stats_reference(hyps, refs))
 
 
 def test_a_sentence_against_itself_matches_all_its_ngrams() -> None:
-    hyp, hyp_len, _, _ = batch(6)
-    stats = ngram_stats(hyp, hyp_len, hyp[:, None], hyp_len[:, None])
-    np.testing.assert_array_equal(stats[:, 2:6], stats[:, 6:])
+    hyps, _ = batch(6)
+    found = stats((hyps, [[h] for h in hyps]))
+    np.testing.assert_array_equal(found[:, 2:6], found[:, 6:])
 
 
 def test_of_two_references_as_near_the_shorter_counts() -> None:
-    stats = ngram_stats(np.ones((1, 12), int), np.array([12]), np.ones((1, 2, 13), int), np.array([[13, 11]]))
-    assert stats[0, 1] == 11
+    assert stats(([[1] * 12], [[[1] * 13, [1] * 11]]))[0, 1] == 11
 
 
-def test_inputs_that_do_not_fit_are_refused_by_name() -> None:
-    hyp, hyp_len, refs, ref_len = batch(7)
-    with pytest.raises(ValueError, match="row 2 has no reference"):
-        ngram_stats(hyp, hyp_len, refs, np.where(np.arange(9)[:, None] == 2, -1, ref_len))
-    with pytest.raises(ValueError, match="integers"):
-        ngram_stats(hyp.astype(float), hyp_len, refs, ref_len)
-    with pytest.raises(ValueError, match="hyp_len must be"):
-        ngram_stats(hyp, hyp_len + 100, refs, ref_len)
-    with pytest.raises(ValueError, match="ref_len must be"):
-        ngram_stats(hyp, hyp_len, refs, ref_len + 100)
-    with pytest.raises(ValueError, match="max_n"):
-        ngram_stats(hyp, hyp_len, refs, ref_len, 0)
-    with pytest.raises(ValueError, match="need hyp"):
-        ngram_stats(hyp[:3], hyp_len, refs, ref_len)
+def test_the_matches_of_every_prefix_are_those_of_the_prefix_alone() -> None:
+    hyps, refs = batch(9, vocabulary=3)
+    hits, begin = prefix_hits(*packed((hyps, refs), torch.int64))
+    for hyp, row, at in zip(hyps, refs, begin.tolist(), strict=True):
+        for t in range(len(hyp) + 1):
+            want = ngram_stats_reference([hyp[:t]], [row])[0, 2:6]
+            np.testing.assert_array_equal(hits[at : at + t].sum(0, dtype=torch.int64), want)
+
+
+@pytest.mark.parametrize("group", [2, 3, 8])
+def test_each_sample_is_counted_against_all_others_of_its_group(group: int) -> None:
+    for seed in range(5):
+        hyps, _ = batch(seed, rows=3 * group, longest=int([5, 40][seed % 2]), vocabulary=3)
+        others = [
+            [hyps[j] for j in range(i // group * group, i // group * group + group) if j != i]
+            for i in range(len(hyps))
+        ]
+        hyp = packed((hyps, others), torch.int64)[0]
+        np.testing.assert_array_equal(others_stats(hyp, group, 5), ngram_stats_reference(hyps, others, 5))
+
+
+def test_distinct_ngrams_are_counted_over_sentences_not_across_them() -> None:
+    hyps, refs = batch(10, vocabulary=3)
+    hyp = packed((hyps, refs), torch.int64)[0]
+    first, last = torch.tensor([0, 2, 2]), torch.tensor([2, 2, 9])
+    for low, high, found in zip(first, last, distinct_ngrams(hyp, first, last, 5).tolist(), strict=True):
+        rows = hyps[low:high]
+        want = [len({tuple(h[i : i + n]) for h in rows for i in range(len(h) - n + 1)}) for n in range(1, 6)]
+        assert found == want
+
+
+def test_sorting_on_a_device_counts_the_same() -> None:
+    for seed in range(8):
+        data = batch(seed, longest=[9, 60][seed % 2], vocabulary=[2, 40][seed // 2 % 2])
+        got = ngrams_sorted.ngram_stats(*packed(data, torch.int64), 5, 3)
+        np.testing.assert_array_equal(got, ngram_stats_reference(*data, 5))
+
+
+def test_nothing_is_read_back_by_the_host_while_a_device_sorts() -> None:
+    """Tensors on the meta device hold no values: reading one raises."""
+    hyp, refs, first, last = packed(batch(1), torch.int64)
+    hyp, refs = (
+        s._replace(**{k: getattr(s, k).to("meta") for k in ("ids", "start", "length")}) for s in (hyp, refs)
+    )
+    found = ngram_stats(hyp, refs, first.to("meta"), last.to("meta"), most=3)
+    assert found.shape == (9, 10)

@@ -1,7 +1,8 @@
-"""bntools bleu-gpu: read pairs of token ids line by line, score, write line by line."""
+"""bntools bleu-gpu: read sentences of token ids, score, write line by line."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +12,16 @@ from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from bntools.tools.bleu_gpu.settings import Settings
+    from bntools.tools.bleu_gpu.sources import Batch, Reading
+
+ALSO = ["gleu", "chrf", "rouge-1", "rouge-2", "rouge-l"]
 EPILOG = """\b
 Examples:
   bntools bleu-gpu pairs.jsonl > scores.jsonl
-  bntools bleu-gpu pairs.jsonl --mode sacrebleu --corpus
+  bntools bleu-gpu pairs.jsonl --mode sacrebleu --corpus --bootstrap 1000
   cat part*.jsonl | bntools bleu-gpu --stats | bntools bleu-gpu --from-stats --corpus
 """
 
@@ -35,121 +40,205 @@ Examples:
     metavar="NAME",
     help="nltk: 0 to 7 (default 0); sacrebleu: exp (default), floor, add-k or none.",
 )
+@click.option("--value", type=float, help="Epsilon of NLTK's method 1, value of floor or add-k.")
 @click.option("--max-n", type=click.IntRange(1, 16), default=4, show_default=True, help="Longest n-gram.")
+@click.option("--weights", metavar="W,W,...", help="Weight of each order, for nltk; default: all equal.")
+@click.option("--auto-reweigh", is_flag=True, help="NLTK's auto_reweigh: fewer orders below 4 tokens.")
+@click.option(
+    "--effective-order/--no-effective-order", default=None,
+    help="For sacrebleu; default: for sentences, not for a corpus.",
+)  # fmt: skip
 @click.option("--eos-id", type=int, help="A sentence ends before the first of these.")
 @click.option("--pad-id", type=int, help="Strip these from the end of a sentence.")
+@click.option("--refs", metavar="FILE", help="INPUT and FILE are safetensors with ids.")
+@click.option("--tokenizer", metavar="MODEL", help="Lines hold texts; MODEL's tokenizer makes ids of them.")
 @click.option("--corpus", is_flag=True, help="One score over all lines.")
 @click.option("--stats", is_flag=True, help="Write the statistics of each line, not its score.")
 @click.option("--from-stats", is_flag=True, help="Lines are statistics that --stats wrote.")
+@click.option("--bootstrap", type=click.IntRange(10), metavar="N", help="95 % interval from N resamples.")
+@click.option("--baseline", metavar="FILE", help="Compare with another system's --stats of the same lines.")
+@click.option("--self-bleu", is_flag=True, help="Score each sample against the others of its group.")
+@click.option("--group", type=click.IntRange(2), metavar="G", help="Lines to a group, for --self-bleu.")
+@click.option(
+    "--also", type=click.Choice(ALSO), multiple=True, help="Another metric of each line; repeatable."
+)
 @click.option("--skip-bad", is_flag=True, help="Report a bad line and go on.")
 @options.common
 def command(session: Session, source: str, **given: Any) -> None:
     """Score lines {"hyp": [ids], "refs": [[ids], ...]} of INPUT: a line {"bleu": 0..1} for each.
 
-    INPUT is a .jsonl file, or - for standard input, also when left out.
+    INPUT is a .jsonl file, or - for standard input, also when left out; with --refs a .safetensors file.
     """
-    from pathlib import Path
-
-    if given["stats"] and (given["from_stats"] or given["corpus"]):
-        raise usage(
-            "--stats excludes --from-stats and --corpus", "pipe it: --stats | ... --from-stats --corpus"
-        )
+    _fits(given)
     session.apply()
-    smoothing = _smoothing(given["mode"], given["smoothing"])
-    _validate(given["mode"], smoothing)
+    settings = _settings(given)
+    if given["bootstrap"] or given["baseline"]:
+        import torch
+
+        settings.resampling(torch.zeros(1, 2 + 2 * settings.orders))
+    device = session.torch_device()
     if session.dry_run:
-        return terminal.note(
-            session, f"would score the lines of {'standard input' if source == '-' else source}"
-        )
-    if source == "-":
-        if click.get_binary_stream("stdin").isatty():
-            raise bad_input("standard input is a terminal", "bntools bleu-gpu pairs.jsonl")
-        return _score(session, click.get_binary_stream("stdin"), smoothing, given)
-    try:
-        file = Path(source).open("rb")  # noqa: SIM115
-    except OSError as error:
-        raise bad_input(f"{source}: {error.strerror}", "a .jsonl file, or - for standard input") from None
-    with file:
-        return _score(session, file, smoothing, given)
+        what = "standard input" if source == "-" else source
+        beside = f" against {given['refs']}" if given["refs"] else ""
+        signature = settings.signature(given["corpus"])
+        return terminal.note(session, f"would score {what}{beside}, a block at a time ({signature})")
+    from bntools.tools.bleu_gpu.sources import Reading, encoder
 
-
-def _smoothing(mode: str, name: str | None) -> str | None:
-    """NLTK's methods by their number or name; sacrebleu's as they are."""
-    return f"method{name}" if mode == "nltk" and name and name.isdigit() else name
-
-
-def _validate(mode: str, smoothing: str | None) -> None:
-    """Refuse what the method would refuse, before any input is read."""
-    import torch
-
-    from bntools.tools.bleu_gpu.scores import bleu_scores
-
-    bleu_scores(torch.zeros(1, 2 + 2 * 6, dtype=torch.int32), mode, smoothing)
-
-
-def _score(session: Session, lines: Any, smoothing: str | None, given: dict[str, Any]) -> None:
-    import torch
-
-    from bntools.tools.bleu_gpu.scores import BEYOND, bleu_scores, signature
-
-    looks_beyond = smoothing in ("method5", "method7")
-    orders = max(given["max_n"], BEYOND) if looks_beyond else given["max_n"]
-    if looks_beyond and not (given["max_n"] == BEYOND - 1):
-        raise usage(f"--smoothing {smoothing} is defined for --max-n {BEYOND - 1}", f"--max-n {BEYOND - 1}")
-    keep, count, scored, total, skipped = [], 0, 0, 0.0, [0]
-    out = click.get_text_stream("stdout")
-    for stats in _tables(session, lines, orders, given, skipped):
-        count += len(stats)
+    skipped = [0]
+    reading = Reading(
+        settings.orders, given["eos_id"], given["pad_id"], given["also"], device,
+        _skip(session, skipped, given["skip_bad"]), encoder(given["tokenizer"]) if given["tokenizer"] else None,
+    )  # fmt: skip
+    with _batches(source, given, reading) as batches:
         if given["corpus"]:
-            keep.append(stats)
-        elif given["stats"]:
-            out.write("".join(f'{{"stats": {row}}}\n' for row in stats.tolist()))
-        else:
-            found = bleu_scores(stats, given["mode"], smoothing).tolist()
-            defined = [value for value in found if value == value]
-            total, scored = total + sum(defined), scored + len(defined)
-            out.write(
-                "".join(
-                    f'{{"bleu": {value!r}}}\n' if value == value else '{"bleu": null}\n' for value in found
-                )
-            )
-    if not count:
-        raise bad_input("no pairs to score", 'a line is {"hyp": [ids], "refs": [[ids], ...]}')
-    named = signature(given["mode"], smoothing, given["max_n"], refs="var", corpus=given["corpus"])
-    if given["corpus"]:
-        value = float(bleu_scores(torch.cat(keep), given["mode"], smoothing, corpus=True))
-        report = {
-            "kind": "bleu-gpu",
-            "bleu": value,
-            "lines": count,
-            "skipped": skipped[0],
-            "signature": named,
-        }
-        return terminal.emit(session, report, lambda console: _draw(console, report))
-    mean = "" if given["stats"] else f", mean BLEU {total / max(scored, 1):.4f}"
-    left_out = f", {skipped[0]} bad lines skipped" if skipped[0] else ""
-    return terminal.note(session, f"{count} lines{left_out}{mean} ({named})")
+            return _corpus(session, batches, settings, given, skipped)
+        return _lines(session, batches, settings, given["stats"], skipped)
 
 
-def _tables(
-    session: Session, lines: Any, orders: int, given: dict[str, Any], skipped: list[int]
-) -> Iterator[Any]:
-    """Statistics of one batch of lines after the other."""
+def _fits(given: dict[str, Any]) -> None:
+    """Refuse options that contradict each other, before any input is read."""
+    excluded = [
+        ("stats", ("from_stats", "corpus"), "pipe it: --stats | ... --from-stats --corpus"),
+        ("refs", ("tokenizer", "from_stats", "self_bleu"), "--refs is for safetensors of ids"),
+        ("from_stats", ("tokenizer", "self_bleu", "also"), "statistics hold no sentences"),
+        ("also", ("stats", "corpus", "self_bleu"), "other metrics go with scores of lines"),
+        ("corpus", ("self_bleu",), "the mean of the lines is on standard error"),
+    ]
+    for one, others, hint in excluded:
+        for other in others:
+            if given[one] and given[other]:
+                raise usage(f"--{one} excludes --{other}".replace("_", "-"), hint)
+    needs = [("bootstrap", "corpus"), ("baseline", "corpus"), ("group", "self_bleu"), ("self_bleu", "group")]
+    for one, other in needs:
+        if given[one] and not given[other]:
+            raise usage(f"--{one} needs --{other}".replace("_", "-"), f"add --{other}".replace("_", "-"))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    from bntools.tools.bleu_gpu.settings import Settings
+
+    names = ("mode", "smoothing", "max_n", "effective_order", "auto_reweigh", "value")
+    weights = None
+    if given["weights"] is not None:
+        try:
+            weights = tuple(float(part) for part in given["weights"].split(","))
+        except ValueError:
+            raise usage(f"--weights {given['weights']}", "numbers with commas: 0.5,0.5") from None
+    return Settings(weights=weights, **{name: given[name] for name in names})
+
+
+def _skip(session: Session, skipped: list[int], wanted: bool) -> Any:
     from bntools.tools.bleu_gpu import stream
 
     def skip(number: int, reason: str) -> None:
         skipped[0] += 1
         terminal.note(session, f"line {number} skipped: {reason}")
 
-    on_bad = skip if given["skip_bad"] else stream.refuse
-    if given["from_stats"]:
-        for batch in stream.batches(lines, stream.stored(orders), on_bad):
-            yield stream.table(batch)
+    return skip if wanted else stream.refuse
+
+
+@contextlib.contextmanager
+def _batches(source: str, given: dict[str, Any], reading: Reading) -> Iterator[Iterable[Batch]]:
+    """Batches of statistics from where the options say."""
+    from bntools.tools.bleu_gpu import sources
+
+    if given["refs"]:
+        yield sources.from_tensors("/dev/stdin" if source == "-" else source, given["refs"], reading)
         return
-    for batch in stream.batches(lines, stream.pair, on_bad):
-        yield stream.stats_of(batch, given["pad_id"], given["eos_id"], orders)
+    with _opened(source) as file:
+        if given["from_stats"]:
+            yield sources.from_stats(file, reading)
+        elif given["self_bleu"]:
+            yield sources.from_samples(file, given["group"], reading)
+        else:
+            yield sources.from_pairs(file, reading)
+
+
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[Any]:
+    if source == "-":
+        stdin = click.get_binary_stream("stdin")
+        if stdin.isatty():
+            raise usage("no INPUT, and standard input is a terminal", "bntools bleu-gpu pairs.jsonl")
+        yield stdin
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise bad_input(f"{source}: {error.strerror}", "a .jsonl file, or - for standard input") from None
+    with file:
+        yield file
+
+
+def _none() -> Exception:
+    return bad_input("no pairs to score", 'a line is {"hyp": [ids], "refs": [[ids], ...]}')
+
+
+def _lines(
+    session: Session, batches: Iterable[Batch], settings: Settings, raw: bool, skipped: list[int]
+) -> None:
+    """A line out for each in; their means on standard error."""
+    out = click.get_text_stream("stdout")
+    count, sums, defined = 0, dict[str, float](), dict[str, int]()
+    for stats, also in batches:
+        count += len(stats)
+        if raw:
+            out.write("".join(f'{{"stats": {row}}}\n' for row in stats.tolist()))
+            continue
+        columns = {"bleu": settings.scores(stats), **also}
+        for name, values in columns.items():
+            sums[name] = sums.get(name, 0.0) + float(values.nansum())
+            defined[name] = defined.get(name, 0) + int(values.isfinite().sum())
+        out.write(_written({name: values.tolist() for name, values in columns.items()}))
+    if not count:
+        raise _none()
+    means = "".join(f", mean {name} {total / max(defined[name], 1):.4f}" for name, total in sums.items())
+    left_out = f", {skipped[0]} bad lines skipped" if skipped[0] else ""
+    terminal.note(session, f"{count} lines{left_out}{means} ({settings.signature(False)})")
+
+
+def _written(columns: dict[str, list[float]]) -> str:
+    """JSON lines; what is not defined is null."""
+    form = "{{" + ", ".join(f'"{name}": {{}}' for name in columns) + "}}\n"
+    texts = ([repr(x) if x == x else "null" for x in values] for values in columns.values())
+    return "".join(map(form.format, *texts))
+
+
+def _corpus(
+    session: Session, batches: Iterable[Batch], settings: Settings, given: dict[str, Any], skipped: list[int]
+) -> None:
+    """One report over all lines."""
+    from bntools.tools.bleu_gpu import resample, sources
+    from bntools.tools.bleu_gpu.settings import Corpus, measured
+
+    times = given["bootstrap"] or (1000 if given["baseline"] else 0)
+    corpus = Corpus(settings.mode, keep=bool(times))
+    for stats, _ in batches:
+        corpus.add(stats)
+    if not corpus.count:
+        raise _none()
+    report: dict[str, Any] = {"kind": "bleu-gpu"}
+    report["bleu"] = float(settings.scores(corpus.stats(), corpus=True))
+    if times:
+        rows, score = settings.resampling(corpus.stats())
+        report["bleu"] = measured(resample.interval(rows, score, times, session.seed))
+        report["resamples"] = times
+    if given["baseline"]:
+        other = sources.stored_stats(given["baseline"], settings.orders)
+        found = resample.compare(rows, settings.resampling(other)[0], score, times, session.seed)
+        report["baseline"] = float(settings.scores(other, corpus=True))
+        report["difference"], report["p_value"] = measured(found.difference), found.p_value
+    report |= {"lines": corpus.count, "skipped": skipped[0], "signature": settings.signature(True)}
+    terminal.emit(session, report, lambda console: _draw(console, report))
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:
-    rows = [[key, str(report[key])] for key in ("lines", "skipped", "signature")]
-    console.print(terminal.facts(f"BLEU {report['bleu']:.4f}", rows))
+    def shown(found: Any) -> str:
+        return (
+            f"{found['value']:.4f}  ({found['low']:.4f} to {found['high']:.4f})"
+            if isinstance(found, dict)
+            else (f"{found:.4f}" if isinstance(found, float) else str(found))
+        )
+
+    rows = [[key, shown(found)] for key, found in report.items() if key not in ("kind", "bleu")]
+    console.print(terminal.facts(f"BLEU {shown(report['bleu'])}", rows))

@@ -32,24 +32,41 @@ def bleu_scores(
     alpha: float = 5,
     k: float = 5,
 ) -> Tensor:
-    """BLEU in 0..1, float64: [B], or a scalar with `corpus`; a list of weights adds a last dimension.
+    """BLEU in 0..1, float64: [...], or a scalar with `corpus`; a list of weights adds a last dimension.
 
-    stats: [B, 2 + 2 N] of `bleu_stats`. mode "nltk": smoothing method0 (default) to method7 of Chen & Cherry
-    2014 as NLTK 3.10 has them; weights default to uniform over N orders, over N - 1 for method5 and method7,
+    stats: [..., 2 + 2 N] of `bleu_stats`; nothing of them is read back from a GPU.
+    mode "nltk": smoothing method0 (default) to method7 of Chen & Cherry 2014 as NLTK 3.10 has them;
+    weights default to uniform over N orders, over N - 1 for method5 and method7,
     which need N >= 5. mode "sacrebleu": exp (default), floor, add-k, none as sacrebleu 2.6;
     effective_order defaults to True for sentences, False for a corpus. `value`: the epsilon of method1, floor
     or add-k; alpha: method6; k: method4. NLTK's corpus quirks stay: a sentence counts at least one n-gram of
     each order; method5 to 7 look at the last sentence, so a corpus must be given row by row, not summed.
     Where NLTK's method6 raises (no matching trigram), NaN. Raises BnError on options that do not fit.
     """
-    if stats.ndim != 2 or stats.shape[1] < 4 or stats.shape[1] % 2:
+    if stats.ndim < 2 or stats.shape[-1] < 4 or stats.shape[-1] % 2:
         raise usage(f"stats have shape {list(stats.shape)}", "give [batch, 2 + 2 * orders]")
     smoothing = smoothing or _default(mode)
     _fits(mode, smoothing, weights, effective_order, auto_reweigh)
+    leading, stats = stats.shape[:-1], stats.flatten(0, -2)
     if mode == "sacrebleu":
         effective = not corpus if effective_order is None else effective_order
-        return _sacrebleu(stats, smoothing, effective, corpus, value)
-    return _nltk(stats, smoothing, weights, auto_reweigh, corpus, (0.1 if value is None else value, alpha, k))
+        scores = _sacrebleu(stats, smoothing, effective, corpus, value)
+    else:
+        constants = (0.1 if value is None else value, alpha, k)
+        scores = _nltk(stats, smoothing, weights, auto_reweigh, corpus, constants)
+    return scores if corpus else scores.unflatten(0, leading)
+
+
+def folded(stats: Tensor, mode: str = "nltk") -> Tensor:
+    """Two rows [2, 2 + 2 N] int64 (or the one there is) with the corpus score of all rows, for streams of any length.
+
+    The last row is kept for NLTK's methods 5 to 7; in the sum of the others each sentence counts at least one
+    n-gram an order, as NLTK has it. May be folded again with rows behind it.
+    """
+    rows, orders = stats.to(torch.int64), stats.shape[1] // 2 - 1
+    if mode == "nltk":
+        rows = torch.cat([rows[:, : 2 + orders], rows[:, 2 + orders :].clamp(min=1)], 1)
+    return torch.cat([rows[:-1].sum(0, keepdim=True), stats[-1:].to(torch.int64)]) if len(rows) > 1 else stats
 
 
 def signature(
@@ -144,7 +161,7 @@ def _nltk(
     logs = torch.where(precision > 0, precision.log(), 0.0)
     logs = torch.where(precision.isnan(), precision, logs)
     penalty = torch.where(hyp_len > ref_len, 1.0, (1 - ref_len / hyp_len).exp())
-    columns = [penalty * (logs * _row_weights(v, need, hyp_len, auto_reweigh)).sum(1).exp() for v in vectors]
+    columns = [penalty * _weighted(logs, v, hyp_len, auto_reweigh).exp() for v in vectors]
     scores = torch.where(found[:, :1] > 0, torch.stack(columns, 1), 0.0)
     scores = scores if several else scores[:, 0]
     return scores[0] if corpus else scores
@@ -162,14 +179,17 @@ def _weights(weights: Weights | None, orders: int) -> tuple[list[tuple[float, ..
     return [tuple(float(w) for w in row) for row in rows], True  # type: ignore[union-attr]
 
 
-def _row_weights(vector: tuple[float, ...], need: int, hyp_len: Tensor, auto_reweigh: bool) -> Tensor:
-    """[1 or rows, need]: auto_reweigh makes the default weights uniform over as many orders as there are tokens."""
-    row = hyp_len.new_tensor([vector + (0.0,) * (need - len(vector))])
+def _weighted(logs: Tensor, vector: tuple[float, ...], hyp_len: Tensor, auto_reweigh: bool) -> Tensor:
+    """[rows] sum of weight * log; auto_reweigh: below 4 tokens the default weights are uniform over as many orders."""
+    # the weights stay numbers of Python: a tensor of them would be a copy from the host, which no CUDA graph takes
+    total = sum(
+        (weight * column for weight, column in zip(vector, logs.unbind(1), strict=False)), hyp_len * 0
+    )
     if not auto_reweigh or vector != (0.25,) * 4:
-        return row
-    short = (hyp_len < 4)[:, None]
-    uniform = (torch.arange(need, device=hyp_len.device) < hyp_len[:, None]) / hyp_len[:, None].clamp(min=1)
-    return torch.where(short, uniform, row)
+        return total
+    order = torch.arange(logs.shape[1], device=logs.device)
+    few = torch.where(order < hyp_len[:, None], logs, 0.0).sum(1) / hyp_len.clamp(min=1)
+    return torch.where(hyp_len < 4, few, total)
 
 
 def _smooth(

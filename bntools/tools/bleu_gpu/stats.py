@@ -1,21 +1,13 @@
-"""BLEU statistics of token ids given as tensors, nested tensors or lists."""
+"""BLEU statistics: of pairs, of each reference alone, of every prefix, within groups, all against all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core.errors import bad_input
-from bntools.kernels.ngrams import ngram_stats
-
-Ids = Tensor | Sequence[Any]
-Ints = NDArray[np.integer]
+from bntools.core.errors import usage
+from bntools.kernels import ngrams
+from bntools.tools.bleu_gpu.batch import Batch, Ids, Side, batch, sentences
 
 
 def bleu_stats(
@@ -26,123 +18,113 @@ def bleu_stats(
     pad_id: int | None = None,
     eos_id: int | None = None,
     max_n: int = 4,
+    hyp_mask: Tensor | None = None,
+    ref_mask: Tensor | None = None,
+    hyp_cu: Ids | None = None,
+    ref_cu: Ids | None = None,
+    ref_rows: Ids | None = None,
 ) -> Tensor:
     """Statistics [B, 2 + 2 max_n] int32: hyp_len, closest ref_len, correct 1..n, total 1..n (sacrebleu's order).
 
-    hyp: ids [B, L]; refs: ids [B, R, M], or [B, M] for one reference each. Both may be nested tensors or lists
-    of ragged lists (refs: a list of references a row, each row with its own number). Lengths: as given in
-    hyp_len [B] and ref_len [B, R] (-1: no such reference), or the full width; then a sentence ends before its
-    first eos_id; then trailing pad_id are stripped, inner ones are tokens. Rows add up to corpus statistics.
-    CPU tensors are read in place; the result is on hyp's device. Raises BnError on input that does not fit.
+    hyp: ids [B, L], or groups [B, G, L] that share their references (statistics [B, G, ...]). refs: ids
+    [B, R, M], or [B, M] for one reference each. Both may be nested tensors, lists of ragged lists (refs: a list
+    of references a row, each row with its own number), or flat with cumulative lengths hyp_cu [B + 1], ref_cu
+    [K + 1]; flat or nested references belong to rows by ref_rows [B + 1], cumulative, default one each.
+    Lengths: hyp_len [B], ref_len [B, R] (-1: no such reference), or masks of the ids' shape (what is masked out
+    is no token, wherever it stands), or the full width. Then a sentence ends before its first eos_id, then
+    trailing pad_id are stripped; inner ones are tokens. Rows add up to corpus statistics. Tensors are read in
+    place. The result is on hyp's device; on a GPU nothing is read back (flat input: its longest length is) and
+    lengths are not checked. Raises BnError on input that does not fit.
     """
-    device = hyp.device if isinstance(hyp, Tensor) else torch.device("cpu")
-    ids, own = _hypotheses(hyp)
-    others, theirs = _references(refs)
-    own, theirs = _given(hyp_len, own, "hyp_len"), _given(ref_len, theirs, "ref_len")
-    own, theirs = _ended(ids, own, pad_id, eos_id), _ended(others, theirs, pad_id, eos_id)
-    try:
-        stats = ngram_stats(ids, own, others, theirs, max_n)
-    except ValueError as error:
-        raise bad_input(
-            str(error), "hyp is [B, L], refs is [B, R, M] or [B, M], one row a sentence"
-        ) from error
-    return torch.from_numpy(stats).to(device)
+    found = batch(
+        Side("hyp", hyp, hyp_len, hyp_mask, hyp_cu), Side("refs", refs, ref_len, ref_mask, ref_cu),
+        ref_rows, pad_id, eos_id,
+    )  # fmt: skip
+    stats = ngrams.ngram_stats(*found[:4], _orders(max_n), found.most)
+    return stats.view(*found.shape, 2 + 2 * max_n)
 
 
-def _hypotheses(hyp: Ids) -> tuple[Ints, Ints]:
-    """Ids [B, L] and lengths [B]."""
-    if isinstance(hyp, Tensor) and not hyp.is_nested:
-        ids = _array(hyp)
-        if ids.ndim != 2:
-            raise bad_input(f"hyp has shape {list(ids.shape)}", "give [batch, length]")
-        return ids, np.full(len(ids), ids.shape[1])
-    return _padded(_rows(hyp))
+def prefix_stats(hyp: Ids, refs: Ids, max_n: int = 4, **given: Ids | int | None) -> Tensor:
+    """Statistics [B, L, 2 + 2 max_n] of the first 1, 2, ... L ids of each hypothesis, in one pass. CPU.
+
+    Options as in `bleu_stats`; beyond the end of a hypothesis the last statistics stay. The differences of
+    scores along L are dense rewards that add up to the score of the whole.
+    """
+    found = _batch(hyp, refs, given)
+    hits, begin = ngrams.prefix_hits(*found[:4], _orders(max_n))
+    width = int(found.hyp.length.max()) if len(begin) else 0
+    steps = torch.minimum(torch.arange(1, width + 1), found.hyp.length[:, None])
+    running = torch.nn.functional.pad(hits.cumsum(0, dtype=torch.int32), (0, 0, 1, 0))
+    correct = running[begin[:, None] + steps] - running[begin][:, None]
+    total = (steps[..., None] - torch.arange(max_n)).clamp(min=0)
+    first, last = (x[:, None].expand(-1, width).reshape(-1) for x in (found.first, found.last))
+    nearest = ngrams.closest_length(steps.reshape(-1), found.refs.length, first, last).view(steps.shape)
+    return torch.cat([steps[..., None], nearest[..., None], correct, total], -1).to(torch.int32)
 
 
-def _references(refs: Ids) -> tuple[Ints, Ints]:
-    """Ids [B, R, M] and lengths [B, R], -1 where a row has fewer references."""
-    if isinstance(refs, Tensor) and not refs.is_nested:
-        ids = _array(refs)
-        if ids.ndim not in (2, 3):
-            raise bad_input(f"refs has shape {list(ids.shape)}", "give [batch, references, length]")
-        ids = ids[:, None] if ids.ndim == 2 else ids
-        return ids, np.full(ids.shape[:2], ids.shape[2])
-    rows = list(_rows(refs))
-    if isinstance(refs, Tensor) and refs.dim() == 2:
-        rows = [[row] for row in rows]
-    if any(_is_id(reference) for row in rows for reference in row):
-        raise bad_input(
-            "refs is a list of lists of ids", "give a list of references a row: [[[5, 7], [5, 8]], ...]"
+def reference_stats(hyp: Ids, refs: Ids, max_n: int = 4, **given: Ids | int | None) -> tuple[Tensor, Tensor]:
+    """Statistics [K, 2 + 2 max_n] of each hypothesis with each of its references alone, and the rows [K]. CPU."""
+    found = _batch(hyp, refs, given)
+    row, column = _pairs(found)
+    rows = found.hyp._replace(start=found.hyp.start[row], length=found.hyp.length[row])
+    return ngrams.ngram_stats(rows, found.refs, column, column + 1, _orders(max_n), 1), row
+
+
+def self_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) -> Tensor:
+    """Statistics [B, 2 + 2 max_n] of each sample against the other group - 1 of its group (Zhu et al. 2018).
+
+    samples: B sentences, groups one after another. O(tokens) instead of O(group * tokens). CPU.
+    """
+    found = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
+    if group < 2 or len(found.length) % group:
+        raise usage(
+            f"{len(found.length)} samples do not divide into groups of {group}", "groups of 2 or more"
         )
-    counts = np.array([len(row) for row in rows], np.int64)
-    flat, lengths = _padded(list(chain.from_iterable(rows)))
-    there = np.arange(counts.max(initial=1)) < counts[:, None]
-    ids = np.zeros((*there.shape, flat.shape[1]), np.int64)
-    theirs = np.full(there.shape, -1)
-    ids[there], theirs[there] = flat, lengths
-    return ids, theirs
+    return ngrams.others_stats(found, group, _orders(max_n))
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) or (isinstance(value, Tensor) and value.ndim == 0)
+def matrix_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) -> Tensor:
+    """Statistics [groups, G, G, 2 + 2 max_n] of each sample (row) against each of its group (column). CPU.
+
+    The mean over columns of its scores is what minimum-Bayes-risk decoding with BLEU maximises.
+    """
+    found = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
+    count = len(found.length)
+    if group < 1 or count % group:
+        raise usage(f"{count} samples do not divide into groups of {group}", "groups of one size")
+    row = torch.arange(count).repeat_interleave(group)
+    column = row // group * group + torch.arange(group).repeat(count)
+    rows = found._replace(start=found.start[row], length=found.length[row])
+    stats = ngrams.ngram_stats(rows, found, column, column + 1, _orders(max_n), 1)
+    return stats.view(-1, group, group, 2 + 2 * max_n)
 
 
-def _rows(ids: Ids) -> Sequence[Any]:
-    return ids.unbind() if isinstance(ids, Tensor) else ids
+def _batch(hyp: Ids, refs: Ids, given: dict[str, Ids | int | None]) -> Batch:
+    """Both sides on the CPU, from the keyword arguments of `bleu_stats`."""
+    known = {"hyp_len", "ref_len", "hyp_mask", "ref_mask", "hyp_cu", "ref_cu", "ref_rows", "pad_id", "eos_id"}
+    if unknown := given.keys() - known:
+        raise TypeError(f"unexpected {', '.join(sorted(unknown))}")
+    own, other = (
+        Side(name, _here(ids), *(_here(given.get(f"{short}_{x}")) for x in ("len", "mask", "cu")))
+        for name, short, ids in (("hyp", "hyp", hyp), ("refs", "ref", refs))
+    )
+    return batch(own, other, given.get("ref_rows"), given.get("pad_id"), given.get("eos_id"))  # type: ignore[arg-type]
 
 
-def _padded(rows: Iterable[Any]) -> tuple[Ints, Ints]:
-    """Ragged rows of ids as [B, longest], zeros behind, and their lengths [B]."""
-    parts = [_array(row) for row in rows]
-    if any(part.ndim != 1 for part in parts):
-        raise bad_input("a sentence is not a flat list of ids", "each sentence is a list of integers")
-    lengths = np.array([len(part) for part in parts], np.int64)
-    ids = np.zeros((len(parts), lengths.max(initial=0)), np.int64)
-    if len(parts):
-        ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(parts)
-    return ids, lengths
+def _here(value: Ids | int | None) -> Ids | int | None:
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _array(ids: Any) -> Ints:
-    """A tensor's memory, or a list of integers; empty lists count as integers."""
-    if isinstance(ids, Tensor):
-        array = ids.detach().cpu().numpy()
-    else:
-        try:
-            array = np.asarray(ids)
-        except (ValueError, OverflowError) as error:
-            raise bad_input(f"not a list of ids: {error}", "ids are integers of at most 64 bits") from error
-    if not array.size and array.dtype.kind == "f" and not isinstance(ids, Tensor):
-        return array.astype(np.int64)
-    if not np.can_cast(array.dtype, np.int64) or array.dtype.kind == "b":
-        raise bad_input(f"ids are {array.dtype}", "token ids are integers of at most 64 bits")
-    return array
+def _pairs(found: Batch) -> tuple[Tensor, Tensor]:
+    """Row and reference of every pair there is."""
+    count = found.last - found.first
+    row = torch.repeat_interleave(torch.arange(len(count)), count)
+    column = found.first[row] + torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    there = found.refs.length[column] >= 0
+    return row[there], column[there]
 
 
-def _given(lengths: Ids | None, known: Ints, name: str) -> Ints:
-    """Lengths the caller gave, in the shape of those the ids have."""
-    if lengths is None:
-        return known
-    array = _array(lengths)
-    if name == "ref_len" and array.ndim == 1 and known.shape[1:] == (1,):
-        array = array[:, None]
-    if array.shape != known.shape:
-        raise bad_input(f"{name} has shape {list(array.shape)}", f"the ids need {list(known.shape)}")
-    if (array > known).any():
-        raise bad_input(f"{name} is up to {array.max()}, longer than its sentence", "lengths count ids")
-    return array
-
-
-def _ended(ids: Ints, lengths: Ints, pad_id: int | None, eos_id: int | None) -> Ints:
-    """Lengths up to the first eos_id, then without trailing pad_id; ids [..., width]."""
-    width = ids.shape[-1]
-    if not width:
-        return lengths
-    if eos_id is not None:
-        ends = ids == eos_id
-        lengths = np.minimum(lengths, np.where(ends.any(-1), ends.argmax(-1), width))
-    if pad_id is not None:
-        kept = (ids != pad_id) & (np.arange(width) < lengths[..., None])
-        last = np.where(kept.any(-1), width - kept[..., ::-1].argmax(-1), 0)
-        lengths = np.where(lengths < 0, lengths, last)
-    return lengths
+def _orders(max_n: int) -> int:
+    if max_n < 1:
+        raise usage(f"max_n must be at least 1, got {max_n}", "max_n=4")
+    return max_n

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from bntools.core.errors import BnError
-from bntools.tools.bleu_gpu.stats import bleu_stats
+from bntools.kernels import ngrams
+from bntools.tools.bleu_gpu import batch
+from bntools.tools.bleu_gpu.scores import bleu_scores
+from bntools.tools.bleu_gpu.stats import bleu_stats, matrix_stats, prefix_stats, self_stats
 
 RNG = np.random.default_rng(0)
 HYPS = [RNG.integers(1, 5, n).tolist() for n in (0, 1, 7, 20, 33)]
@@ -124,3 +127,71 @@ def test_inputs_that_do_not_fit_are_refused(hyp: object, refs: object, options: 
     with pytest.raises(BnError) as caught:
         bleu_stats(hyp, refs, **options)
     assert caught.value.hint
+
+
+def test_masked_ids_are_no_tokens_wherever_they_stand() -> None:
+    hyp, refs = torch.randint(0, 4, (6, 20)), torch.randint(0, 4, (6, 2, 15))
+    mask, ref_mask = torch.rand(6, 20) < 0.7, torch.rand(6, 2, 15) < 0.7
+    want = bleu_stats(
+        [h[m].tolist() for h, m in zip(hyp, mask, strict=True)],
+        [[r[m].tolist() for r, m in zip(*row, strict=True)] for row in zip(refs, ref_mask, strict=True)],
+    )
+    assert torch.equal(bleu_stats(hyp, refs, hyp_mask=mask, ref_mask=ref_mask.long()), want)
+
+
+def test_flat_ids_with_cumulative_lengths_equal_lists() -> None:
+    refs = [ref for row in REFS for ref in row]
+    flat, flat_refs = (torch.tensor([i for row in rows for i in row]) for rows in (HYPS, refs))
+    hyp_cu, ref_cu, ref_rows = (
+        torch.tensor([0, *map(len, rows)]).cumsum(0).to(torch.int32) for rows in (HYPS, refs, REFS)
+    )
+    given = {"hyp_cu": hyp_cu, "ref_cu": ref_cu, "ref_rows": ref_rows}
+    assert torch.equal(bleu_stats(flat, flat_refs, **given), WHOLE)
+
+
+def test_a_group_of_hypotheses_shares_its_references() -> None:
+    hyp, refs = torch.randint(0, 4, (3, 5, 20)), torch.randint(0, 4, (3, 2, 15))
+    found = bleu_stats(hyp, refs)
+    assert found.shape == (3, 5, 10)
+    for g in range(5):
+        assert torch.equal(found[:, g], bleu_stats(hyp[:, g], refs))
+    assert bleu_scores(found).shape == (3, 5)
+
+
+def test_the_last_prefix_is_the_whole_and_the_others_are_sentences_cut_short() -> None:
+    found = prefix_stats(HYPS, REFS)
+    for t in range(1, 34):
+        cut = [h[:t] for h in HYPS]
+        assert torch.equal(found[:, t - 1], bleu_stats(cut, REFS))
+    assert torch.equal(found[:, -1], WHOLE)
+
+
+def test_self_bleu_and_the_matrix_are_those_of_single_calls() -> None:
+    samples = [RNG.integers(1, 4, n).tolist() for n in (9, 12, 3, 0, 20, 21)]
+    others = [[samples[j] for j in range(i // 3 * 3, i // 3 * 3 + 3) if j != i] for i in range(6)]
+    assert torch.equal(self_stats(samples, 3), bleu_stats(samples, others))
+    matrix = matrix_stats(samples, 3)
+    for i, j in ((0, 1), (2, 0), (5, 4), (3, 3)):
+        assert torch.equal(matrix[i // 3, i % 3, j % 3], bleu_stats([samples[i]], [[samples[j]]])[0])
+
+
+def test_a_device_cuts_sentences_like_the_cpu() -> None:
+    hyp = torch.randint(0, 4, (40, 9))
+    whole = batch.sentences(batch.Side("hyp", hyp))
+    for eos, pad in ((3, None), (None, 0), (3, 0), (2, 2)):
+        assert torch.equal(ngrams._cut_on_device(whole, eos, pad).length, ngrams.cut(whole, eos, pad).length)
+
+
+def test_scores_of_a_device_are_not_read_back() -> None:
+    """Tensors on the meta device hold no values: reading one raises."""
+    given = {"hyp_len": torch.ones(4, device="meta", dtype=torch.long), "eos_id": 1, "pad_id": 0}
+    hyp, refs = (
+        torch.zeros(4, 9, dtype=torch.long, device="meta"),
+        torch.zeros(4, 2, 9, dtype=torch.long, device="meta"),
+    )
+    stats = bleu_stats(hyp, refs, max_n=5, **given)
+    assert stats.shape == (4, 12)
+    for method in range(8):
+        assert bleu_scores(stats, smoothing=f"method{method}", auto_reweigh=True).shape == (4,)
+    for smoothing in ("exp", "floor", "add-k", "none"):
+        assert bleu_scores(stats, "sacrebleu", smoothing).shape == (4,)
