@@ -64,6 +64,29 @@ Examples:
     "--symmetric/--asymmetric", default=False, show_default=True, help="Grid without or with a zero point."
 )
 @click.option(
+    "--scales",
+    "meta",
+    type=click.Choice(["fp16", "2", "3", "4"]),
+    default="fp16",
+    show_default=True,
+    help="Scales as numbers, or scales and zeros as codes of so many bits, searched for the least error.",
+)
+@click.option(
+    "--trellis",
+    type=click.Choice(["0", "2", "3", "4", "5", "6", "7", "8"]),
+    default="0",
+    show_default=True,
+    help="Codes on a trellis of 2^N states: half a step finer at the same number of bits; needs --scales 2, 3 or 4.",
+)
+@click.option(
+    "--refit",
+    "rounds",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="Rounds of refitting scales and codes to each other after GPTQ; needs --scales 2, 3 or 4.",
+)
+@click.option(
     "--choose",
     type=click.Choice(["rtn", "final"]),
     default="rtn",
@@ -145,14 +168,18 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
         raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
     if rest["method"] == "rtn" and (rest["sequential"] or rest["choose"] == "final"):
         raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
+    meta = 0 if rest["meta"] == "fp16" else int(rest["meta"])
+    if rest["rounds"] and (not meta or rest["method"] == "rtn"):
+        raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
     for option, value in (("method", "gptq"), ("search", "weighted")):
         if rest[option] == value and rest["calib"] == "none":
             name = "grid" if option == "search" else option
             raise usage(f"--{name} {value} needs a calibration text", "--calib FILE")
     return Settings(
-        Grid(bits, group_size, "ic" if per_ic else dim, symmetric), rest["criterion"], rest["include"], rest["exclude"],
+        Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])), rest["criterion"], rest["include"], rest["exclude"],
         rest["override"], rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
         method=rest["method"], search=rest["search"], choose=rest["choose"], sequential=rest["sequential"],
+        rounds=rest["rounds"],
     )  # fmt: skip
 
 
