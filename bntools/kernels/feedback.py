@@ -121,9 +121,9 @@ def each(count: int, threads: int, work: Callable[[int, int], None]) -> None:
 def _feed(rows, factor, codes, errors, start, stop, low, high, scales, zeros, group, top, memory, branch):
     scratch = np.empty(high - low, np.float32)
     for at in range(start, stop):
-        g = group[at]
+        s, z = scales[group[at], low:high], zeros[group[at], low:high]
         column, error = rows[at, low:high], errors[at - start, low:high]
-        _code(column, scales[g, low:high], zeros[g, low:high], top, memory, branch, codes[at, low:high], scratch)  # fmt: skip
+        _code(column, s, z, top, memory, branch, codes[at, low:high], scratch)
         inverse = np.float32(1.0) / factor[at, at]
         for r in range(high - low):
             error[r] = (column[r] - scratch[r]) * inverse
@@ -138,23 +138,25 @@ def _feed(rows, factor, codes, errors, start, stop, low, high, scales, zeros, gr
 def _alone(rows, codes, low, high, scales, zeros, group, top, memory, branch):
     scratch = np.empty(high - low, np.float32)
     for at in range(len(rows)):
-        g = group[at]
-        _code(rows[at, low:high], scales[g, low:high], zeros[g, low:high], top, memory, branch, codes[at, low:high], scratch)  # fmt: skip
+        s, z = scales[group[at], low:high], zeros[group[at], low:high]
+        _code(rows[at, low:high], s, z, top, memory, branch, codes[at, low:high], scratch)
         for r in range(high - low):
             rows[at, low + r] = scratch[r]
 
 
 @_jit
-def _descend(values, gradient, hessian, codes, changes, start, stop, low, high, scales, zeros, group, top, memory, branch):  # fmt: skip
+def _descend(
+    values, gradient, hessian, codes, changes, start, stop, low, high, scales, zeros, group, top, memory, branch
+):  # fmt: skip
     scratch = np.empty(high - low, np.float32)
     target = np.empty(high - low, np.float32)
     for at in range(start, stop):
-        g = group[at]
         value, change, slope = values[at, low:high], changes[at - start, low:high], gradient[at, low:high]
         inverse = np.float32(1.0) / hessian[at, at]
         for r in range(high - low):
             target[r] = value[r] - slope[r] * inverse
-        _code(target, scales[g, low:high], zeros[g, low:high], top, memory, branch, codes[at, low:high], scratch)  # fmt: skip
+        s, z = scales[group[at], low:high], zeros[group[at], low:high]
+        _code(target, s, z, top, memory, branch, codes[at, low:high], scratch)
         for r in range(high - low):
             change[r] = scratch[r] - value[r]
             value[r] = scratch[r]

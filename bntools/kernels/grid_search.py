@@ -40,7 +40,8 @@ def search(w: Tensor, importance: Tensor, width: int, meta: Meta, threads: int) 
     """The grids with the least sum_j h_j (w_j - v_j)^2, v rounded to nearest; all groups of a row in one window.
 
     w: [in, out] float32. importance: h [in]. width: columns of a group. Every scale within the window of a row
-    and three octaves is tried with three zeros: the middle of the group's range, then twice the least squares.
+    and three octaves is tried with all four zeros of 2 bits; of more, with the middle of the group's range, then
+    twice the least squares.
     """
     count, outs = w.shape
     groups = -(-count // width)
@@ -79,7 +80,9 @@ def refit(
         changes = torch.empty(stop - start, outs)
         arrays = [
             x.numpy()
-            for x in (values, gradient, hessian, levels, fit.index[group], fit.zeros[group], fit.lowest, highest, changes)
+            for x in (
+                values, gradient, hessian, levels, fit.index[group], fit.zeros[group], fit.lowest, highest, changes
+            )
         ]  # fmt: skip
         each(outs, threads, lambda low, high, a=arrays, s=start, e=stop: _refit(*a, s, e, *shape, low, high))
         gradient.addmm_(hessian[:, start:stop], changes)
@@ -91,7 +94,9 @@ def _search(w, h, highest, error, codes, width, steps, count, middle, step, top,
         right = min(left + _TILE, high)
         for group in range(error.shape[0]):
             start, stop = group * width, min((group + 1) * width, w.shape[0])
-            _group(w, h, highest, error[group], codes[group], steps, count, middle, step, top, start, stop, left, right)  # fmt: skip
+            _group(
+                w, h, highest, error[group], codes[group], steps, count, middle, step, top, start, stop, left, right
+            )  # fmt: skip
 
 
 @_jit
@@ -108,9 +113,10 @@ def _group(w, h, highest, error, codes, steps, count, middle, step, top, start, 
             inverse[r] = np.float32(2.0 ** (-(highest[left + r] - i) / steps))
             z[r] = -center[r] * inverse[r]
             error[i, left + r] = np.float32(3e38)
-        for _ in range(3):
+        for attempt in range(count if count <= 4 else 3):
             for r in range(n):
-                z[r] = middle + step * _offset((z[r]) / step, count)
+                wish = np.float32(attempt - count // 2) if count <= 4 else z[r] / step
+                z[r] = middle + step * _offset(wish, count)
             _distances(w, h, start, stop, left, z, inverse, top, total, shift)
             for r in range(n):
                 found = total[r] / (inverse[r] * inverse[r])
@@ -156,7 +162,10 @@ def _distances(w, h, start, stop, left, z, inverse, top, total, shift):
 
 
 @_jit
-def _refit(values, gradient, hessian, levels, index, codes, lowest, highest, changes, start, stop, steps, count, middle, step, low, high):  # fmt: skip
+def _refit(
+    values, gradient, hessian, levels, index, codes, lowest, highest, changes, start, stop,
+    steps, count, middle, step, low, high,
+):  # fmt: skip
     for left in range(low, high, _TILE):
         n = min(left + _TILE, high) - left
         a, b, c, gl, g1 = _form(hessian, gradient, levels, start, stop, left, n)

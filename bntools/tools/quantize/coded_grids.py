@@ -86,8 +86,8 @@ def _levels_of(codes: Tensor, grid: Grid) -> Tensor:
 def _finish(codes: Tensor, fit: Fit, grid: Grid) -> tuple[Packed, Tensor]:
     """The packed matrix with its metadata expanded, and its values [out, in]."""
     meta = Meta(grid.bits, grid.meta)
+    scales, zeros = meta.scales(fit.index).T.contiguous(), meta.zeros(fit.zeros).T.contiguous()
     packed = Packed(
-        pack(codes.T.contiguous(), grid.bits), meta.scales(fit.index).T.contiguous(), meta.zeros(fit.zeros).T.contiguous(),
-        grid.bits, grid.group, len(codes), False, grid.trellis,
+        pack(codes.T.contiguous(), grid.bits), scales, zeros, grid.bits, grid.group, len(codes), False, grid.trellis
     )  # fmt: skip
     return packed, dequantize(packed)

@@ -16,6 +16,7 @@ Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
   bntools quantize smollm2/ --bits 3 -o q/ | bntools eval
   bntools quantize smollm2/ --bits 3 --method gptq --grid weighted -o q/
+  bntools quantize smollm2/ --bits 3 --method gptq --scales 2 --group-size 18 --trellis 5 --refit 2 -o q/
   bntools quantize smollm2/ --dim ada --override 'v_proj=bits:4' > q.safetensors
 """
 
@@ -175,10 +176,12 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
         if rest[option] == value and rest["calib"] == "none":
             name = "grid" if option == "search" else option
             raise usage(f"--{name} {value} needs a calibration text", "--calib FILE")
+    search = "weighted" if meta and rest["calib"] != "none" else rest["search"]
     return Settings(
-        Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])), rest["criterion"], rest["include"], rest["exclude"],
-        rest["override"], rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
-        method=rest["method"], search=rest["search"], choose=rest["choose"], sequential=rest["sequential"],
+        Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])),
+        rest["criterion"], rest["include"], rest["exclude"], rest["override"],
+        rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
+        method=rest["method"], search=search, choose=rest["choose"], sequential=rest["sequential"],
         rounds=rest["rounds"],
     )  # fmt: skip
 
