@@ -18,6 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/developed: $(VENV)/installed
 	$(PIP) coverage hypothesis import-linter
 	$(PIP) nltk sacrebleu torchmetrics
+	$(PIP) compressed-tensors pandas scikit-dimension
 	$(PIP) pre-commit pyright pytest pytest-timeout ruff triton
 	@touch $@
 

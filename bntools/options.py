@@ -16,6 +16,7 @@ from bntools.core.errors import usage
 if TYPE_CHECKING:
     import torch
 
+_PLACES = ("--work", "--shard", "--gather")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -130,6 +131,51 @@ def output(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)  # fmt: skip
 
 
+def work(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--work of tools whose run can be continued; the callback gets `work`, a path or None."""
+    return click.option(
+        "--work",
+        type=click.Path(),
+        metavar="DIR",
+        help="Keep finished parts in DIR; the same command goes on from them.",
+    )(function)
+
+
+def shard(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--shard and --gather of tools whose work divides; the callback gets `shard`, I/N or None, and `gather`."""
+    function = click.option(
+        "--gather",
+        multiple=True,
+        type=click.Path(exists=True),
+        metavar="PATH",
+        callback=_gather,
+        help="Join the parts that --shard wrote: files, or folders of them.",
+    )(function)
+    return click.option(
+        "--shard", metavar="I/N", callback=_shard, help="Do and write part I of N only, I from 0 to N - 1."
+    )(function)
+
+
+def _shard(context: click.Context, _: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    from bntools.core.parts import Shard
+
+    _either(context, "gather")
+    return Shard.parse(value)
+
+
+def _gather(context: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    if value:
+        _either(context, "shard")
+    return value
+
+
+def _either(context: click.Context, other: str) -> None:
+    if context.params.get(other):
+        raise usage("--shard makes a part, --gather joins them", "give one of them")
+
+
 def dtype(function: Callable[..., Any]) -> Callable[..., Any]:
     """--dtype of the arithmetic."""
     choice = click.Choice(["float32", "bfloat16", "float16"])
@@ -150,5 +196,12 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def argv() -> list[str]:
-    """The command line as the history records it."""
-    return ["bntools", *sys.argv[1:]]
+    """The command line as the history records it, without what only says where and in how many parts it ran."""
+    words = iter(["bntools", *sys.argv[1:]])
+    kept = []
+    for word in words:
+        if word in _PLACES:
+            next(words, None)
+        elif not word.startswith(tuple(f"{place}=" for place in _PLACES)):
+            kept.append(word)
+    return kept

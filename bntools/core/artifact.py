@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "1"
+_LARGEST_FILE = 256 << 20
 
 
 class Artifact:
@@ -110,7 +111,8 @@ class Artifact:
                     raise bad_input(f"side file {name!r} has type {entry.dtype}, not U8")
                 data = bytes(self.raw(tensor))
                 size = sizes.get(name)
-                found[name] = data[:size] if isinstance(size, int) and size >= 0 else data.rstrip(b"\n")
+                data = data[:size] if isinstance(size, int) and size >= 0 else data.rstrip(b"\n")
+                found[name.removesuffix(".xz")] = _expand(name, data) if name.endswith(".xz") else data
         return found
 
     def sha256(self) -> str:
@@ -121,6 +123,20 @@ class Artifact:
             digest.update(block)
             position += len(block)
         return digest.hexdigest()
+
+
+def _expand(name: str, data: bytes) -> bytes:
+    """A side file compressed by xz; BnError (exit 3) when it is damaged or grows beyond 256 MiB."""
+    import lzma
+
+    try:
+        expander = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        found = expander.decompress(data, max_length=_LARGEST_FILE)
+    except lzma.LZMAError as error:
+        raise bad_input(f"side file {name!r} is damaged: {error}") from None
+    if not expander.eof:
+        raise bad_input(f"side file {name!r} is cut short, or larger than {_LARGEST_FILE >> 20} MiB")
+    return found
 
 
 def _read_header(fd: int, label: str) -> header.Header:

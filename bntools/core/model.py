@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bntools.core import dtypes, header, modules, packed
+from bntools.core import dtypes, entropy, header, modules, packed
 from bntools.core.artifact import Artifact, parse_json
 from bntools.core.errors import bad_input
 from bntools.core.header import Entry
@@ -72,7 +72,7 @@ class Model:
     report: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def packing(self) -> dict[str, packed.Spec]:
+    def packing(self) -> dict[str, packed.AnySpec]:
         """Specs of the packed tensors; empty for a dense model."""
         text = self.files.get(packed.FILE)
         if text is None:
@@ -91,6 +91,8 @@ class Model:
         found: dict[str, Entry] = {}
         for stored, entry in self.store.entries.items():
             name = parts.get(stored)
+            if stored == entropy.TABLES:
+                continue
             if name is None:
                 found[stored] = entry
             elif name not in found:
@@ -104,7 +106,18 @@ class Model:
         if spec is None:
             plain = self.store.tensor(name)
             return plain if dtype is None else plain.to(dtype)
-        return packed.dense(name, spec, self.store.tensor, dtype or dtypes.torch_dtype(spec.dtype))
+        wanted = dtype or dtypes.torch_dtype(spec.dtype)
+        if isinstance(spec, entropy.Spec):
+            stream = self.store.tensor(spec.part_names(name)[0])
+            return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted)
+        return packed.dense(name, spec, self.store.tensor, wanted)
+
+    @cached_property
+    def decoder(self) -> entropy.Decoder:
+        """Of the entropy-coded tensors, with the tables they share."""
+        if entropy.TABLES not in self.store.entries:
+            raise bad_input(f"tensor {entropy.TABLES!r} is missing from {self.label}")
+        return entropy.Decoder(self.store.tensor(entropy.TABLES).numpy().tobytes())
 
     @cached_property
     def linears(self) -> dict[str, modules.Linear]:
@@ -121,7 +134,9 @@ class Model:
         """Bits per weight of some tensors, or of all, the metadata of their packing counted."""
         chosen = list(self.entries if names is None else names)
         weights = sum(self.entries[name].numel for name in chosen)
-        return round(8 * sum(map(self.stored_bytes, chosen)) / max(weights, 1), 4)
+        tables = self.store.entries.get(entropy.TABLES)
+        shared = tables.nbytes if tables else 0
+        return round(8 * (shared + sum(map(self.stored_bytes, chosen))) / max(weights, 1), 4)
 
     def build(self, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
         """The transformers model with these weights, dequantized; each tensor is made when it is placed.
@@ -131,7 +146,7 @@ class Model:
         kind = modules.model_class(self.config)
         config = modules.hf_config(self.config)
         lazy = {
-            name: _Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
+            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
             for name, entry in self.entries.items()
         }
         try:
@@ -149,7 +164,7 @@ class Model:
         return model.eval()
 
 
-class _Lazy:
+class Lazy:
     """Stands for a tensor until the loader asks for its content with `[...]`."""
 
     def __init__(self, model: Model, name: str, dtype: torch.dtype | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,22 +118,30 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
     """
     model = skeleton(config)
     parameters = linear_parameters(model)
-    rename = _renamer(model)
+    to_parameter = renamer(model)
     found = {}
     for name in names:
-        parameter = parameters.get(rename(name))
+        parameter = parameters.get(to_parameter(name))
         if parameter is not None:
             found[name] = Linear(name, parameter.module, parameter.transposed)
     return found
 
 
-def _renamer(model: PreTrainedModel) -> Any:
+def conversions(model: PreTrainedModel) -> list[Any]:
+    """The library's table from checkpoint tensors to the parameters of a model."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return list(get_model_conversion_mapping(model))
+
+
+def renamer(model: PreTrainedModel) -> Callable[[str], str]:
+    """From the name of a checkpoint's tensor to the parameter it becomes, or becomes a part of."""
     try:
-        from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
+
+        transforms = conversions(model)
     except ImportError:  # before these tables existed, checkpoint names were parameter names
         return lambda name: name
-    transforms = get_model_conversion_mapping(model)
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
     shapes = model.state_dict()

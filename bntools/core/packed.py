@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bntools.core import entropy
 from bntools.core.errors import bad_input
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Spec:
     dim: `oc`, groups run along the inputs of one output row; `ic`, along the outputs of one input column.
     shape, dtype: as stored before. transposed: stored [in, out]. A stack of experts has a leading dimension.
     meta: bits of the codes that stand for scales and zeros, 0 where these are numbers (see `kernels.metadata`).
-    trellis: memory of the trellis code, 0 where levels are the codes (see `kernels.trellis`).
+    trellis: memory of the trellis code, 0 where levels are the codes (see `kernels.fixed_trellis`).
     """
 
     bits: int
@@ -84,19 +85,22 @@ class Spec:
         return {**known, "shape": list(self.shape)}
 
 
-def encode(entries: Mapping[str, tuple[Spec, Mapping[str, Any]]]) -> dict[str, Any]:
+AnySpec = Spec | entropy.Spec
+
+
+def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
     """Content of quantization.json: a spec and what was measured for each packed tensor.
 
     The version is 1 where a reader of version 1 can read all of it.
     """
-    new = any(spec.meta or spec.trellis for spec, _ in entries.values())
+    new = any(isinstance(spec, Spec) and (spec.meta or spec.trellis) for spec, _ in entries.values())
     return {
         "version": VERSION if new else 1,
         "tensors": {name: {**spec.as_json(), **extra} for name, (spec, extra) in entries.items()},
     }
 
 
-def decode(table: Mapping[str, Any]) -> dict[str, Spec]:
+def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
     if table.get("version") not in (1, VERSION):
         raise bad_input(
@@ -109,7 +113,9 @@ def decode(table: Mapping[str, Any]) -> dict[str, Spec]:
     return {name: _spec(name, value) for name, value in tensors.items()}
 
 
-def _spec(name: str, value: Any) -> Spec:
+def _spec(name: str, value: Any) -> AnySpec:
+    if isinstance(value, dict) and value.get("code") == entropy.CODE:
+        return entropy.parse(name, value)
     try:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
@@ -134,8 +140,15 @@ def _spec(name: str, value: Any) -> Spec:
     return spec
 
 
-def part_names(name: str, spec: Spec) -> list[str]:
+def kind_of(spec: AnySpec) -> str:
+    """Dimension of the groups, or the kind of code that has none."""
+    return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
+
+
+def part_names(name: str, spec: AnySpec) -> list[str]:
     """Names of the stored tensors of one packed weight."""
+    if isinstance(spec, entropy.Spec):
+        return spec.part_names(name)
     return [f"{name}.{part}" for part in spec.part_shapes()]
 
 

@@ -177,7 +177,19 @@ def _from_artifact(source: Artifact) -> Model:
             )
         config = read_config(source.path.parent)
         files.update(_side_files(source.path.parent))
-    return Model(Shards([source]), config, files, source.label, source.path, source.history, source.report)
+    store, config, files = _adopt(Shards([source]), config, files, source.label)
+    return Model(store, config, files, source.label, source.path, source.history, source.report)
+
+
+def _adopt(
+    store: Shards, config: dict[str, Any], files: dict[str, bytes], label: str
+) -> tuple[Any, Any, Any]:
+    """A checkpoint quantized by others in our own terms."""
+    if (config.get("quantization_config") or {}).get("quant_method") in (None, "bntools"):
+        return store, config, files
+    from bntools.core import foreign
+
+    return foreign.adopt(store, config, files, label)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -195,7 +207,8 @@ def _from_directory(folder: Path, label: str) -> Model:
     config = read_config(folder)
     shards = Shards([open_path(path) for path in _weight_files(folder)])
     first = shards.artifacts[0]
-    return Model(shards, config, _side_files(folder), label, folder.absolute(), first.history, first.report)
+    store, config, files = _adopt(shards, config, _side_files(folder), label)
+    return Model(store, config, files, label, folder.absolute(), first.history, first.report)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 ALIGN = 64
+_WORTH_COMPRESSING = 1 << 16
 STDOUT = "-"
 
 
@@ -38,6 +40,7 @@ class Writer:
         self.files: dict[str, bytes] = {}
         self.config: dict[str, Any] | None = None
         self.weights_file = "model.safetensors"
+        self.compress = False
         self.manifest: dict[str, Any] | None = None
         self._spooled: list[tuple[Entry, int]] = []
         self._names: set[str] = set()
@@ -102,7 +105,7 @@ class Writer:
     def _layout(self, side_files: bool) -> list[tuple[Entry, int | bytes]]:
         """Final entries in order, each with its bytes or its place in the spool."""
         parts: list[tuple[str, str, tuple[int, ...], int, int | bytes]] = []
-        for name, data in self.files.items() if side_files else ():
+        for name, data in self._side_files() if side_files else ():
             padded = data + b"\n" * (-len(data) % ALIGN)
             tensor = FILE_PREFIX + name
             side_file_name(tensor)
@@ -115,10 +118,17 @@ class Writer:
             position += size
         return layout
 
+    def _side_files(self) -> list[tuple[str, bytes]]:
+        """Side files as they are stored in a stream: with `compress`, the large ones by xz under NAME.xz."""
+        return [
+            compressed(name, data) if self.compress and len(data) >= _WORTH_COMPRESSING else (name, data)
+            for name, data in self.files.items()
+        ]
+
     def _send(self, fd: int, digest: hashlib._Hash | None, side_files: bool) -> None:
         metadata = dict(self.metadata)
         if side_files and self.files:
-            metadata["bntools.files"] = json.dumps({name: len(data) for name, data in self.files.items()})
+            metadata["bntools.files"] = json.dumps({name: len(data) for name, data in self._side_files()})
         if self.config is not None:
             metadata["config.json"] = json.dumps(self.config, separators=(",", ":"))
         layout = self._layout(side_files)
@@ -184,6 +194,14 @@ class Writer:
     def _describe_manifest(self, path: Path, size: int, digest: str) -> dict[str, Any]:
         kind = self.metadata["bntools.kind"]
         return {"bntools": 1, "kind": kind, "path": str(path), "bytes": size, "sha256": digest}
+
+
+@functools.lru_cache(maxsize=8)
+def compressed(name: str, data: bytes) -> tuple[str, bytes]:
+    """A side file compressed by xz, and the name that says so."""
+    import lzma
+
+    return f"{name}.xz", lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
 
 
 def _rank(entry: Entry, misaligned: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.kernels import trellis
+from bntools.kernels import fixed_trellis as trellis
 
 LAZY = 64
 """Columns whose effect is gathered before it reaches the rest of the matrix."""
@@ -26,7 +26,7 @@ _jit: Any = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, err
 
 @dataclass(frozen=True)
 class Levels:
-    """Where codes lie: value = scale (level - zero), level = code, or as `trellis` has it where memory is not 0.
+    """Where codes lie: value = scale (level - zero), level = code, or as `fixed_trellis` has it where memory is not 0.
 
     scales, zeros: [groups, out] float32. group: int64 [in], the group of each column. bits: of a code.
     """

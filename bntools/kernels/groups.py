@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bntools.kernels import planes, trellis
+from bntools.kernels import fixed_trellis as trellis
 from bntools.kernels.packing import unpack, unpack_reference
 
 BLOCK = 1 << 18
@@ -19,7 +20,7 @@ BLOCK = 1 << 18
 GPU_BLOCK = 1 << 24
 """The same on a GPU, where a block should fill every multiprocessor."""
 FEW = 8
-"""Vectors for which a GPU reads the codes once a vector; more are multiplied block by block."""
+"""Vectors for which the codes are read once a vector; more are multiplied block by block."""
 
 
 class Packed(NamedTuple):
@@ -28,7 +29,7 @@ class Packed(NamedTuple):
     codes: [rows, ceil(cols * bits / 8)] uint8, see `packing`. scales: [rows, ceil(cols / group)] float16 or
     float32. zeros: integers packed like the codes, [rows, ceil(groups * bits / 8)] uint8, or any numbers,
     [rows, groups] float32; None: every zero is 2^(bits - 1). memory: where it is not 0, codes stand for the levels
-    of `trellis`. group: -1 or at least cols for one group a row; the last group may be shorter. transposed:
+    of `fixed_trellis`. group: -1 or at least cols for one group a row; the last group may be shorter. transposed:
     False when a row is an output of W; True when a row is an input and its groups run along the outputs
     (per-IC), so that W = values.T.
     """
@@ -81,20 +82,24 @@ def dequantize(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
 def matvec(p: Packed, x: Tensor) -> Tensor:
     """y [..., out] = x [..., in] @ W.T in float32, returned in x's dtype, without ever holding W; no gradient.
 
-    On a CPU one vector takes the integer products of `planes` where groups fill whole bytes; anything else is
-    dequantized block by block and multiplied. Raises ValueError when the shapes of p or x do not fit.
+    A few vectors take the fused kernels: `groups_triton` on a GPU, `groups_numba` on a CPU where groups fill whole
+    words of eight codes. Anything else is dequantized block by block and multiplied. Raises ValueError when the
+    shapes of p or x do not fit.
     """
     _check(p)
     out, inputs = p.shape
     if x.ndim == 0 or x.shape[-1] != inputs:
         raise ValueError(f"x {list(x.shape)} does not fit W [{out}, {inputs}]")
+    if p.codes.device.type == "cpu" and x.numel() == inputs and _fits(p):
+        y = _product(p, x.detach())
+        return y.to(x.dtype).view(*x.shape[:-1], out)
     flat = x.detach().reshape(-1, inputs)
     if _on_gpu(p.codes) and _plain(p) and len(flat) <= FEW:
         from bntools.kernels import groups_triton
 
         y = groups_triton.matvec(p, flat)
-    elif len(flat) == 1 and _fits_planes(p):
-        y = _product(p, flat[0].float())[None]
+    elif 1 < len(flat) <= FEW and p.codes.device.type == "cpu" and _fits(p):
+        y = torch.stack([_product(p, row) for row in flat])
     else:
         y = _by_blocks(p, flat.float())
     return y.to(x.dtype).reshape(*x.shape[:-1], out)
@@ -175,26 +180,20 @@ def _by_blocks(p: Packed, x: Tensor) -> Tensor:
 
 
 def _product(p: Packed, x: Tensor) -> Tensor:
-    """One vector x [in] to y [out]: integer products of the codes, then one multiply-add a group.
+    """One vector x, of `in` values in any shape, to y [out] float32."""
+    from bntools.kernels import groups_numba
 
-    Per-OC: y_r = sum_g s_rg (q_rg . x_g - z_rg sum(x_g)). Per-IC: y_g = (x * s_g) . (q_g - z_g), s_g and z_g
-    over rows.
-    """
-    zeros, scales = _zeros(p), p.scales.float()
-    if p.transposed:
-        weighted = scales.T * x
-        y = planes.left(p.codes, weighted, p.bits, p.width, p.cols)
-        offset = (scales * zeros).T @ x
-        return y - offset.repeat_interleave(p.width)[: p.cols]
-    padded = torch.nn.functional.pad(x, (0, p.groups * p.width - p.cols)).view(p.groups, p.width)
-    dots = planes.right(p.codes, padded, p.bits)
-    return (dots.T * scales).sum(1) - (scales * zeros) @ padded.sum(1)
+    return groups_numba.product(p.codes, p.scales, p.zeros, p.bits, p.width, p.cols, p.transposed, x)
 
 
-def _fits_planes(p: Packed) -> bool:
-    if p.memory or p.codes.device.type != "cpu" or not planes.fits(p.bits, p.width, p.groups, p.codes.shape):
-        return False
-    return planes.available()
+def _fits(p: Packed) -> bool:
+    """Whether groups start on whole words of eight codes, as `groups_numba` reads them."""
+    return (
+        _plain(p)
+        and (p.groups == 1 or p.width % 8 == 0)
+        and sys.byteorder == "little"
+        and p.codes.shape[0] > 0
+    )
 
 
 def _on_gpu(codes: Tensor) -> bool:
@@ -208,7 +207,13 @@ def _check(p: Packed) -> None:
         )
     if not 1 <= p.bits <= 8:
         raise ValueError(f"bits must be 1 to 8, got {p.bits}")
-    rows = p.codes.shape[0]
+    rows, groups = p.codes.shape[0], p.groups
+    if (
+        p.codes.shape[1] == -(-p.cols * p.bits // 8)
+        and p.scales.shape == (rows, groups)
+        and (p.zeros is None or p.zeros.shape == (rows, -(-groups * p.bits // 8)))
+    ):
+        return
     need = {"codes": (rows, -(-p.cols * p.bits // 8)), "scales": (rows, p.groups)}
     if p.zeros is not None:
         packed = p.zeros.dtype == torch.uint8

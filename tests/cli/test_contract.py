@@ -168,16 +168,6 @@ def test_a_directory_goes_down_the_pipe_as_a_manifest(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_quantized_directory_is_not_loaded_as_random_weights_by_others(run, tmp_path):
-    """transformers fills what it misses at random after a mere warning: it must not find the file at all."""
-    run("quantize", "--bits", 4, "-o", f"{tmp_path}/q/")
-    import transformers
-
-    with pytest.raises(OSError, match=r"model\.safetensors"):
-        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "q")
-
-
-@pytest.mark.slow
 def test_exporting_an_unquantized_model_changes_no_weight(run, tmp_path):
     make_model("llama", tmp_path / "m", dtype="bfloat16")
     assert run("export", tmp_path / "m", "-o", f"{tmp_path}/out/").returncode == 0

@@ -39,6 +39,7 @@ def shell(script, *words, **environment):
 
 def test_no_example_is_without_a_test():
     tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py"}
+    tested |= {"scaling.sh", "interpolation_runs.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 
@@ -60,6 +61,17 @@ def test_the_sweep_gives_a_line_a_setting(bntools, tmp_path):
     rows = shell("sweep.sh", "default:", 600, BNTOOLS=bntools, XDG_CACHE_HOME=str(tmp_path))
     assert len(rows) == 6
     assert rows[3]["kl"]["mean"] < rows[0]["kl"]["mean"], "4 bits are better than 3"
+
+
+@pytest.mark.slow
+def test_the_measured_exponent_is_four_over_the_dimension_of_the_data(bntools, tmp_path):
+    (report,) = shell("scaling.sh", 3, tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    alpha = report["parameters"]["alpha"]
+    assert alpha["low"] < alpha["value"] < alpha["high"]
+    # 4 / 3 holds in the limit of many points; at 300 to 20,000 the exponents of dimensions 2 to 6 are 0 to 3 % off
+    assert alpha["value"] == pytest.approx(4 / 3, rel=0.05)
+    assert report["regime"]["label"] == "resolution-limited"
+    assert report["regime"]["data_dimension"]["value"] == 3
 
 
 @pytest.mark.real

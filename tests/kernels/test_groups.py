@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_samples import random_packed
 
-from bntools.kernels import groups, planes
+from bntools.kernels import groups, groups_numba
 from bntools.kernels.groups import Packed, dequantize, dequantize_reference, matvec, matvec_reference
 from bntools.kernels.packing import pack, unpack
 
@@ -29,9 +29,8 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 def rounding(p: Packed, x: torch.Tensor) -> torch.Tensor:
     """Bound on the error of a product [..., out]: its length times 2^-24 of every magnitude summed.
 
-    The fast product sums code * x and zero * x apart, bytes of 256 levels for codes of 2^bits, and x is
-    rounded to 2^-24 of its group's largest magnitude (per-IC: of x * scale), hence the largest |x| and the
-    largest scale instead of each.
+    The fast product sums code * x and zero * x apart, hence code + zero + 2^bits (the top code of a word is taken
+    8 too low and put right after the sum), and per-IC all rows of a column, hence their largest scale.
     """
     zeros = (
         torch.full(p.scales.shape, 2.0 ** (p.bits - 1))
@@ -72,7 +71,7 @@ def test_a_product_of_a_real_size_is_as_exact_as_the_dense_one(bits, transposed)
     p = random_packed(512, 768, bits, 128, transposed=transposed)
     x = torch.randn(p.shape[1], generator=torch.Generator().manual_seed(2))
     exact = dequantize_reference(p).double() @ x.double()
-    assert planes.fits(p.bits, p.width, p.groups, p.codes.shape), "the fast way must be the one under test"
+    assert groups._fits(p), "the fast way must be the one under test"
     mean_error = (matvec(p, x) - exact).abs().mean()
     dense_error = (matvec_reference(p, x) - exact).abs().mean()
     assert mean_error < 8 * dense_error
@@ -81,7 +80,6 @@ def test_a_product_of_a_real_size_is_as_exact_as_the_dense_one(bits, transposed)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_blocks_join_without_a_seam(transposed, monkeypatch):
     monkeypatch.setattr(groups, "BLOCK", 200)
-    monkeypatch.setattr(planes, "SCRATCH", 500)
     p = random_packed(150, 72, 3, 16, transposed=transposed)
     assert torch.equal(dequantize(p), dequantize_reference(p))
     for count in (1, 3):
@@ -138,3 +136,34 @@ def test_parts_that_do_not_fit_each_other_are_named(change, named):
 def test_a_vector_of_the_wrong_length_is_named():
     with pytest.raises(ValueError, match=r"\[31\]"):
         matvec(random_packed(4, 32, 3, 8), torch.ones(31))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_code_and_zero_of_every_width_is_multiplied_right(transposed, symmetric):
+    """Small whole numbers: every sum is exact, so the product must be, to the last bit."""
+    for bits in range(1, 9):
+        p = random_packed(37, 200, bits, 40, symmetric=symmetric, transposed=transposed)
+        p = p._replace(scales=torch.ones_like(p.scales))
+        x = torch.randint(-3, 4, (p.shape[1],), generator=torch.Generator().manual_seed(bits)).float()
+        assert torch.equal(matvec(p, x), dequantize_reference(p) @ x), bits
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_threads_share_the_work_without_changing_a_bit(transposed, monkeypatch):
+    p = random_packed(150, 264, 3, 24, transposed=transposed)
+    x = torch.randn(p.shape[1], generator=torch.Generator().manual_seed(3))
+    alone = matvec(p, x)
+    monkeypatch.setattr(groups_numba, "CHUNK", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(matvec(p, x), alone)
+
+
+def test_what_lies_behind_the_last_row_does_not_matter():
+    """The last word of 3-bit codes is three bytes, and words are read as four."""
+    p = random_packed(4, 8, 3, 8)
+    room = torch.full((p.codes.numel() + 64,), 255, dtype=torch.uint8)
+    room[: p.codes.numel()] = p.codes.flatten()
+    inside = p._replace(codes=room[: p.codes.numel()].view(p.codes.shape))
+    x = torch.randn(8, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(matvec(inside, x), matvec(p, x))

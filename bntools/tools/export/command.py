@@ -1,6 +1,8 @@
-"""bntools export: open, make dense, write."""
+"""bntools export: open, plan, convert tensor by tensor, write."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -10,43 +12,68 @@ from bntools.options import Session
 EPILOG = """\b
 Examples:
   bntools export q.safetensors -o dense/
-  bntools quantize --bits 4 | bntools export -o dense/
+  bntools quantize --bits 4 --symmetric --group-size 32 | bntools export --to compressed-tensors -o ct/
+  bntools export q.safetensors --to gguf -o q.gguf
 """
+FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
 
 
-@click.command("export", short_help="Write a model as a plain directory any program loads.", epilog=EPILOG)
+@click.command("export", short_help="Write a model in a format other programs load.", epilog=EPILOG)
 @options.input_argument(example="bntools quantize --bits 4 | bntools export -o dense/")
 @options.output
 @click.option(
     "--to",
     "layout",
-    type=click.Choice(["hf"]),
+    type=click.Choice(FORMATS),
     default="hf",
     show_default=True,
-    help="Layout: Hugging Face, dense weights.",
+    help="hf is dense weights in Hugging Face layout; the others keep the codes as they are.",
+)
+@click.option(
+    "--requantize",
+    is_flag=True,
+    help="Round to the nearest grid of the format what it cannot hold as it is, and say what that adds.",
 )
 @options.common
-def command(session: Session, source: str, output: str, force: bool, layout: str) -> None:
-    """Write INPUT with dense weights in their original types, tensor by tensor.
+def command(session: Session, source: str, output: str, force: bool, layout: str, requantize: bool) -> None:
+    """Write INPUT in a format of others, tensor by tensor.
 
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.
     """
-    from bntools.core import history
     from bntools.core.source import open_model
-    from bntools.core.writer import Writer, check_target
-    from bntools.tools.export.dense import dense_config, dense_files, dense_tensors
 
+    _check(session, output, force, layout, requantize)
+    model = open_model(source)
+    session.apply()
+    if layout == "gguf":
+        return _gguf(session, model, output, force, requantize)
+    if layout == "hf":
+        return _dense(session, model, output, force)
+    return _coded(session, model, output, force, layout, requantize)
+
+
+def _check(session: Session, output: str, force: bool, layout: str, requantize: bool) -> None:
+    from bntools.core.errors import usage
+    from bntools.core.writer import check_target, is_directory
+
+    if layout == "hf" and requantize:
+        raise usage("--requantize has no meaning with --to hf: dense weights hold anything", "drop it")
+    if layout == "gguf" and is_directory(output):
+        raise usage(
+            f"--to gguf writes one file, and {output} is a directory", f"-o {output.rstrip('/')}.gguf"
+        )
     if not session.dry_run:
         check_target(output, force)
-    model = open_model(source)
+
+
+def _dense(session: Session, model: Any, output: str, force: bool) -> None:
+    from bntools.core.writer import Writer
+    from bntools.tools.export.dense import dense_config, dense_files, dense_tensors
+
     total = sum(entry.nbytes for entry in model.entries.values())
     if session.dry_run:
-        report = {"kind": "plan", "reads_bytes": model.store.nbytes(), "writes_bytes": total}
-        rows = [["reads", terminal.megabytes(report["reads_bytes"])], ["writes", terminal.megabytes(total)]]
-        terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-        return
-    session.apply()
-    digest = history.fingerprint(model)
+        return _plan(session, model, {"writes_bytes": total})
+    source = _fingerprint(model)
     with (
         Writer(output, "model", force=force) as out,
         terminal.progress(session, "exporting", total) as advance,
@@ -55,6 +82,95 @@ def command(session: Session, source: str, output: str, force: bool, layout: str
             out.add(name, tensor)
             advance(tensor.nbytes)
         out.files, out.config = dense_files(model), dense_config(model)
-        entry = history.entry("export", options.argv(), session.seed, [digest.result()], session.started)
-        out.describe("history", [*model.history, entry])
+        out.describe("history", _history(session, model, source))
     terminal.manifest(out.manifest)
+    return None
+
+
+def _coded(session: Session, model: Any, output: str, force: bool, to: str, requantize: bool) -> None:
+    from bntools.core.writer import Writer
+    from bntools.tools.export.dense import dense_config, dense_files
+    from bntools.tools.export.layouts import LAYOUTS, stored_bytes
+    from bntools.tools.export.plan import Losses, code, plan, summary
+
+    layout = LAYOUTS[to]()
+    items = plan(model, layout, requantize)
+    if session.dry_run:
+        return _plan(
+            session, model, {"writes_bytes": stored_bytes(model, items)} | summary(items, to, Losses())
+        )
+    source, losses = _fingerprint(model), Losses()
+    total = sum(model.entries[item.name].nbytes for item in items)
+    with (
+        Writer(output, "model", force=force) as out,
+        terminal.progress(session, "exporting", total) as advance,
+    ):
+        for item in items:
+            found = (
+                {item.name: model.tensor(item.name)}
+                if item.source is None
+                else layout.tensors(item.source.module, code(model, item, losses, layout.lowest_zero))
+            )
+            for name, tensor in found.items():
+                out.add(name, tensor)
+            advance(model.entries[item.name].nbytes)
+        settings = layout.settings(model, items)
+        out.files = {**dense_files(model), **layout.files(settings)}
+        out.config = {**dense_config(model), "quantization_config": settings}
+        report = summary(items, to, losses)
+        out.describe("report", report)
+        out.describe("history", _history(session, model, source))
+    terminal.manifest(out.manifest)
+    _say(session, report)
+    return None
+
+
+def _gguf(session: Session, model: Any, output: str, force: bool, requantize: bool) -> None:
+    from bntools.tools.export import gguf, gguf_metadata
+    from bntools.tools.export.plan import Losses, plan, summary
+
+    items, losses = plan(model, gguf.GGUF(), requantize), Losses()
+    stored = gguf.contents(model, items, losses)
+    size = sum(tensor.nbytes for tensor in stored)
+    if session.dry_run:
+        return _plan(session, model, {"writes_bytes": size} | summary(items, "gguf", losses))
+    if not gguf_metadata.writes_tokenizer(model):
+        terminal.note(session, "the tokenizer is no byte-level BPE and is left out")
+    with terminal.progress(session, "exporting", size) as advance:
+        manifest = gguf.publish(model, stored, output, force, advance)
+    terminal.manifest(manifest)
+    _say(session, summary(items, "gguf", losses))
+    return None
+
+
+def _fingerprint(model: Any) -> Any:
+    from bntools.core import history
+
+    return history.fingerprint(model)
+
+
+def _history(session: Session, model: Any, source: Any) -> list[dict[str, Any]]:
+    from bntools.core import history
+
+    entry = history.entry("export", options.argv(), session.seed, [source.result()], session.started)
+    return [*model.history, entry]
+
+
+def _plan(session: Session, model: Any, found: dict[str, Any]) -> None:
+    report = {**found, "kind": "plan", "reads_bytes": model.store.nbytes()}
+    rows = [["reads", terminal.megabytes(report["reads_bytes"])]]
+    rows.append(["writes, about", terminal.megabytes(report["writes_bytes"])])
+    rows += [[f"tensors {key}", str(value)] for key, value in report.get("tensors", {}).items()]
+    terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
+
+
+def _say(session: Session, report: dict[str, Any]) -> None:
+    """What was rounded anew or not, on standard error: standard output is the model's or the manifest's."""
+    counts = report["tensors"]
+    parts = [f"{counts['carried']} tensors keep their codes", f"{counts['copied']} are dense"]
+    if counts["requantized"]:
+        parts.append(f"{counts['requantized']} were rounded anew")
+    if counts.get("rounded_offsets"):
+        parts.append(f"{counts['rounded_offsets']} have offsets rounded to float16")
+    added = f", added error {terminal.three(report['added_error'])}" if "added_error" in report else ""
+    terminal.note(session, f"{report['to']}: {', '.join(parts)}{added}")

@@ -77,7 +77,7 @@ def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
         "weights": sum(entry.numel for entry in model.entries.values()),
         "types": dict(Counter(entry.dtype for entry in stored.values())),
         "bits_per_weight": bits,
-        "dims": dict(sorted(Counter(spec.dim for spec in model.packing.values()).items())),
+        "dims": dict(sorted(Counter(packed.kind_of(spec) for spec in model.packing.values()).items())),
         "files": sorted(model.files),
         "history": model.history,
         "report": model.report,

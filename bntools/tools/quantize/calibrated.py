@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,17 @@ from bntools.core import packed
 from bntools.core.blocks import Blocks
 from bntools.core.errors import BnError
 from bntools.core.model import Model
+from bntools.core.states import States
+from bntools.core.threads import in_order
+from bntools.core.work import Work
+from bntools.tools.quantize import kept
 from bntools.tools.quantize.choose import DIMS, best
+from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
 from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
 from bntools.tools.quantize.settings import Settings
+
+_UNIT, _HIDDEN = "block {}".format, "inputs of block {}".format  # units of a --work folder
 
 
 def calibrated(
@@ -27,35 +35,104 @@ def calibrated(
     windows: Tensor,
     device: str,
     step: Step,
+    work: Work | None = None,
 ) -> Iterator[Result]:
     """GPTQ for every linear of the blocks, then what is left, rounded to nearest or kept, in checkpoint order.
 
+    One block at a time is in memory; while its linears are coded, only their Hessians are.
     Without `settings.sequential` every block is fed what the original model feeds it, and the Hessians of a block
     take one pass. With it the prefix is the quantized one, inside a block as well: one pass for each input that
     linears share.
+    work: finished blocks are kept there with the inputs of the next one, and taken from there.
     """
-    built = model.build(torch.float32, device)
     by_path = {item.linear.module: item for item in items if item.linear and item.grid}
     done: set[str] = set()
-    blocks = Blocks(built, windows)
-    for path, layer in blocks:
+    finished, hidden = _resume(work)
+    for index in range(finished):
+        for result in kept.load(work, _UNIT(index)) if work else ():
+            done.add(result.name)
+            yield result
+    blocks = Blocks(model, windows, device=device, start=finished, hidden=hidden)
+    last = max((at for at in map(blocks.index_of, by_path) if at is not None), default=-1)
+    for index, (path, layer) in enumerate(islice(blocks, max(last + 1 - finished, 0)), finished):
         inside = {
             name: by_path[f"{path}.{name}"]
             for name, module in layer.named_modules()
             if f"{path}.{name}" in by_path and _is_matrix(module)
         }
-        for found in _passes(blocks, list(inside), settings.sequential, step):
-            for name, hessian in found.items():
-                item = inside[name]
-                result, values = _one(model, item, choices.get(item.name), settings, hessian)
-                done.add(item.name)
-                if settings.sequential:
-                    _place(layer.get_submodule(name), values, item)
-                yield result
-        if settings.sequential:
-            blocks.advance(step)
-    del built, blocks
-    yield from quantize(model, [item for item in items if item.name not in done], choices, settings)
+        results = []
+        for result in _block(model, blocks, layer, inside, choices, settings, step):
+            done.add(result.name)
+            results.append(replace(result, tensors=dict(result.tensors)) if work else result)
+            yield result
+        if work:
+            _put_away(work, index, results, blocks)
+    left = [item for item in items if item.name not in done]
+    if work:
+        yield from kept.resumed(work, left, lambda rest: quantize(model, rest, choices, settings))
+    else:
+        yield from quantize(model, left, choices, settings)
+
+
+def _resume(work: Work | None) -> tuple[int, States | None]:
+    """How many blocks are finished, and the inputs of the next one."""
+    finished = 0
+    while work and work.has(_UNIT(finished)):
+        finished += 1
+    if not work or not finished:
+        return 0, None
+    if not work.has(_HIDDEN(finished)):
+        return 0, None  # somebody removed them: the same bytes come out of a start from the beginning
+    return finished, States.load(work, _HIDDEN(finished))
+
+
+def _put_away(work: Work, index: int, results: list[Result], blocks: Blocks) -> None:
+    blocks.hidden.save(work, _HIDDEN(index + 1))
+    kept.save(work, _UNIT(index), results)
+    work.drop(_HIDDEN(index))
+
+
+def _block(
+    model: Model,
+    blocks: Blocks,
+    layer: nn.Module,
+    inside: dict[str, Item],
+    choices: Mapping[str, Choice],
+    settings: Settings,
+    step: Step,
+) -> Iterator[Result]:
+    """The linears `inside` the block at hand, whose outputs then are the next one's inputs."""
+    for found in _passes(blocks, list(inside), settings.sequential, step):
+        jobs = [_Job(inside[name], choices.get(inside[name].name), h) for name, h in found.items()]
+        names = list(found)
+        found.clear()
+        if not settings.sequential:
+            blocks.release()
+        for name, (result, values) in zip(names, _code_all(model, jobs, settings), strict=True):
+            if settings.sequential:
+                _place(layer.get_submodule(name), values, inside[name])
+            yield result
+    if settings.sequential:
+        blocks.advance(step)
+
+
+class _Job(NamedTuple):
+    """One linear to be coded."""
+
+    item: Item
+    choice: Choice | None
+    hessian: Tensor
+
+
+def _code_all(model: Model, jobs: list[_Job], settings: Settings) -> Iterator[tuple[Result, Tensor]]:
+    """The linears of a block coded one a thread, in their order, as many at once as `IN_FLIGHT` bytes allow."""
+
+    def size(job: _Job) -> int:
+        return coding_bytes(model.entries[job.item.name].numel, job.hessian.shape[0])
+
+    return in_order(
+        lambda job: _one(model, job.item, job.choice, settings, job.hessian), jobs, size, IN_FLIGHT
+    )
 
 
 def _passes(blocks: Blocks, names: list[str], sequential: bool, step: Step) -> Iterator[dict[str, Tensor]]:

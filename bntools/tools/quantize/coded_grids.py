@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bntools.kernels import trellis
+from bntools.kernels import fixed_trellis as trellis
 from bntools.kernels.feedback import Levels, descend, feedback, nearest
 from bntools.kernels.grid_search import Fit, refit, search
 from bntools.kernels.groups import Packed, dequantize

@@ -17,6 +17,7 @@ Examples:
   bntools quantize smollm2/ --bits 3 -o q/ | bntools eval
   bntools quantize smollm2/ --bits 3 --method gptq --grid weighted -o q/
   bntools quantize smollm2/ --bits 3 --method gptq --scales 2 --group-size 18 --trellis 5 --refit 2 -o q/
+  bntools quantize smollm2/ --code entropy --budget 60MB -o small.safetensors
   bntools quantize smollm2/ --dim ada --override 'v_proj=bits:4' > q.safetensors
 """
 
@@ -25,6 +26,37 @@ Examples:
 @options.input_argument(default=EMBEDDED)
 @options.output
 @click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a code.")
+@click.option(
+    "--code",
+    type=click.Choice(["fixed", "entropy"]),
+    default="fixed",
+    show_default=True,
+    help="Codes of --bits each, or levels of any size behind an entropy coder, the fewest bytes for a model.",
+)
+@click.option(
+    "--budget",
+    metavar="BITS|SIZE",
+    help="Size to reach with --code entropy: bits a linear weight (2.6), or of the whole file (60MB, 57MiB).",
+)
+@click.option(
+    "--embedding/--no-embedding",
+    default=None,
+    show_default="with a SIZE",
+    help="--code entropy also codes the embedding and the output head.",
+)
+@click.option(
+    "--states",
+    type=click.Choice(["1", "8"]),
+    default="8",
+    show_default=True,
+    help="--code entropy: 8 states of a trellis, or 1, plain rounding to multiples of the step.",
+)
+@click.option(
+    "--two-sided/--one-sided",
+    default=True,
+    show_default=True,
+    help="--code entropy: errors are fed back over the outputs of a matrix as well as over its inputs.",
+)
 @click.option(
     "--method",
     type=click.Choice(["rtn", "gptq"]),
@@ -124,9 +156,11 @@ Examples:
     metavar="REGEX=KEY:VALUE,...",
     help="Other bits, group, dim, symmetric or skip for some weights.",
 )
+@options.work
+@options.shard
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
-    """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
+    """Quantize the linear weights of a model: rounded, by GPTQ, or behind an entropy coder.
 
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
@@ -143,18 +177,22 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     model = open_model(source)
     items = plan(model, settings)
     _check(settings, items, model)
+    asked = _asked(session, settings, **given)
     if session.dry_run:
-        return _dry_run(session, model, items)
+        return _dry_run(session, model, items, settings, asked, given["calib"])
+    from bntools.tools.quantize import run
+
     session.apply()
-    with Writer(output, "model", force=force) as out:
-        report = _run(session, model, items, settings, given["calib"], out)
+    with Writer(output, "model-part" if given["shard"] else "model", force=force) as out:
+        if asked is None:
+            report = run.fixed(session, model, items, settings, given, out)
+        else:
+            report = run.entropy(session, model, items, settings, asked, given, out)
     terminal.manifest(out.manifest)
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
-    terminal.note(
-        session,
-        f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight, {whole:.2f} over the whole model",
-    )
+    over = "" if given["shard"] else f", {whole:.2f} over the whole model"
+    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight{over}")
     return None
 
 
@@ -186,6 +224,28 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
     )  # fmt: skip
 
 
+def _asked(
+    session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
+    two_sided: bool, bits: int, calib: str, **rest: Any,
+) -> Any:  # fmt: skip
+    """What --code entropy is asked for; None for fixed codes."""
+    from bntools.tools.quantize.budget import parse_budget
+
+    if code == "fixed":
+        if budget is not None:
+            raise usage("--budget needs --code entropy", "--bits for fixed codes")
+        return None
+    if settings.grid.meta:
+        raise usage("--scales is for fixed codes; --code entropy has steps of its own", "drop --scales")
+    if calib == "none":
+        raise usage("--code entropy needs a calibration text", "--calib FILE")
+    from bntools.tools.quantize.entropy import Asked
+
+    value, unit = parse_budget(budget) if budget is not None else (float(bits), "bits")
+    coded = unit == "bytes" if embedding is None else embedding
+    return Asked(value, unit, states == "8", two_sided, coded, session.seed)
+
+
 def _check(settings: Any, items: list[Any], model: Any) -> None:
     unused = settings.unused(model.linears)
     if unused:
@@ -197,100 +257,35 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
         raise usage(f"nothing to quantize in {model.label}", "loosen --include or --exclude")
 
 
-def _run(
-    session: Session, model: Any, items: list[Any], settings: Any, calib: str, out: Any
-) -> dict[str, Any]:
-    from bntools.core import history, packed
-    from bntools.tools.quantize.pipeline import choose, summarize
+def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, asked: Any, calib: str) -> None:
+    import time
 
-    source, device = history.fingerprint(model), session.torch_device()
-    windows = _windows(model, items, settings, calib)
-    adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
-    if settings.choose == "final":
-        adaptive = 0
-    with terminal.progress(session, "choosing dimensions", adaptive) as advance:
-        choices = choose(model, items, settings, windows, device, advance) if adaptive else {}
-    results = []
-    stream = _stream(session, model, items, settings, windows, choices)
-    with terminal.progress(
-        session, "quantizing", sum(entry.nbytes for entry in model.entries.values())
-    ) as advance:
-        for result in stream:
-            for name, tensor in result.tensors.items():
-                out.add(name, tensor)
-            result.tensors.clear()
-            results.append(result)
-            advance(model.entries[result.name].nbytes)
-            terminal.detail(session, _line(result))
-    table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
-    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
-    out.files = {**model.files, packed.FILE: _json(table).encode()}
-    # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
-    out.weights_file = "packed.safetensors"
-    grid = settings.grid
-    out.config = {**model.config, "quantization_config": {
-        "quant_method": "bntools", "version": packed.VERSION, "bits": grid.bits,
-        "group_size": grid.group, "dim": grid.dim,
-    }}  # fmt: skip
-    out.describe("report", report)
-    out.describe("history", [*model.history, history.entry(
-        "quantize", options.argv(), session.seed, [source.result()], session.started,
-    )])  # fmt: skip
-    return report
-
-
-def _stream(session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any) -> Any:
-    """Results of the method asked for, as they come."""
-    from bntools.tools.quantize import calibrated, pipeline
-
-    device = session.torch_device()
-    if settings.method == "gptq":
-        return calibrated.calibrated(model, items, choices, settings, windows, device, lambda count: None)
-    moments = None
-    if settings.search == "weighted" and windows is not None:
-        with terminal.progress(session, "calibrating", windows.numel()) as advance:
-            moments = pipeline.input_moments(model, items, windows, device, advance)
-    return pipeline.quantize(model, items, choices, settings, moments)
-
-
-def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
-    """Calibration windows, or None where none are asked for or needed."""
-    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
-        return None
-    from bntools.core.calibration import token_windows
-    from bntools.core.text import default_text, read_text
-    from bntools.core.tokens import open_tokenizer
-
-    tokenizer = open_tokenizer(model.files, model.config, model.label)
-    text = default_text("calib") if calib == "default" else read_text(calib)
-    window = min(settings.calib_window, model.config.get("max_position_embeddings") or settings.calib_window)
-    return token_windows(tokenizer.ids(text), settings.calib_tokens, window, tokenizer.window_bos)
-
-
-def _line(result: Any) -> str:
-    if result.spec is None:
-        return f"{result.name}: kept, {result.reason}"
-    errors = result.measured.get("errors")
-    both = f", oc {errors['oc']:.3g} ic {errors['ic']:.3g}" if errors else ""
-    return f"{result.name}: {result.spec.dim} {result.measured['bits_per_weight']:.3f} bits{both}"
-
-
-def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
+    from bntools.tools.quantize import cost, entropy_cost
     from bntools.tools.quantize.pipeline import estimate
+    from bntools.tools.quantize.run import calibration_windows, entropy_windows
 
+    session.apply()
     report = estimate(model, items)
+    started = time.time() - session.started
+    if asked is not None:
+        tokens = entropy_windows(model, items, settings, calib).numel()
+        report |= entropy_cost.sizes(model, items, asked)
+        report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, tokens)
+        seconds = entropy_cost.seconds(model, items, asked, tokens)
+    elif settings.method == "gptq":
+        windows = calibration_windows(model, items, settings, calib)
+        sizes = windows.numel(), windows.shape[1]
+        report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
+        seconds = cost.calibrated_seconds(model, items, settings, *sizes)
+    else:
+        seconds = cost.rounding_seconds(model, items, settings)
+    report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],
         ["reads", terminal.megabytes(report["reads_bytes"])],
         ["writes, about", terminal.megabytes(report["writes_bytes"])],
         ["memory, about", terminal.megabytes(report["memory_bytes"])],
+        ["seconds, about", terminal.three(report["seconds"])],
         ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,398 @@
+"""Entropy-coded weights inside an artifact: a matrix as levels, exponents and classes, to bytes and back.
+
+`bntools-entropy(5)` specifies the bytes. A weight is multiple(level) * 2^(r_i / octave) * 2^(c_j / octave) *
+shrink[class], with class = clamp(a_i + b_j); r and a belong to its row, c and b to its column.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from bntools.core.errors import bad_input
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int16]
+
+TABLES = "entropy.tables"
+CODE = "entropy"
+_MAGIC = b"BNE1"
+_LANE = 1 << 15  # weights of a lane, at least, where the matrix has them
+_DENSEST = 1 << 18  # symbols a word can hold: a symbol of 16383 slots costs 2^-13.5 bits
+_AGAIN = "make or fetch the file again"
+_STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
+SIDES = ("row_scale", "col_scale", "row_class", "col_class")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How one tensor of the checkpoint is coded.
+
+    shape, dtype: as stored before; transposed: stored [in, out]. octave: steps of the scale exponents in a factor
+    of two. lane: columns (inputs) of one lane.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    transposed: bool
+    octave: int
+    lane: int
+
+    @property
+    def rows(self) -> int:
+        return self.shape[1] if self.transposed else self.shape[0]
+
+    @property
+    def cols(self) -> int:
+        return self.shape[0] if self.transposed else self.shape[1]
+
+    @property
+    def lanes(self) -> int:
+        return -(-self.cols // self.lane)
+
+    def part_names(self, name: str) -> list[str]:
+        """Names of the stored tensors of this weight alone."""
+        return [f"{name}.stream"]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"code": CODE, **asdict(self), "shape": list(self.shape)}
+
+
+def spec(shape: tuple[int, ...], dtype: str, transposed: bool, octave: int) -> Spec:
+    """The spec of a matrix, its lanes of at least 2^15 weights."""
+    rows, cols = shape[::-1] if transposed else shape
+    return Spec(tuple(shape), dtype, transposed, octave, min(cols, -(-_LANE // rows)))
+
+
+def parse(name: str, value: Mapping[str, Any]) -> Spec:
+    """A spec from quantization.json; BnError (exit 3) on anything we would not have written."""
+    try:
+        found = Spec(
+            tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
+            int(value["octave"]), int(value["lane"]),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        raise bad_input(f"the coding of {name!r} is damaged") from None
+    fits = len(found.shape) == 2 and min(found.shape) > 0 and 1 <= found.octave <= 1024
+    if not fits or not 1 <= found.lane <= found.cols or found.dtype not in ("F16", "BF16", "F32", "F64"):
+        raise bad_input(f"the coding of {name!r} is out of range")
+    return found
+
+
+@dataclass
+class Coded:
+    """A quantized matrix before entropy coding: levels [cols, rows], and one value a row and a column of each side."""
+
+    levels: Ints
+    row_scale: Ints
+    col_scale: Ints
+    row_class: Ints
+    col_class: Ints
+
+    def side(self, kind: str) -> Ints:
+        return getattr(self, kind)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What all matrices of a model share: frequencies of the levels by class (and set), of the sides, and shrinks."""
+
+    trellis: bool
+    shrink: NDArray[np.float32]  # [64]
+    levels: NDArray[np.uint16]  # [64 * sets, 256], each row sums to 2^14
+    sides: NDArray[np.uint16]  # [4, 256]
+
+    @property
+    def sets(self) -> int:
+        return 2 if self.trellis else 1
+
+    def frequencies(self) -> NDArray[np.uint16]:
+        import numpy as np
+
+        return np.concatenate([self.levels, self.sides])
+
+
+class Counter:
+    """How often each symbol occurs in the matrices of a model, to make their tables."""
+
+    def __init__(self, trellis: bool) -> None:
+        import numpy as np
+
+        from bntools.kernels import rans
+
+        self.trellis, self.sets = trellis, 2 if trellis else 1
+        self.levels = np.zeros((rans.CLASSES * self.sets, rans.SYMBOLS), dtype=np.int64)
+        self.sides = np.zeros((len(SIDES), rans.SYMBOLS), dtype=np.int64)
+
+    def add(self, coded: Coded) -> None:
+        import numpy as np
+
+        from bntools.kernels import rans
+
+        self.levels += rans.count(coded.levels, _indices(coded, self.sets), len(self.levels))
+        for kind, row in zip(SIDES, self.sides, strict=True):
+            values = _centred(coded.side(kind))[1]
+            row += rans.count(values, np.zeros(len(values), np.uint8), 1)[0]
+
+    def bits(self) -> float:
+        """Bits of everything counted, by the best static tables; lanes and headers are not in it."""
+        from bntools.kernels import rans
+
+        return sum(rans.cost_bits(rans.normalize(seen), seen) for seen in (self.levels, self.sides))
+
+    def tables(self, shrink: NDArray[np.float32]) -> Tables:
+        from bntools.kernels import rans
+
+        return Tables(self.trellis, shrink, rans.normalize(self.levels), rans.normalize(self.sides))
+
+
+def _indices(coded: Coded, sets: int) -> NDArray[np.uint8]:
+    import numpy as np
+
+    from bntools.kernels import rans, trellis
+
+    out = np.empty(coded.levels.shape, dtype=np.uint8)
+    rans.table_indices(coded.levels, coded.row_class, coded.col_class, sets, trellis.MACHINE, out)
+    return out
+
+
+def _centred(values: Ints) -> tuple[int, Ints]:
+    """A middle value and what is left: its distribution is the same for every matrix."""
+    import numpy as np
+
+    middle = int(np.sort(values)[len(values) // 2])
+    return middle, (values - middle).astype(np.int16)
+
+
+def encode(coded: Coded, spec: Spec, tables: Tables) -> bytes:
+    """The stream of one matrix: middles, sizes, words of the sides and of every lane, checksum."""
+    import numpy as np
+
+    from bntools.kernels import rans
+
+    packed = rans.cumulative(tables.frequencies())
+    centred = [_centred(coded.side(kind)) for kind in SIDES]
+    values = np.concatenate([part for _, part in centred])
+    kinds = np.repeat(np.arange(len(SIDES), dtype=np.uint8), [len(part) for _, part in centred])
+    words = [rans.encode_lane(values, kinds + np.uint8(len(tables.levels)), packed)]
+    indices = _indices(coded, tables.sets)
+    for start in range(0, spec.cols, spec.lane):
+        part = slice(start, start + spec.lane)
+        words.append(rans.encode_lane(coded.levels[part], indices[part], packed))
+    head = struct.pack(f"<4h{len(words)}I", *(middle for middle, _ in centred), *map(len, words))
+    body = head + b"".join(lane.astype("<u2").tobytes() for lane in words)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+class Decoder:
+    """Decodes the matrices of one model; the tables are expanded once."""
+
+    def __init__(self, data: bytes) -> None:
+        from bntools.kernels import rans
+
+        self.tables = parse_tables(data)
+        frequencies = self.tables.frequencies()
+        self._packed, self._symbols = rans.cumulative(frequencies), rans.slots(frequencies)
+
+    def coded(self, name: str, spec: Spec, data: bytes | bytearray) -> Coded:
+        """Levels and sides of one matrix; BnError (exit 3) on a damaged stream."""
+        import numpy as np
+
+        sides, lanes = self._open(name, spec, data)
+        levels = np.empty((spec.cols, spec.rows), dtype=np.int16)
+        coded = Coded(levels, *sides)
+        _each(lambda index: self._lane(name, spec, coded, lanes[index], index), spec.lanes)
+        return coded
+
+    def dense(self, name: str, spec: Spec, data: bytes | bytearray, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as it was stored before coding, in `dtype`, lane by lane on torch's number of threads."""
+        import torch
+
+        sides, lanes = self._open(name, spec, data)
+        out = torch.empty(spec.shape, dtype=dtype)
+        view = out if spec.transposed else out.T  # [cols, rows]
+
+        def place(index: int) -> None:
+            import numpy as np
+
+            part = slice(index * spec.lane, min((index + 1) * spec.lane, spec.cols))
+            levels = np.empty((part.stop - part.start, spec.rows), dtype=np.int16)
+            coded = Coded(levels, sides[0], sides[1][part], sides[2], sides[3][part])
+            self._decode(name, coded, lanes[index])
+            view[part] = torch.from_numpy(values(coded, self.tables, spec.octave))
+
+        _each(place, spec.lanes)
+        return out
+
+    def _lane(self, name: str, spec: Spec, coded: Coded, words: Any, index: int) -> None:
+        part = slice(index * spec.lane, (index + 1) * spec.lane)
+        piece = Coded(coded.levels[part], coded.row_scale, coded.col_scale[part], coded.row_class,
+                      coded.col_class[part])  # fmt: skip
+        self._decode(name, piece, words)
+
+    def _decode(self, name: str, coded: Coded, words: Any) -> None:
+        from bntools.kernels import rans, trellis
+
+        good = rans.decode_lane(
+            words, coded.row_class, coded.col_class, self.tables.sets, self._packed, self._symbols,
+            trellis.MACHINE, coded.levels,
+        )  # fmt: skip
+        if not good:
+            raise bad_input(f"{name}: the coded weights are damaged", _AGAIN)
+
+    def _open(self, name: str, spec: Spec, data: bytes | bytearray) -> tuple[list[Ints], list[Any]]:
+        """The four sides, and the words of every lane, of a stream whose checksum and sizes hold."""
+        import numpy as np
+
+        count = spec.lanes + 1
+        head = 8 + 4 * count
+        if len(data) < head + 4 or zlib.crc32(memoryview(data)[:-4]) != struct.unpack("<I", data[-4:])[0]:
+            raise bad_input(f"{name}: the checksum of the coded weights is wrong", _AGAIN)
+        middles = struct.unpack_from("<4h", data)
+        sizes = struct.unpack_from(f"<{count}I", data, 8)
+        if head + 2 * sum(sizes) + 4 != len(data):
+            raise bad_input(f"{name}: the sizes in the coded weights do not add up")
+        widths = [min(spec.lane, spec.cols - start) for start in range(0, spec.cols, spec.lane)]
+        counts = [2 * (spec.rows + spec.cols), *(spec.rows * width for width in widths)]
+        if any(number > _DENSEST * size for number, size in zip(counts, sizes, strict=True)):
+            raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
+        words = np.frombuffer(data, dtype="<u2", count=sum(sizes), offset=head).astype(np.uint16)
+        lanes = np.split(words, np.cumsum(sizes)[:-1])
+        return self._sides(name, spec, middles, lanes[0]), lanes[1:]
+
+    def _sides(self, name: str, spec: Spec, middles: tuple[int, ...], words: Any) -> list[Ints]:
+        import numpy as np
+
+        from bntools.kernels import rans, trellis
+
+        sizes = [spec.rows, spec.cols, spec.rows, spec.cols]
+        kinds = np.repeat(np.arange(len(SIDES), dtype=np.int16), sizes)
+        flat = np.empty((1, sum(sizes)), dtype=np.int16)
+        first = len(self.tables.levels)
+        good = rans.decode_lane(
+            words, kinds, np.zeros(1, np.int16), 1, self._packed[first:], self._symbols[first:],
+            trellis.MACHINE, flat,
+        )  # fmt: skip
+        if not good:
+            raise bad_input(f"{name}: the scales of the coded weights are damaged")
+        parts = np.split(flat[0], np.cumsum(sizes)[:-1])
+        sides = [part + np.int16(middle) for part, middle in zip(parts, middles, strict=True)]
+        scales = [side.astype(np.int32) for side in sides[:2]]
+        far = max(int(abs(scale).max()) for scale in scales) > _STEEPEST * spec.octave
+        if far or sum(int(scale.max()) for scale in scales) > (_STEEPEST - 16) * spec.octave:
+            raise bad_input(f"{name}: the scales of the coded weights are out of range")
+        return sides
+
+
+def _each(work: Callable[[int], None], count: int) -> None:
+    """Run work(0..count-1) on torch's number of threads; the first error is raised."""
+    import torch
+
+    workers = min(torch.get_num_threads(), count)
+    if workers < 2:
+        for index in range(count):
+            work(index)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(work, range(count)):
+            pass
+
+
+def powers(exponents: Ints, octave: int) -> NDArray[np.float32]:
+    """2^(e / octave) of each exponent, float32; the fractions from one table, so the same on any machine."""
+    import numpy as np
+
+    table = np.array([2.0 ** (k / octave) for k in range(octave)])
+    whole, rest = np.divmod(exponents.astype(np.int64), octave)
+    return np.ldexp(table[rest], whole).astype(np.float32)
+
+
+def values(coded: Coded, tables: Tables, octave: int) -> NDArray[np.float32]:
+    """The weights [cols, rows] that levels, scales and classes stand for, in float32."""
+    from bntools.kernels import trellis
+
+    out = trellis.multiples(coded.levels, tables.trellis)
+    trellis.scale(
+        out, powers(coded.row_scale, octave), powers(coded.col_scale, octave), tables.shrink, coded.row_class,
+        coded.col_class,
+    )  # fmt: skip
+    return out
+
+
+def dump_tables(tables: Tables) -> bytes:
+    """The bytes of `entropy.tables`."""
+    body = bytearray(_MAGIC + struct.pack("<B", tables.sets) + tables.shrink.astype("<f4").tobytes())
+    for row in tables.frequencies():
+        body += _dump_row(row.tolist())
+    return bytes(body) + struct.pack("<I", zlib.crc32(body))
+
+
+def _dump_row(row: list[int]) -> bytes:
+    """First and last level symbol that occurs, the frequencies between, and that of the escape."""
+    used = [index for index, f in enumerate(row[:-1]) if f]
+    first, last = (used[0], used[-1]) if used else (1, 0)
+    return bytes([first, last]) + b"".join(map(_varint, [*row[first : last + 1], row[-1]]))
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def parse_tables(data: bytes) -> Tables:
+    """Tables from their bytes; BnError (exit 3) when damaged."""
+    import numpy as np
+
+    from bntools.kernels import rans
+
+    try:
+        if data[:4] != _MAGIC or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+            raise ValueError("checksum")
+        sets = data[4]
+        shrink = np.frombuffer(data, "<f4", rans.CLASSES, 5).astype(np.float32)
+        position, rows = 5 + 4 * rans.CLASSES, []
+        for _ in range(rans.CLASSES * sets + len(SIDES)):
+            row, position = _parse_row(data, position)
+            rows.append(row)
+        if sets not in (1, 2) or position != len(data) - 4 or not ((shrink > 0) & (shrink < np.inf)).all():
+            raise ValueError("sets, length or shrink")
+    except (ValueError, IndexError, struct.error):
+        raise bad_input("the tables of the entropy code are damaged", _AGAIN) from None
+    frequencies = np.array(rows, dtype=np.uint16)
+    return Tables(sets == 2, shrink, frequencies[: -len(SIDES)], frequencies[-len(SIDES) :])
+
+
+def _parse_row(data: bytes, position: int) -> tuple[list[int], int]:
+    from bntools.kernels import rans
+
+    first, last = data[position], data[position + 1]
+    position += 2
+    found = []
+    for _ in range(max(0, last - first + 1) + 1):
+        value = shift = 0
+        while True:
+            byte = data[position]
+            position += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128 or shift > 14:
+                break
+        found.append(value)
+    row = [0] * rans.SYMBOLS
+    row[first : first + len(found) - 1] = found[:-1]
+    row[-1] = found[-1]
+    if last == rans.ESCAPE or not found[-1] or sum(row) != rans.TOTAL:
+        raise ValueError("a table has no escape or does not sum to its denominator")
+    return row, position

@@ -1,0 +1,48 @@
+"""Work shared out so that no result depends on the number of threads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """A pool of as many workers as torch has threads, each operation then on one: (pool, workers).
+
+    A library that splits one product over several threads may sum it in another order. So the parts are cut by the
+    caller, each is computed by one thread, and they are put together in an order of their own.
+    """
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool, workers
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)
+
+
+def in_order(
+    work: Callable[[Job], Done], jobs: Sequence[Job], size: Callable[[Job], int], limit: int
+) -> Iterator[Done]:
+    """`work` of each job, in order, one a thread; jobs at once hold at most `limit` bytes, or are one."""
+    pending: deque[tuple[Future[Done], int]] = deque()
+    with single_threaded() as (pool, workers):
+        for job in jobs:
+            held = sum(bytes_ for _, bytes_ in pending)
+            while pending and (len(pending) >= workers or held + size(job) > limit):
+                future, bytes_ = pending.popleft()
+                held -= bytes_
+                yield future.result()
+            pending.append((pool.submit(work, job), size(job)))
+        while pending:
+            yield pending.popleft()[0].result()

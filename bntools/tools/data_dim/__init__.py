@@ -1,0 +1,1 @@
+"""The intrinsic dimension of a point cloud."""

@@ -1,0 +1,362 @@
+"""The entropy code over a whole model: a sweep for the metrics, a constant for the size asked, levels, streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bntools.core import entropy, metric, modules
+from bntools.core.errors import bad_input, usage
+from bntools.core.metric import Metric
+from bntools.core.model import Model
+from bntools.core.spool import Spool
+from bntools.core.sweep import Sweep
+from bntools.core.threads import in_order
+from bntools.core.work import Work
+from bntools.tools.quantize import levels
+from bntools.tools.quantize.pipeline import Item, Result
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+_SAMPLE = 5  # every so many blocks the constant is solved on, before all are coded
+_PASSES = 8  # over the whole model at most
+_SWEPT = "swept"
+_SLACK = 0.004  # of the size asked that may stay unused
+_IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
+_ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
+_METADATA = 40_000  # bytes of config, report and history, at most
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks of the entropy code; recorded in the report.
+
+    budget: bits per linear weight, or bytes of the whole file. two_sided: feedback over outputs, too.
+    """
+
+    budget: float
+    unit: str  # "bits" or "bytes"
+    trellis: bool = True
+    two_sided: bool = True
+    embedding: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The size asked: bytes that the streams and tables of the coded tensors may take, and what they hold."""
+
+    nbytes: int
+    weights: int
+
+    @property
+    def bits(self) -> float:
+        return 8 * self.nbytes / self.weights
+
+
+@dataclass
+class Prepared:
+    """Metrics of the tensors to code, waiting on disk, and the trellis switch they were made for."""
+
+    store: Spool | Work
+    names: list[str]
+    skipped: dict[str, str]
+    trellis: bool
+
+    def keep(self, name: str, one: Metric) -> None:
+        """Put a metric away."""
+        *arrays, damping = astuple(one)
+        arrays = [*arrays, np.array([damping])]
+        if isinstance(self.store, Spool):
+            self.store.put(name, arrays)
+        else:
+            parts = {str(index): torch.from_numpy(array) for index, array in enumerate(arrays)}
+            self.store.save(f"metric {name}", parts, {})
+        self.names.append(name)
+
+    def metric(self, name: str) -> Metric:
+        """A metric as it was kept."""
+        if isinstance(self.store, Spool):
+            *arrays, damping = self.store.get(name)
+        else:
+            unit, _ = self.store.load(f"metric {name}")
+            with unit:
+                *arrays, damping = [unit.tensor(str(index)).numpy() for index in range(len(unit.names()))]
+        return Metric(*arrays, float(damping[0]))
+
+
+def embeddings(model: Model) -> dict[str, tuple[bool, bool]]:
+    """Tensors of the input embedding and the output head, each (is head, is input); one where they are tied."""
+    skeleton = modules.skeleton(model.config)
+    inner, head = skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
+    paths = {id(module): path for path, module in skeleton.named_modules()}
+    names = [f"{paths[id(module)]}.weight" for module in (inner, head) if module is not None]
+    names = [name for name in names if name in model.entries]
+    if len(names) < 2:
+        return dict.fromkeys(names, (head is not None, True))
+    return {names[0]: (False, True), names[1]: (True, False)}
+
+
+def sweep_tokens(model: Model, windows: Tensor) -> int:
+    """Tokens that a sweep's progress counts: every block, forward and back."""
+    return (
+        2 * windows.numel() * int(model.config.get("num_hidden_layers") or model.config.get("n_layer") or 1)
+    )
+
+
+def prepare(
+    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Callable[[int], None],
+    work: Work | None = None,
+) -> Prepared:  # fmt: skip
+    """The metric of every tensor that will be coded, by one sweep over the calibration windows, or from `work`."""
+    wanted = {
+        item.name for item in items if item.linear and item.grid and len(model.entries[item.name].shape) == 2
+    }
+    found = Prepared(work or Spool(), [], {}, asked.trellis)
+    if work is not None and work.has(_SWEPT):
+        unit, facts = work.load(_SWEPT)
+        unit.close()
+        found.names = facts["names"]
+    else:
+        _sweep(model, wanted, found, windows, asked, device, step)
+        if work is not None:
+            work.save(_SWEPT, {}, {"names": found.names})
+    found.skipped = dict.fromkeys(sorted(wanted - set(found.names)), "in no block that the text reaches")
+    if not found.names:
+        raise bad_input("no linear weight lies in the model's blocks", "--code fixed needs no blocks")
+    return found
+
+
+def _sweep(
+    model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
+    step: Callable[[int], None],
+) -> None:  # fmt: skip
+    half = -(-len(windows) // 2)  # of the windows go back through the model, all of them forward
+    sweep = Sweep(
+        model, windows, seed=asked.seed, weighted=half, outputs=asked.two_sided, device=device, step=step
+    )
+    for _, block in sweep:
+        chosen = [name for name in block if name in wanted]
+        factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
+        for name, one in zip(chosen, factored, strict=True):
+            found.keep(name, one)
+    if asked.embedding:
+        counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
+        for name, (is_head, is_input) in embeddings(model).items():
+            found.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
+    order = {name: index for index, name in enumerate(model.entries)}
+    found.names.sort(key=order.__getitem__)
+
+
+@dataclass
+class Pass:
+    """Levels of some tensors at one constant: counted, and waiting on disk."""
+
+    alpha: float
+    counter: entropy.Counter
+    spool: Spool
+    measured: dict[str, dict[str, Any]]
+    weights: int = 0
+
+    @property
+    def bits(self) -> float:
+        return self.counter.bits() / self.weights
+
+
+def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Callable[[int], None]) -> Pass:
+    """Quantize tensors at the constant `alpha`, one a thread."""
+    result = Pass(alpha, entropy.Counter(found.trellis), Spool(), {})
+
+    def work(name: str) -> tuple[str, levels.Quantized, float]:
+        linear = model.linears.get(name)
+        w = model.tensor(name, torch.float32)
+        w = w.T.contiguous() if linear is not None and linear.transposed else w
+        done = levels.quantize(w, found.metric(name), alpha, found.trellis)
+        lost = float((done.values - w).square().sum(dtype=torch.float64))
+        return name, done, lost / max(float(w.square().sum(dtype=torch.float64)), 1e-300)
+
+    for name, done, lost in in_order(work, names, lambda name: 8 * model.entries[name].numel, _IN_FLIGHT):
+        result.counter.add(done.coded)
+        result.spool.put(name, [getattr(done.coded, part) for part in ("levels", *entropy.SIDES)])
+        result.measured[name] = {"weight_error": _four(lost**0.5), "predicted_kl": _four(done.loss)}
+        result.weights += model.entries[name].numel
+        step(model.entries[name].numel)
+    return result
+
+
+def _four(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def solve(
+    model: Model, found: Prepared, goal: Goal, progress: Progress
+) -> tuple[Pass, dict[str, bytes], bytes]:
+    """The finest levels whose streams and tables fit the goal: (levels, streams by name, tables).
+
+    The rate falls by a bit when the constant doubles, so each pass gives the next constant; the first passes take
+    every fifth block. Raises BnError (exit 2) where no constant makes it fit.
+    """
+    alpha = _first_alpha(model, found, goal.bits)
+    sample = _sample(model, found.names)
+    if len(sample) < len(found.names):
+        for _ in range(2):
+            with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
+                trial = code(model, found, sample, alpha, step)
+            trial.spool.close()
+            alpha *= 2 ** (trial.bits - goal.bits)
+    search = _Search(goal, alpha)
+    best: tuple[Pass, dict[str, bytes], bytes] | None = None
+    for _ in range(_PASSES):
+        with progress("coding", goal.weights) as step:
+            trial = code(model, found, found.names, search.alpha, step)
+        streams, tables = _streams(model, found, trial)
+        if search.took(len(tables) + sum(map(len, streams.values()))):
+            best = (trial, streams, tables)
+        if search.done:
+            break
+    if best is None:
+        raise usage(
+            f"the budget leaves {goal.bits:.2f} bits a weight, which no step size reaches",
+            "a larger --budget",
+        )
+    return best
+
+
+class _Search:
+    """The constant whose size just fits: Newton's steps at first, then the secant inside a bracket.
+
+    took: says whether a size is the best that fits so far, and sets the next constant.
+    """
+
+    def __init__(self, goal: Goal, alpha: float) -> None:
+        self.goal, self.alpha, self.done = goal, alpha, False
+        self._fits: tuple[float, int] | None = None  # log2 of the constant, size
+        self._over: tuple[float, int] | None = None
+
+    def took(self, size: int) -> bool:
+        at, limit = math.log2(self.alpha), self.goal.nbytes
+        best = size <= limit and (self._fits is None or size > self._fits[1])
+        if size > limit:
+            self._over = (at, size)
+        elif best:
+            self._fits = (at, size)
+        self.done = (1 - _SLACK) * limit <= size <= limit
+        aim = (1 - _SLACK / 2) * limit
+        if self._fits and self._over:
+            (low, small), (high, large) = self._fits, self._over
+            share = min(max((aim - small) / max(large - small, 1), 0.05), 0.95)
+            self.alpha = 2 ** (low + (high - low) * share)
+        else:
+            self.alpha *= 2 ** (8 * (size - aim) / self.goal.weights)
+        return best
+
+
+def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
+    """A constant from the weights' size in steps: the entropy of a Gaussian is log2(sigma / step) + 2.05 bits."""
+    total = weights = 0.0
+    for name in _sample(model, found.names):
+        one, linear = found.metric(name), model.linears.get(name)
+        w = model.tensor(name, torch.float32)
+        w = w.T if linear is not None and linear.transposed else w
+        sigma = math.log2(max(float(w.square().mean().sqrt()), 1e-30))
+        steps = torch.from_numpy(one.row).log2().mean() + torch.from_numpy(one.col).log2().mean()
+        total += (sigma - float(steps)) * w.numel()
+        weights += w.numel()
+    return 2 ** (total / weights + 1.8 - bits)
+
+
+def _sample(model: Model, names: list[str]) -> list[str]:
+    """Tensors of every fifth block and all that lie in none."""
+
+    def block(name: str) -> int | None:
+        return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+    numbers = sorted({block(name) for name in names} - {None})  # type: ignore[type-var]
+    chosen = set(numbers[_SAMPLE // 2 :: _SAMPLE]) or set(numbers)
+    return [name for name in names if block(name) is None or block(name) in chosen]
+
+
+def spec_of(model: Model, name: str) -> entropy.Spec:
+    entry, linear = model.entries[name], model.linears.get(name)
+    return entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, levels.OCTAVE)
+
+
+def _streams(model: Model, found: Prepared, trial: Pass) -> tuple[dict[str, bytes], bytes]:
+    tables = trial.counter.tables(levels.shrinks(found.trellis))
+
+    def work(name: str) -> tuple[str, bytes]:
+        coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
+        return name, entropy.encode(coded, spec_of(model, name), tables)
+
+    done = in_order(work, found.names, lambda name: 4 * model.entries[name].numel, _IN_FLIGHT)
+    return dict(done), entropy.dump_tables(tables)
+
+
+def results(
+    model: Model, items: list[Item], found: Prepared, trial: Pass, streams: dict[str, bytes]
+) -> Iterator[Result]:
+    """What goes into the artifact, in checkpoint order."""
+    for item in items:
+        if item.name not in streams:
+            reason = item.reason or found.skipped.get(item.name, "")
+            yield Result(item.name, {item.name: model.tensor(item.name)}, reason=reason)
+            continue
+        data = torch.frombuffer(bytearray(streams[item.name]), dtype=torch.uint8)
+        spec = spec_of(model, item.name)
+        bits = round(8 * data.numel() / model.entries[item.name].numel, 4)
+        yield Result(item.name, {spec.part_names(item.name)[0]: data}, spec,
+                     {"bits_per_weight": bits, **trial.measured[item.name]})  # fmt: skip
+
+
+def goal(model: Model, found: Prepared, items: list[Item], asked: Asked, files: int) -> Goal:
+    """Bytes left for the streams. files: bytes of the side files. Raises BnError (exit 2) when nothing is left.
+
+    A budget in bytes covers the whole artifact: what is kept, side files and header (bounded from above) come off.
+    """
+    weights = sum(model.entries[name].numel for name in found.names)
+    if asked.unit == "bits":
+        return Goal(int(asked.budget * weights / 8), weights)
+    coded = set(found.names)
+    kept = sum(model.entries[item.name].nbytes for item in items if item.name not in coded)
+    header = sum(len(item.name) + _ENTRY for item in items) + _METADATA
+    left = int(asked.budget) - kept - files - header
+    if 8 * left < weights / 4:
+        raise usage(
+            f"--budget {asked.budget / 1e6:.1f}MB leaves {left / 1e6:.1f} MB for {weights:,} weights",
+            f"what is not coded takes {(kept + files + header) / 1e6:.1f} MB: --embedding codes more, or raise it",
+        )
+    return Goal(left, weights)
+
+
+def summarize(model: Model, results: list[Result], tables: int, trial: Pass) -> dict[str, Any]:
+    """The report: bits per weight with streams, sides and tables counted, and the divergence predicted."""
+    coded = [result for result in results if result.spec is not None]
+    linear = [result for result in coded if result.name in model.linears]
+    stored = {result.name: sum(tensor.nbytes for tensor in result.tensors.values()) for result in results}
+
+    def bits(chosen: list[Result]) -> float:
+        weights = sum(model.entries[result.name].numel for result in chosen)
+        return round(8 * (tables + sum(stored[result.name] for result in chosen)) / max(weights, 1), 4)
+
+    skipped = {
+        result.name: result.reason
+        for result in results
+        if result.spec is None and not result.reason.startswith("vector")
+    }
+    return {
+        "kind": "quantize",
+        "code": "entropy",
+        "tensors": len(coded),
+        "weights": sum(model.entries[result.name].numel for result in coded),
+        "dims": {"entropy": len(coded)},
+        "bits_per_weight": {"linear": bits(linear), "model": bits(results)},
+        "predicted_kl": _four(sum(result.measured["predicted_kl"] for result in coded)),
+        "step": _four(trial.alpha),
+        "skipped": skipped,
+    }

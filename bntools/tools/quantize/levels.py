@@ -1,0 +1,102 @@
+"""Levels of one matrix on unbounded grids, a step for every row and column: what the entropy coder is given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bntools.core import entropy
+from bntools.core.entropy import Coded
+from bntools.core.metric import Metric
+from bntools.kernels import rans, trellis
+
+OCTAVE = 8  # steps of a scale exponent in a factor of two: an error of 4 % at most in a step
+_CLASSES = 4  # classes in a factor of two of the mean level
+_MIDDLE = 24  # the class of a mean level of 1
+_SHRINK = 0.6
+_LAZY = 64  # columns whose feedback is gathered before it reaches the rest of the matrix
+
+
+class Quantized(NamedTuple):
+    """A coded matrix, its dense values [out, in] float32, and its predicted loss tr(A E B E^T) / 2 in nats, with the
+    diagonal of A."""
+
+    coded: Coded
+    values: Tensor
+    loss: float
+
+
+def shrinks(is_trellis: bool) -> trellis.Floats:
+    """Factor towards zero of every class [64]: 1 / (1 + 0.6 D / sigma^2), the Wiener factor of a class whose error
+    D and standard deviation sigma follow from its mean level alone, weakened because levels of 0 lose nothing."""
+    sigma = 1.25 * 2.0 ** ((np.arange(rans.CLASSES) - _MIDDLE) / _CLASSES)  # in steps; |w| has mean 0.8 sigma
+    noise = 1 / 12 / (1.28 if is_trellis else 1.0)
+    return (1 / (1 + _SHRINK * noise / sigma**2)).astype(np.float32)
+
+
+def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quantized:
+    """Levels of W [out, in] at the model's constant `alpha`, by GPTQ's feedback over inputs and outputs.
+
+    Steps alpha * row_i * col_j, rounded to an eighth of an octave; on a trellis levels count half steps of 0.56 of
+    that. Classes are a rank-one fit of |w| in steps.
+    """
+    order = torch.from_numpy(metric.order)
+    targets = w.T[order].contiguous().numpy()
+    unit = alpha * (trellis.HALF_STEP if is_trellis else 1.0)
+    row, col = _exponents(metric.row), _exponents(metric.col * unit)
+    rows, cols = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
+    row_class, col_class = _classes(targets, rows, cols / (trellis.HALF_STEP if is_trellis else 1.0))
+    index = np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
+    shrink = shrinks(is_trellis)[index]
+    levels = np.empty(targets.shape, dtype=np.int16)
+    whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
+    back = order.argsort().numpy()
+    coded = Coded(levels[back], row, col[back], row_class, col_class[back])
+    values = trellis.multiples(coded.levels, is_trellis)
+    trellis.scale(values, rows, cols[back], shrinks(is_trellis), row_class, coded.col_class)
+    return Quantized(coded, torch.from_numpy(values.T), _loss(whitened, metric))
+
+
+def _feedback(
+    targets: trellis.Floats, metric: Metric, rows: trellis.Floats, cols: trellis.Floats, shrink: trellis.Floats,
+    is_trellis: bool, levels: entropy.Ints,
+) -> trellis.Floats:  # fmt: skip
+    """Code all columns in order; returns E U^-1 [in, out], the errors where the input metric is white."""
+    work, factor = torch.from_numpy(targets.copy()), torch.from_numpy(metric.factor)
+    done = work.numpy()
+    for start in range(0, len(targets), _LAZY):
+        here = slice(start, min(start + _LAZY, len(targets)))
+        trellis.columns(
+            done[here], metric.factor[here, here], rows, cols[here], shrink[here], metric.weight, metric.feedback,
+            is_trellis, levels[here],
+        )  # fmt: skip
+        work[here.stop :].addmm_(factor[here, here.stop :].T, work[here], alpha=-1)
+    return done
+
+
+def _loss(whitened: trellis.Floats, metric: Metric) -> float:
+    """Half the squared errors where B is white, weighted by A's diagonal."""
+    energy = np.einsum("ij,ij->j", whitened, whitened, dtype=np.float64)
+    return float(energy @ metric.rows.astype(np.float64) / 2)
+
+
+def _exponents(steps: trellis.Floats) -> entropy.Ints:
+    return np.rint(OCTAVE * np.log2(np.maximum(steps, 1e-38))).astype(np.int16)
+
+
+def _classes(
+    targets: trellis.Floats, rows: trellis.Floats, cols: trellis.Floats
+) -> tuple[entropy.Ints, entropy.Ints]:
+    """Class of every row and column: a quarter octave each of a rank-one fit r_i c_j of |w_ij| in steps."""
+    size = np.abs(targets)
+    row = np.ones(len(rows), dtype=np.float32)
+    for _ in range(3):
+        col = (size @ (1 / (rows * row))) / len(rows) / cols + 1e-6
+        row = ((1 / (cols * col)) @ size) / len(cols) / rows + 1e-6
+    quarters = [np.rint(_CLASSES * np.log2(values)) for values in (row, col)]
+    limit = 4 * rans.CLASSES
+    row_class, col_class = (np.clip(values, -limit, limit).astype(np.int16) for values in quarters)
+    return row_class + np.int16(_MIDDLE), col_class

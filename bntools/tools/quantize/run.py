@@ -1,0 +1,191 @@
+"""From settings to a written artifact: calibrate, quantize with the method asked for, describe what was done."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bntools import options, terminal
+from bntools.core import history, packed
+from bntools.core.calibration import token_windows
+from bntools.core.entropy import TABLES
+from bntools.core.errors import usage
+from bntools.core.model import Model
+from bntools.core.text import default_text, read_text
+from bntools.core.tokens import open_tokenizer
+from bntools.core.work import Work, digest_of, identity, source_identity
+from bntools.core.writer import Writer, compressed
+from bntools.options import Session
+from bntools.tools.quantize import calibrated, kept, pipeline
+from bntools.tools.quantize import entropy as method
+from bntools.tools.quantize.entropy import Asked
+from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
+from bntools.tools.quantize.settings import Settings
+
+
+def fixed(
+    session: Session, model: Model, items: list[Item], settings: Settings, given: dict[str, Any], out: Writer
+) -> dict[str, Any]:
+    """Codes of a fixed number of bits, or one part of them; returns the report."""
+    shard, calib = given["shard"], given["calib"]
+    source, device = None if shard else history.fingerprint(model), session.torch_device()
+    windows = calibration_windows(model, items, settings, calib)
+    if (shard or given["gather"]) and windows is not None:
+        raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
+    work = Work(given["work"], _identity(session, model, settings, windows, shard)) if given["work"] else None
+    if shard:
+        items = kept.share(model, items, shard)
+    adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
+    if settings.choose == "final" or given["gather"]:
+        adaptive = 0
+    with terminal.progress(session, "choosing dimensions", adaptive) as advance:
+        choices = kept.choices(
+            work, lambda: choose(model, items, settings, windows, device, advance) if adaptive else {}
+        )
+    results = []
+    stream = _stream(session, model, items, settings, windows, choices, work, given["gather"])
+    with terminal.progress(
+        session, "quantizing", sum(model.entries[item.name].nbytes for item in items)
+    ) as advance:
+        for result in stream:
+            for name, tensor in result.tensors.items():
+                out.add(name, tensor)
+            result.tensors.clear()
+            results.append(result)
+            advance(model.entries[result.name].nbytes)
+            terminal.detail(session, _line(result))
+    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
+
+    if shard:
+        out.files = {packed.FILE: _json(kept.table(results)).encode()}
+        out.describe("part", kept.part_of(model, settings, shard))
+        return report
+    grid = settings.grid
+    kind = {"bits": grid.bits, "group_size": grid.group, "dim": grid.dim}
+    _describe(session, model, results, report, kind, source, out)
+    return report
+
+
+def entropy(
+    session: Session, model: Model, items: list[Item], settings: Settings, asked: Asked, given: dict[str, Any],
+    out: Writer,
+) -> dict[str, Any]:  # fmt: skip
+    """Levels of any size behind an entropy coder, at the size asked; returns the report."""
+    source = history.fingerprint(model)
+    windows = entropy_windows(model, items, settings, given["calib"])
+    show = functools.partial(terminal.progress, session)
+    work = (
+        Work(given["work"], _entropy_identity(session, model, items, asked, windows))
+        if given["work"]
+        else None
+    )
+    with show("calibrating", method.sweep_tokens(model, windows)) as advance:
+        prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance, work)
+    out.compress = True
+    files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
+    goal = method.goal(model, prepared, items, asked, files)
+    trial, streams, tables = method.solve(model, prepared, goal, show)
+    out.add(TABLES, torch.frombuffer(bytearray(tables), dtype=torch.uint8))
+    results = []
+    for result in method.results(model, items, prepared, trial, streams):
+        for name, tensor in result.tensors.items():
+            out.add(name, tensor)
+        results.append(result)
+        terminal.detail(session, _line(result))
+    report = {
+        **method.summarize(model, results, len(tables), trial), "settings": asdict(asked), "calib": given["calib"]
+    }  # fmt: skip
+    _describe(session, model, results, report, {"code": "entropy"}, source, out)
+    return report
+
+
+def _describe(
+    session: Session, model: Model, results: list[Result], report: dict[str, Any], kind: dict[str, Any],
+    source: Any, out: Writer,
+) -> None:  # fmt: skip
+    """Side files, config and history of a quantized model."""
+    out.files = {**model.files, packed.FILE: _json(kept.table(results)).encode()}
+    # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
+    out.weights_file = "packed.safetensors"
+    out.config = {**model.config, "quantization_config": {
+        "quant_method": "bntools", "version": packed.VERSION, **kind,
+    }}  # fmt: skip
+    out.describe("report", report)
+    out.describe("history", [*model.history, history.entry(
+        "quantize", options.argv(), session.seed, [source.result()], session.started,
+    )])  # fmt: skip
+
+
+def _entropy_identity(
+    session: Session, model: Model, items: list[Item], asked: Asked, windows: Tensor
+) -> dict[str, Any]:
+    """What the metrics in a --work folder depend on; the size asked is not in it, so other sizes start from them."""
+    settings = {"two_sided": asked.two_sided, "embedding": asked.embedding,
+                "tensors": [item.name for item in items if item.grid]}  # fmt: skip
+    return identity(
+        "quantize --code entropy", source_identity(model), settings=settings, seed=session.seed,
+        calibration=digest_of(windows), device=session.torch_device(),
+    )  # fmt: skip
+
+
+def _identity(session: Session, model: Any, settings: Any, windows: Any, shard: Any) -> dict[str, Any]:
+    """What a --work folder must have been begun with."""
+    return identity(
+        "quantize", source_identity(model), settings=settings.as_json(), seed=session.seed,
+        calibration=digest_of(windows), device=session.torch_device(), shard=str(shard) if shard else None,
+    )  # fmt: skip
+
+
+def _stream(
+    session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any, work: Any, parts: Any
+) -> Any:  # fmt: skip
+    """Results of the method asked for, as they come."""
+    device = session.torch_device()
+    if parts:
+        return kept.gathered(model, items, parts, settings)
+    if settings.method == "gptq":
+        return calibrated.calibrated(
+            model, items, choices, settings, windows, device, lambda count: None, work
+        )
+    moments = None
+    if settings.search == "weighted" and windows is not None:
+        with terminal.progress(session, "calibrating", windows.numel()) as advance:
+            moments = kept.moments(
+                work, lambda: pipeline.input_moments(model, items, windows, device, advance)
+            )
+    return kept.resumed(work, items, lambda left: pipeline.quantize(model, left, choices, settings, moments))
+
+
+def calibration_windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
+    """Calibration windows, or None where none are asked for or needed."""
+    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
+    if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
+        return None
+    tokenizer = open_tokenizer(model.files, model.config, model.label)
+    text = default_text("calib") if calib == "default" else read_text(calib)
+    window = min(settings.calib_window, model.config.get("max_position_embeddings") or settings.calib_window)
+    return token_windows(tokenizer.ids(text), settings.calib_tokens, window, tokenizer.window_bos)
+
+
+def entropy_windows(model: Model, items: list[Item], settings: Settings, calib: str) -> Tensor:
+    """Calibration windows of the entropy code, as many as GPTQ's."""
+    found = calibration_windows(model, items, replace(settings, method="gptq"), calib)
+    assert found is not None
+    return found
+
+
+def _line(result: Result) -> str:
+    if result.spec is None:
+        return f"{result.name}: kept, {result.reason}"
+    errors = result.measured.get("errors")
+    both = f", oc {errors['oc']:.3g} ic {errors['ic']:.3g}" if errors else ""
+    return f"{result.name}: {packed.kind_of(result.spec)} {result.measured['bits_per_weight']:.3f} bits{both}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

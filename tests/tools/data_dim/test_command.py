@@ -1,0 +1,92 @@
+"""bntools data-dim as a user meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+PAGE = Path(__file__).resolve().parents[3] / "man" / "bntools-data-dim.1"
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def npy(points) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, points)
+    return buffer.getvalue()
+
+
+def paths(value: object, prefix: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {prefix}
+    return {p for key, inner in value.items() for p in paths(inner, f"{prefix}.{key}" if prefix else key)}
+
+
+def test_every_form_of_input_gives_the_same_report_with_the_documented_keys(run, points, npy, tmp_path):
+    save_file({"a": torch.from_numpy(points), "b": torch.ones(30)}, tmp_path / "x.safetensors")
+    np.savez(tmp_path / "x.npz", points)
+    piped = run("data-dim", "--estimator", "all", "--plot", tmp_path / "s.svg", data=npy)
+    assert piped.returncode == 0, piped.stderr
+    report = json.loads(piped.stdout)
+    assert report["kind"] == "data-dim"
+    assert report["dimension"]["low"] < report["dimension"]["value"] < report["dimension"]["high"]
+    for words in (("x.safetensors", "--tensor", "a"), ("x.npz",)):
+        done = run("data-dim", tmp_path / words[0], *words[1:], "--estimator", "all")
+        assert done.stdout == piped.stdout, done.stderr
+    text = (tmp_path / "s.svg").read_text()
+    assert "<svg" in text
+    assert not list(tmp_path.glob(".s.svg*"))
+    page = PAGE.read_text()
+    known = {n for line in re.findall(r"^\.It Li (.+)$", page, re.MULTILINE) for n in re.split("[ ,]+", line)}
+    flat = {p for p in paths(report) if not p.startswith("estimators.")}
+    assert flat <= known
+    assert all(name in page for name in report["estimators"])
+
+
+def test_a_dry_run_computes_nothing(run, npy):
+    plan = json.loads(run("data-dim", "--dry-run", data=npy).stdout)
+    assert (plan["kind"], plan["points"], plan["features"]) == ("plan", 200, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "what"),
+    [
+        (b"", 3, "no data on standard input"),
+        (b'{"kind": "eval"}', 3, "JSON report"),
+        (b"1,2,3\n4,5,6\n", 3, "neither safetensors, .npy nor .npz"),
+        (b"\x93NUMPY" + bytes(80), 3, "no readable numpy file"),
+        (b"PK\x03\x04" + bytes(80), 3, "no readable numpy file"),
+    ],
+)
+def test_what_holds_no_points_is_refused(run, data, code, what):
+    done = run("data-dim", data=data)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert what in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mistakes_are_named_with_a_way_out(run, npy, points, tmp_path):
+    np.savez(tmp_path / "two.npz", x=points, y=points[:, :2])
+    for words, code, what in (
+        (("two.npz",), 2, "--tensor NAME, of: x, y"),
+        (("two.npz", "--tensor", "z"), 2, "no tensor z"),
+        (("gone.npy",), 2, "cannot open"),
+        ((".",), 2, "is a directory"),
+        (("two.npz", "--tensor", "x", "--plot", "a.gif"), 2, "no picture format"),
+    ):
+        done = run("data-dim", tmp_path / words[0], *words[1:])
+        assert (done.returncode, done.stdout) == (code, b""), done.stderr
+        assert what in done.stderr
+    np.save(tmp_path / "o.npy", np.array([{}, 1], object), allow_pickle=True)
+    assert run("data-dim", tmp_path / "o.npy").returncode == 3

@@ -1,0 +1,161 @@
+"""Dimensions come out where they are known, and do not depend on what does not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bntools.core.errors import BnError
+from bntools.kernels.neighbours import nearest
+from bntools.tools.data_dim import estimators
+from bntools.tools.data_dim.calibrated import WEIGHTS, calibrate, statistics
+from bntools.tools.data_dim.dimension import NAMES, Settings, data_dimension
+from bntools.tools.data_dim.isotropic import FAMILIES, expected_log_distances
+
+QUICK = Settings(estimators=("calibrated", "mle"))
+
+
+def sample(family: str, d: int, n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, d + (family == "sphere")))
+    if family != "gaussian":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points * rng.random((n, 1)) ** (1 / d) if family == "ball" else points
+
+
+def value(points: np.ndarray, name: str = "calibrated", settings: Settings = QUICK) -> float:
+    return data_dimension(points, settings)["estimators"][name]["value"]
+
+
+@pytest.mark.parametrize("d", [2, 5, 10, 20])
+def test_spheres_have_their_dimension_and_the_interval_holds_it(d):
+    found = data_dimension(sample("sphere", d, 2000), QUICK)["dimension"]
+    assert found["value"] == pytest.approx(d, rel=0.07)
+    assert found["low"] < d < found["high"]
+
+
+def test_what_the_calibration_is_for():
+    """At 30 dimensions the plain estimate is a third too low."""
+    points = sample("gaussian", 30, 1500)
+    assert value(points, "mle") < 22
+    assert value(points) == pytest.approx(30, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("family", "d", "n"),
+    [(f, d, n) for f in FAMILIES for d, n in ((1, 200), (3, 200), (12, 300), (60, 300))],
+)
+def test_expected_distances_are_what_simulation_gives(family, d, n):
+    """Quadrature against drawn points; margin: four standard errors of the simulation, its points not independent."""
+    drawn = [np.log(nearest(sample(family, d, n, s), np.arange(n), 20).distances) for s in range(12)]
+    expected = expected_log_distances(family, d, n, 20)
+    for near, far in ((1, 2), (1, 5), (4, 20)):
+        ratios = [(logs[:, far - 1] - logs[:, near - 1]).mean() for logs in drawn]
+        margin = 4 * np.std(ratios, ddof=1) / np.sqrt(len(ratios)) + 0.004 / d
+        assert expected[far - 1] - expected[near - 1] == pytest.approx(np.mean(ratios), abs=margin)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("count", [50, 1000, 10**7])
+def test_reading_a_curve_off_gives_the_dimension_back(family, count):
+    for d in (1.5, 4, 17, 90, 600):
+        logs = expected_log_distances(family, d, count, 20)
+        found = np.array([-np.log(logs[k - 1] - logs[: k - 1].mean()) for k in WEIGHTS])
+        assert calibrate(found, count).families[family] == pytest.approx(d, rel=0.01)
+
+
+def test_scale_shift_rotation_and_order_do_not_matter():
+    rng, points = np.random.default_rng(1), sample("ball", 4, 700)
+    turn = np.linalg.qr(rng.normal(size=(9, 9)))[0]
+    wide = np.hstack([points, np.zeros((700, 5))])
+    base = value(points)
+    for changed in (7e-5 * points, points + 3, wide, wide @ turn, rng.permutation(points)):
+        assert value(changed) == pytest.approx(base, rel=1e-6)
+
+
+def test_duplicates_nan_rows_and_constant_columns_change_nothing_and_are_counted():
+    points = sample("ball", 3, 400)
+    bad = np.full((2, 3), np.nan)
+    bad[1] = [np.inf, 0, 0]
+    full = np.hstack([np.vstack([points, points[:50], bad]), np.full((452, 2), 4.0)])
+    report, clean = data_dimension(full, QUICK), data_dimension(points, QUICK)
+    assert report["dimension"] == clean["dimension"]
+    assert report["n_duplicates"] == 50
+    assert report["dropped"] == {"rows": 2, "columns": 2}
+    assert value(np.vstack([points, points])) == value(points)
+
+
+def test_near_duplicates_within_rounding_are_no_neighbours():
+    """Copies that differ in the last bits would make the dimension of the smallest scale anything."""
+    points = sample("gaussian", 6, 500).astype(np.float32)
+    copies = np.nextafter(points[:40], np.float32(9))
+    report = data_dimension(np.vstack([points, copies]), QUICK)
+    assert report["n_duplicates"] == 80
+    assert report["dimension"]["value"] == pytest.approx(value(points), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        (np.ones((100, 3)), "all 100 points are the same"),
+        (np.full((100, 3), np.nan), "NaN"),
+        (np.arange(20.0), "20 distinct points are too few"),
+        (np.repeat(np.eye(5), 30, 0), "5 distinct points"),
+        (np.zeros((0, 4)), "holds no points"),
+    ],
+)
+def test_points_without_a_dimension_are_refused(points, what):
+    with pytest.raises(BnError, match=what) as caught:
+        data_dimension(points)
+    assert caught.value.code == 3
+
+
+def test_tied_distances_have_no_estimate_rather_than_a_wrong_one():
+    grid = np.stack(np.meshgrid(*[np.arange(12.0)] * 2), -1)
+    report = data_dimension(grid, Settings())
+    assert report["n_points"] == 144
+    assert report["estimators"]["twonn"]["value"] is None
+
+
+def test_leading_axes_are_points_and_threads_and_queries_only_cost():
+    points = sample("sphere", 3, 900)
+    base = data_dimension(points, Settings(threads=1))
+    assert data_dimension(points.reshape(30, 30, 4), Settings(threads=3)) == base
+    assert tuple(base["estimators"]) == NAMES
+    fewer = data_dimension(points, Settings(estimators=("mle",), queries=300, seed=5))
+    assert fewer["n_queries"] == 300
+    assert fewer["dimension"]["low"] < base["estimators"]["mle"]["value"] < fewer["dimension"]["high"]
+
+
+def test_estimates_are_those_of_scikit_dimension():
+    """Where definitions agree. It keeps strict inequalities and whole neighbourhoods, as we do."""
+    skdim = pytest.importorskip("skdim", reason="scikit-dimension is not installed")
+    points = sample("ball", 5, 600, seed=3)
+    found = data_dimension(points, Settings())["estimators"]
+    r = nearest(points, np.arange(600), 20).distances
+    assert found["twonn_fit"]["value"] == pytest.approx(skdim.id.TwoNN().fit(points).dimension_, rel=1e-9)
+    plain = skdim.id.TwoNN(discard_fraction=0, method="mle").fit(points).dimension_
+    assert found["twonn"]["value"] == pytest.approx(plain, rel=1e-9)
+    assert found["mle"]["value"] == pytest.approx(skdim.id.MLE().fit(points).dimension_, rel=1e-9)
+    assert estimators.gride(r, 2, 4) == pytest.approx(skdim.id.GRIDE(n1=2).fit(points).dimension_, rel=1e-4)
+    # C(r) there is over N^2, ours over pairs: the ratio is the same
+    assert found["corrint"]["value"] == pytest.approx(skdim.id.CorrInt().fit(points).dimension_, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    """40 Gaussian samples, 95 % and wider: fewer than 34 hits has probability 0.003 at 95 %."""
+    hits = 0
+    for seed in range(40):
+        found = data_dimension(sample("gaussian", 6, 500, seed), QUICK)["dimension"]
+        hits += found["low"] <= 6 <= found["high"]
+    assert hits >= 34
+
+
+def test_statistics_of_a_flat_space_are_its_dimension():
+    """Torus without an edge: the weights add up to 1, so that no scale is preferred."""
+    rng = np.random.default_rng(0)
+    angles = 2 * np.pi * rng.random((4000, 2))
+    r = nearest(np.hstack([np.cos(angles), np.sin(angles)]), np.arange(4000), 20).distances
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    assert np.exp(statistics(r)) == pytest.approx(2, rel=0.06)
