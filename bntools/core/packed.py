@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from bntools.kernels.groups import Packed
 
 FILE = "quantization.json"
-VERSION = 1
-PARTS = ("codes", "scales", "zeros")
+VERSION = 2
+PARTS = ("codes", "rows", "scales", "zeros")
+METAS = (0, 2, 3, 4)
+MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Spec:
 
     dim: `oc`, groups run along the inputs of one output row; `ic`, along the outputs of one input column.
     shape, dtype: as stored before. transposed: stored [in, out]. A stack of experts has a leading dimension.
+    meta: bits of the codes that stand for scales and zeros, 0 where these are numbers (see `kernels.metadata`).
+    trellis: memory of the trellis code, 0 where levels are the codes (see `kernels.fixed_trellis`).
     """
 
     bits: int
@@ -35,6 +39,8 @@ class Spec:
     shape: tuple[int, ...]
     dtype: str
     transposed: bool
+    meta: int = 0
+    trellis: int = 0
 
     @property
     def flipped(self) -> bool:
@@ -55,42 +61,51 @@ class Spec:
         return 1 if self.group == -1 else -(-self.cols // self.group)
 
     def part_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the stored codes, scales and (unless symmetric) zeros."""
-        lead = self.shape[:-2]
-        shapes = {
-            "codes": (*lead, self.rows, -(-self.cols * self.bits // 8)),
-            "scales": (*lead, self.rows, self.groups),
-            "zeros": (*lead, self.rows, -(-self.groups * self.bits // 8)),
-        }
-        return {part: shape for part, shape in shapes.items() if not (self.symmetric and part == "zeros")}
+        """Shapes of the stored codes, scales and (unless symmetric) zeros; a byte a row where scales are coded."""
+        lead = (*self.shape[:-2], self.rows)
+        packed = -(-self.groups * (self.meta or self.bits) // 8)
+        shapes = {"codes": (*lead, -(-self.cols * self.bits // 8))}
+        if self.meta:
+            return {**shapes, "rows": lead, "scales": (*lead, packed), "zeros": (*lead, packed)}
+        shapes["scales"] = (*lead, self.groups)
+        return shapes if self.symmetric else {**shapes, "zeros": (*lead, packed)}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all parts, with float16 scales."""
+        scale = 1 if self.meta else 2
         return sum(
-            math.prod(shape) * (2 if part == "scales" else 1) for part, shape in self.part_shapes().items()
+            math.prod(shape) * (scale if part == "scales" else 1)
+            for part, shape in self.part_shapes().items()
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shape": list(self.shape)}
+        """The fields; those that a reader of version 1 does not know only where they matter."""
+        known = {key: value for key, value in asdict(self).items() if value or key not in ("meta", "trellis")}
+        return {**known, "shape": list(self.shape)}
 
 
 AnySpec = Spec | entropy.Spec
 
 
 def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Content of quantization.json: a spec and what was measured for each packed tensor."""
+    """Content of quantization.json: a spec and what was measured for each packed tensor.
+
+    The version is 1 where a reader of version 1 can read all of it.
+    """
+    new = any(isinstance(spec, Spec) and (spec.meta or spec.trellis) for spec, _ in entries.values())
     return {
-        "version": VERSION,
+        "version": VERSION if new else 1,
         "tensors": {name: {**spec.as_json(), **extra} for name, (spec, extra) in entries.items()},
     }
 
 
 def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
-    if table.get("version") != VERSION:
+    if table.get("version") not in (1, VERSION):
         raise bad_input(
-            f"{FILE} has version {table.get('version')!r}, this bntools reads {VERSION}", "upgrade bntools"
+            f"{FILE} has version {table.get('version')!r}, this bntools reads 1 and {VERSION}",
+            "upgrade bntools",
         )
     tensors = table.get("tensors")
     if not isinstance(tensors, dict):
@@ -105,6 +120,7 @@ def _spec(name: str, value: Any) -> AnySpec:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
             tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
+            int(value.get("meta", 0)), int(value.get("trellis", 0)),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"{FILE}: the entry of {name!r} is damaged") from None
@@ -115,6 +131,9 @@ def _spec(name: str, value: Any) -> AnySpec:
         and len(spec.shape) in (2, 3)
         and min(spec.shape) > 0
         and spec.dtype in ("F16", "BF16", "F32", "F64")
+        and spec.meta in METAS
+        and spec.trellis in MEMORIES
+        and not (spec.meta and (spec.symmetric or spec.dim != "oc"))
     )
     if not valid:
         raise bad_input(f"{FILE}: the entry of {name!r} is out of range")
@@ -137,37 +156,47 @@ def tensors(name: str, spec: Spec, slices: Iterable[Packed]) -> dict[str, torch.
     """Tensors of the artifact for one weight: one slice, or one an expert."""
     import torch
 
-    parts = list(slices)
-    result = {}
-    for part in PARTS:
-        values = [getattr(piece, part) for piece in parts]
-        if values[0] is not None:
-            result[f"{name}.{part}"] = torch.stack(values) if len(spec.shape) == 3 else values[0]
-    return result
+    parts = [_stored(piece, spec) for piece in slices]
+    joined = {part: [piece[part] for piece in parts] for part in PARTS if part in parts[0]}
+    return {
+        f"{name}.{part}": torch.stack(values) if len(spec.shape) == 3 else values[0]
+        for part, values in joined.items()
+    }
+
+
+def _stored(piece: Packed, spec: Spec) -> dict[str, torch.Tensor]:
+    """The parts of one matrix as they are stored."""
+    if spec.meta:
+        from bntools.kernels.metadata import Meta
+
+        assert piece.zeros is not None
+        return {"codes": piece.codes, **Meta(spec.bits, spec.meta).encode(piece.scales, piece.zeros)}
+    parts = {"codes": piece.codes, "scales": piece.scales, "zeros": piece.zeros}
+    return {part: value for part, value in parts.items() if value is not None}
 
 
 def slices(name: str, spec: Spec, get: Callable[[str], torch.Tensor]) -> list[Packed]:
     """The packed matrices of one weight, shapes checked (BnError, exit 3)."""
-    import torch
-
-    from bntools.kernels.groups import Packed
-
     stored = {part: get(f"{name}.{part}") for part in spec.part_shapes()}
     _check(name, spec, stored)
     stacked = stored if len(spec.shape) == 3 else {part: value[None] for part, value in stored.items()}
-    zeros = stacked.get("zeros")
-    return [
-        Packed(
-            codes=stacked["codes"][index],
-            scales=stacked["scales"][index].to(torch.float32),
-            zeros=None if zeros is None else zeros[index],
-            bits=spec.bits,
-            group=spec.group,
-            cols=spec.cols,
-            transposed=spec.flipped,
-        )
-        for index in range(stacked["codes"].shape[0])
-    ]
+    count = stacked["codes"].shape[0]
+    return [_piece({part: value[index] for part, value in stacked.items()}, spec) for index in range(count)]
+
+
+def _piece(parts: Mapping[str, torch.Tensor], spec: Spec) -> Packed:
+    """One matrix, its metadata expanded."""
+    import torch
+
+    from bntools.kernels.groups import Packed
+    from bntools.kernels.metadata import Meta
+
+    if spec.meta:
+        meta = Meta(spec.bits, spec.meta)
+        scales, zeros = meta.decode(parts["rows"], parts["scales"], parts["zeros"], spec.groups)
+    else:
+        scales, zeros = parts["scales"].to(torch.float32), parts.get("zeros")
+    return Packed(parts["codes"], scales, zeros, spec.bits, spec.group, spec.cols, spec.flipped, spec.trellis)
 
 
 def _check(name: str, spec: Spec, stored: Mapping[str, torch.Tensor]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bntools.kernels import fixed_trellis as trellis
 from bntools.kernels.packing import unpack, unpack_reference
 
 BLOCK = 1 << 18
@@ -26,8 +27,9 @@ class Packed(NamedTuple):
     """A weight W [out, in] as packed codes with one scale and one zero for each `group` columns of a row.
 
     codes: [rows, ceil(cols * bits / 8)] uint8, see `packing`. scales: [rows, ceil(cols / group)] float16 or
-    float32. zeros: integers packed like the codes, [rows, ceil(groups * bits / 8)] uint8; None: every zero is
-    2^(bits - 1). group: -1 or at least cols for one group a row; the last group may be shorter. transposed:
+    float32. zeros: integers packed like the codes, [rows, ceil(groups * bits / 8)] uint8, or any numbers,
+    [rows, groups] float32; None: every zero is 2^(bits - 1). memory: where it is not 0, codes stand for the levels
+    of `fixed_trellis`. group: -1 or at least cols for one group a row; the last group may be shorter. transposed:
     False when a row is an output of W; True when a row is an input and its groups run along the outputs
     (per-IC), so that W = values.T.
     """
@@ -39,6 +41,7 @@ class Packed(NamedTuple):
     group: int
     cols: int
     transposed: bool
+    memory: int = 0
 
     @property
     def width(self) -> int:
@@ -65,7 +68,7 @@ def dequantize(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     stay in L2.
     """
     _check(p)
-    if _on_gpu(p.codes):
+    if _on_gpu(p.codes) and _plain(p):
         from bntools.kernels import groups_triton
 
         return groups_triton.dequantize(p, dtype)
@@ -91,7 +94,7 @@ def matvec(p: Packed, x: Tensor) -> Tensor:
         y = _product(p, x.detach())
         return y.to(x.dtype).view(*x.shape[:-1], out)
     flat = x.detach().reshape(-1, inputs)
-    if _on_gpu(p.codes) and len(flat) <= FEW:
+    if _on_gpu(p.codes) and _plain(p) and len(flat) <= FEW:
         from bntools.kernels import groups_triton
 
         y = groups_triton.matvec(p, flat)
@@ -105,11 +108,13 @@ def matvec(p: Packed, x: Tensor) -> Tensor:
 def dequantize_reference(p: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     """The specification of `dequantize`."""
     group = torch.arange(p.cols, device=p.codes.device) // p.width
-    codes = unpack_reference(p.codes, p.bits, p.cols).float()
+    codes = unpack_reference(p.codes, p.bits, p.cols)
+    levels = trellis.levels(codes, p.memory).float() / 2 - 0.25 if p.memory else codes.float()
     zeros = torch.full(p.scales.shape, 2.0 ** (p.bits - 1), device=p.codes.device)
     if p.zeros is not None:
-        zeros = unpack_reference(p.zeros, p.bits, p.groups).float()
-    values = ((codes - zeros[:, group]) * p.scales.float()[:, group]).to(dtype)
+        packed = p.zeros.dtype == torch.uint8
+        zeros = unpack_reference(p.zeros, p.bits, p.groups).float() if packed else p.zeros
+    values = ((levels - zeros[:, group]) * p.scales.float()[:, group]).to(dtype)
     return values.T if p.transposed else values
 
 
@@ -122,19 +127,28 @@ def _zeros(p: Packed) -> Tensor:
     """[rows, groups] float32."""
     if p.zeros is None:
         return torch.full(p.scales.shape, 2.0 ** (p.bits - 1), device=p.codes.device)
-    return unpack(p.zeros, p.bits, p.groups).float()
+    return unpack(p.zeros, p.bits, p.groups).float() if p.zeros.dtype == torch.uint8 else p.zeros.float()
+
+
+def _plain(p: Packed) -> bool:
+    """Whether the codes and zeros are plain integers, which is what the GPU's kernels read."""
+    return not p.memory and (p.zeros is None or p.zeros.dtype == torch.uint8)
 
 
 def _blocks(p: Packed, into: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of dequantized rows [n, cols] float32: in `into` [rows, cols], or each overwriting the last."""
-    zeros, scales = _zeros(p)[..., None], p.scales.float()[..., None]
+    zeros, scales = (_zeros(p) + 0.25 * bool(p.memory))[..., None], p.scales.float()[..., None]
     whole = p.cols // p.width
-    count = max(1, BLOCK // p.cols)
+    count = trellis.SEGMENT if p.memory else max(1, BLOCK // p.cols)
     buffer = torch.empty(count, p.cols, device=p.codes.device)
     for start in range(0, p.codes.shape[0], count):
         rows = slice(start, min(start + count, p.codes.shape[0]))
         values = buffer[: rows.stop - start] if into is None else into[rows]
-        values.copy_(unpack(p.codes[rows], p.bits, p.cols))
+        codes = unpack(p.codes[rows], p.bits, p.cols)
+        if p.memory:
+            torch.mul(trellis.levels(codes, p.memory), 0.5, out=values)
+        else:
+            values.copy_(codes)
         even = values[:, : whole * p.width].unflatten(1, (whole, p.width))
         even.sub_(zeros[rows, :whole]).mul_(scales[rows, :whole])
         if whole < p.groups:
@@ -157,7 +171,7 @@ def _gpu_blocks(p: Packed) -> Iterator[tuple[slice, Tensor]]:
 def _by_blocks(p: Packed, x: Tensor) -> Tensor:
     """x [n, in] to y [n, out], one block of rows after another."""
     y = x.new_zeros(len(x), p.shape[0])
-    for rows, block in _gpu_blocks(p) if _on_gpu(p.codes) else _blocks(p):
+    for rows, block in _gpu_blocks(p) if _on_gpu(p.codes) and _plain(p) else _blocks(p):
         if p.transposed:
             y.addmm_(x[:, rows], block)
         else:
@@ -174,7 +188,12 @@ def _product(p: Packed, x: Tensor) -> Tensor:
 
 def _fits(p: Packed) -> bool:
     """Whether groups start on whole words of eight codes, as `groups_numba` reads them."""
-    return (p.groups == 1 or p.width % 8 == 0) and sys.byteorder == "little" and p.codes.shape[0] > 0
+    return (
+        _plain(p)
+        and (p.groups == 1 or p.width % 8 == 0)
+        and sys.byteorder == "little"
+        and p.codes.shape[0] > 0
+    )
 
 
 def _on_gpu(codes: Tensor) -> bool:
@@ -197,7 +216,8 @@ def _check(p: Packed) -> None:
         return
     need = {"codes": (rows, -(-p.cols * p.bits // 8)), "scales": (rows, p.groups)}
     if p.zeros is not None:
-        need["zeros"] = (rows, -(-p.groups * p.bits // 8))
+        packed = p.zeros.dtype == torch.uint8
+        need["zeros"] = (rows, -(-p.groups * p.bits // 8) if packed else p.groups)
     for name, shape in need.items():
         got = tuple(getattr(p, name).shape)
         if got != shape:

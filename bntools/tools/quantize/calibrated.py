@@ -200,7 +200,7 @@ def _code(
     grid, transposed = item.grid, item.linear.transposed
 
     def run(dim: str) -> Coded:
-        return gptq(w, hessian, replace(grid, dim=dim), settings.search, transposed)
+        return gptq(w, hessian, replace(grid, dim=dim), settings.search, transposed, settings.rounds)
 
     if grid.dim != "ada":
         return run(grid.dim), grid.dim, {}

@@ -16,6 +16,7 @@ Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
   bntools quantize smollm2/ --bits 3 -o q/ | bntools eval
   bntools quantize smollm2/ --bits 3 --method gptq --grid weighted -o q/
+  bntools quantize smollm2/ --bits 3 --method gptq --scales 2 --group-size 18 --trellis 5 --refit 2 -o q/
   bntools quantize smollm2/ --code entropy --budget 60MB -o small.safetensors
   bntools quantize smollm2/ --dim ada --override 'v_proj=bits:4' > q.safetensors
 """
@@ -94,6 +95,29 @@ Examples:
 @click.option("--per-ic", is_flag=True, help="The same as --dim ic.")
 @click.option(
     "--symmetric/--asymmetric", default=False, show_default=True, help="Grid without or with a zero point."
+)
+@click.option(
+    "--scales",
+    "meta",
+    type=click.Choice(["fp16", "2", "3", "4"]),
+    default="fp16",
+    show_default=True,
+    help="Scales as numbers, or scales and zeros as codes of so many bits, searched for the least error.",
+)
+@click.option(
+    "--trellis",
+    type=click.Choice(["0", "2", "3", "4", "5", "6", "7", "8"]),
+    default="0",
+    show_default=True,
+    help="Codes on a trellis of 2^N states: half a step finer at the same number of bits; needs --scales 2, 3 or 4.",
+)
+@click.option(
+    "--refit",
+    "rounds",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="Rounds of refitting scales and codes to each other after GPTQ; needs --scales 2, 3 or 4.",
 )
 @click.option(
     "--choose",
@@ -183,14 +207,20 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
         raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
     if rest["method"] == "rtn" and (rest["sequential"] or rest["choose"] == "final"):
         raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
+    meta = 0 if rest["meta"] == "fp16" else int(rest["meta"])
+    if rest["rounds"] and (not meta or rest["method"] == "rtn"):
+        raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
     for option, value in (("method", "gptq"), ("search", "weighted")):
         if rest[option] == value and rest["calib"] == "none":
             name = "grid" if option == "search" else option
             raise usage(f"--{name} {value} needs a calibration text", "--calib FILE")
+    search = "weighted" if meta and rest["calib"] != "none" else rest["search"]
     return Settings(
-        Grid(bits, group_size, "ic" if per_ic else dim, symmetric), rest["criterion"], rest["include"], rest["exclude"],
-        rest["override"], rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
-        method=rest["method"], search=rest["search"], choose=rest["choose"], sequential=rest["sequential"],
+        Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])),
+        rest["criterion"], rest["include"], rest["exclude"], rest["override"],
+        rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
+        method=rest["method"], search=search, choose=rest["choose"], sequential=rest["sequential"],
+        rounds=rest["rounds"],
     )  # fmt: skip
 
 
@@ -205,6 +235,8 @@ def _asked(
         if budget is not None:
             raise usage("--budget needs --code entropy", "--bits for fixed codes")
         return None
+    if settings.grid.meta:
+        raise usage("--scales is for fixed codes; --code entropy has steps of its own", "drop --scales")
     if calib == "none":
         raise usage("--code entropy needs a calibration text", "--calib FILE")
     from bntools.tools.quantize.entropy import Asked

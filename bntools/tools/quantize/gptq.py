@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
+from bntools.kernels.feedback import Levels, feedback
 from bntools.kernels.groups import Packed
 from bntools.kernels.packing import pack
-from bntools.tools.quantize import grids
+from bntools.tools.quantize import coded_grids, grids
 from bntools.tools.quantize.settings import Grid
 
 _LAZY = 128  # columns whose feedback is gathered before it reaches the rest of the matrix
@@ -29,7 +30,12 @@ class Coded(NamedTuple):
 
 
 def gptq(
-    w: Tensor, hessian: Tensor, grid: Grid, kind: str = "minmax", stored_transposed: bool = False
+    w: Tensor,
+    hessian: Tensor,
+    grid: Grid,
+    kind: str = "minmax",
+    stored_transposed: bool = False,
+    rounds: int = 0,
 ) -> Coded:
     """Codes of W [out, in] float32 by GPTQ (arXiv 2210.17323) with the order of falling diag(H).
 
@@ -37,7 +43,8 @@ def gptq(
     weights as they were, weighted by diag(H), so that the order needs no index in the file (static groups). Per IC
     (AdaDim, arXiv 2309.15531) the groups of a column are taken from its compensated values as it is reached.
     Damping starts at 0.01 of the mean diagonal and grows tenfold while the factorisation fails; inputs that are
-    always 0 get weights of 0, as in GPTQ's code. error: tr(E H E^T) / tr(W H W^T).
+    always 0 get weights of 0, as in GPTQ's code. error: tr(E H E^T) / tr(W H W^T). Grids with coded metadata are
+    always searched, see `coded_grids`, and polished for `rounds` rounds.
     Raises BnError (exit 3) when W or H is not finite.
     """
     if not (torch.isfinite(w).all() and torch.isfinite(hessian).all()):
@@ -48,6 +55,11 @@ def gptq(
     work = w.masked_fill(dead[None], 0.0)
     order = hessian.diagonal().argsort(descending=True, stable=True)
     factor, damping = inverse_factor(hessian, dead, order)
+    if grid.meta:
+        packed, values = coded_grids.by_feedback(work, hessian, factor, order, damping, grid, rounds)
+        packed = packed._replace(transposed=stored_transposed)
+        error = quadratic(values - w, hessian) / max(quadratic(w, hessian), 1e-300)
+        return Coded(packed, values, error, damping, int(dead.sum()))
     if grid.dim == "ic":
         codes, scales, zeros, values = _per_input(work[:, order], factor, grid, kind)
         back = order.argsort()
@@ -55,9 +67,10 @@ def gptq(
     else:
         width = w.shape[1] if grid.group == -1 else min(grid.group, w.shape[1])
         scales, zeros = static_grids(work, width, grid, kind, hessian.diagonal())
-        codes, values = _per_output(work[:, order], factor, scales.float(), zeros, order // width, grid.bits)
+        levels = Levels(scales.float().T, zeros.T, order // width, grid.bits)
+        codes, values = feedback(work.T[order], factor, levels, torch.get_num_threads())
         back = order.argsort()
-        codes, values = codes[:, back], values[:, back]
+        codes, values = codes[back].T, values[back].T
     error = quadratic(values - w, hessian) / max(quadratic(w, hessian), 1e-300)
     # Codes lie as the groups run: a row is an output per OC, an input per IC.
     packed = Packed(
@@ -100,15 +113,6 @@ def inverse_factor(hessian: Tensor, dead: Tensor, order: Tensor) -> tuple[Tensor
             raise bad_input(
                 "no damping makes the inputs' second moments invertible", "--method rtn needs none"
             )
-
-
-def _per_output(
-    w: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor, group_of: Tensor, bits: int
-) -> tuple[Tensor, Tensor]:
-    """Codes and values [out, in] on static grids; columns of w in the order of the factor."""
-    s, z = scales[:, group_of].T.contiguous(), zeros[:, group_of].T.contiguous()
-    codes, rows = _feedback(w, factor, bits, lambda column, at: (s[at], z[at]))
-    return codes.T, rows.T
 
 
 def _per_input(w: Tensor, factor: Tensor, grid: Grid, kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

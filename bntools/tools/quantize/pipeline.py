@@ -13,10 +13,12 @@ from torch import Tensor
 
 from bntools.core import dtypes, modules, packed
 from bntools.core.blocks import input_squares
-from bntools.core.errors import BnError
+from bntools.core.errors import BnError, bad_input
 from bntools.core.model import Model
 from bntools.core.modules import Linear
 from bntools.core.packed import Spec
+from bntools.kernels.groups import Packed
+from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.choose import Errors, best, iterate_weight_errors, module_errors
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
@@ -187,7 +189,12 @@ def _quantize_one(
         flipped = (grid.dim == "ic") != item.linear.transposed
         # Per IC all weights of a group have the same input, so none is more important than another.
         weights = importance if grid.dim == "oc" else None
-        coded, error, energy = rounded(piece, grid.bits, grid.group, grid.symmetric, flipped, search, weights)
+        if grid.meta:
+            coded, error, energy = _on_coded_grids(piece, grid, flipped, importance)
+        else:
+            coded, error, energy = rounded(
+                piece, grid.bits, grid.group, grid.symmetric, flipped, search, weights
+            )
         slices.append(coded)
         lost, total = lost + error, total + energy
     tensors = packed.tensors(item.name, spec, slices)
@@ -202,12 +209,28 @@ def _quantize_one(
     return Result(item.name, tensors, spec, measured)
 
 
+def _on_coded_grids(
+    piece: Tensor, grid: Grid, flipped: bool, importance: Tensor | None
+) -> tuple[Packed, float, float]:
+    """A matrix to the nearest levels of searched grids, with the squared norms of its change and of itself."""
+    w = (piece.T if flipped else piece).to(torch.float32)
+    if not torch.isfinite(w).all():
+        raise bad_input("weights are NaN or infinite", "the checkpoint is damaged; --exclude keeps a tensor")
+    weights = torch.ones(w.shape[1]) if importance is None else importance.float()
+    coded, values = coded_grids.by_rounding(w, weights, grid)
+    lost = float((values - w).square().sum(dtype=torch.float64))
+    return coded._replace(transposed=flipped), lost, float(w.square().sum(dtype=torch.float64))
+
+
 def spec_of(item: Item, grid: Grid, model: Model) -> Spec:
     """How a tensor will be packed on a grid whose dimension is chosen."""
     assert item.linear is not None
     entry = model.entries[item.name]
     dim = "oc" if grid.dim == "ada" else grid.dim
-    return Spec(grid.bits, grid.group, dim, grid.symmetric, entry.shape, entry.dtype, item.linear.transposed)
+    return Spec(
+        grid.bits, grid.group, dim, grid.symmetric, entry.shape, entry.dtype, item.linear.transposed,
+        grid.meta, grid.trellis,
+    )  # fmt: skip
 
 
 def summarize(results: list[Result], model: Model) -> dict[str, Any]:

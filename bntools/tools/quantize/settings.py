@@ -13,18 +13,25 @@ DIMS = ("oc", "ic", "ada")
 CRITERIA = ("module", "diag", "weight")
 METHODS = ("rtn", "gptq")
 SEARCHES = ("minmax", "weighted")
-_KEYS = ("bits", "group", "dim", "symmetric", "skip")
+METAS = (0, 2, 3, 4)
+MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
+_KEYS = ("bits", "group", "dim", "symmetric", "skip", "meta", "trellis")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How one tensor is to be quantized. group -1: one group a row."""
+    """How one tensor is to be quantized. group -1: one group a row.
+
+    meta: bits of the codes of scales and zeros, 0 for numbers. trellis: memory of the trellis code, 0 for none.
+    """
 
     bits: int = 4
     group: int = 128
     dim: str = "oc"
     symmetric: bool = False
     skip: bool = False
+    meta: int = 0
+    trellis: int = 0
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -33,6 +40,14 @@ class Grid:
             raise usage(f"group size {self.group} is neither -1 nor at least 8", "--group-size 128")
         if self.dim not in DIMS:
             raise usage(f"dimension {self.dim!r} is not one of {', '.join(DIMS)}")
+        if self.meta not in METAS or self.trellis not in MEMORIES:
+            raise usage(
+                f"scales of {self.meta} bits or a trellis of memory {self.trellis}", "meta:2,trellis:5"
+            )
+        if self.meta and (self.dim != "oc" or self.symmetric):
+            raise usage("scales of a few bits are for asymmetric groups per OC", "--dim oc --asymmetric")
+        if self.trellis and not self.meta:
+            raise usage("a trellis needs scales of a few bits", "--scales 2")
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class Settings:
     search: str = "minmax"
     choose: str = "rtn"
     sequential: bool = False
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):
