@@ -65,15 +65,12 @@ def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool
     """
     width = head.second.shape[0]
     frequency = counts.float() / max(float(counts.sum()), 1.0)
-    parts = []
-    if is_head:
-        parts.append((head.variance, head.second))
-    if is_input:
-        parts.append((frequency, first))
-    rows = sum((weights * (moments.diagonal().sum() / width) for weights, moments in parts), torch.zeros(()))
-    inputs = sum((weights.sum() * moments for weights, moments in parts), torch.zeros(()))
-    mean = inputs.diagonal().mean()
-    inputs = inputs / mean + _EMBEDDING_FLOOR * torch.eye(width)
+    rows, inputs = torch.zeros(len(head.variance)), torch.zeros(width, width)
+    for used, weights, moments in ((is_head, head.variance, head.second), (is_input, frequency, first)):
+        if used:
+            rows = rows + weights * (moments.diagonal().sum() / width)
+            inputs = inputs + weights.sum() * moments
+    inputs = inputs / inputs.diagonal().mean() + _EMBEDDING_FLOOR * torch.eye(width)
     return _metric(inputs, rows + _EMBEDDING_FLOOR * rows.mean(), None)
 
 
@@ -90,7 +87,8 @@ def _metric(inputs: Tensor, rows: Tensor, outputs: Tensor | None) -> Metric:
     else:
         feedback, weight = trellis.row_feedback(inverse_factor(outputs, OUTPUT_DAMPING)[0].numpy())
     col = factor.diagonal().numpy().copy()
-    return Metric(order.numpy(), factor.numpy(), feedback, weight, 1 / weight, col, rows.numpy(), damping)
+    row = (1 / weight).astype(np.float32)
+    return Metric(order.numpy(), factor.numpy(), feedback, weight, row, col, rows.numpy(), damping)
 
 
 def inverse_factor(moments: Tensor, damping: float) -> tuple[Tensor, float]:

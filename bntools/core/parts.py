@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bntools.core.artifact import Artifact, open_path
 from bntools.core.errors import bad_input, usage
 from bntools.core.work import first_difference
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Part `index` of `count`, counted from 0."""
 
     index: int

@@ -39,7 +39,7 @@ class Spool:
             plain = np.ascontiguousarray(array)
             with self._lock:
                 position, self._size = self._size, self._size + plain.nbytes
-            self._write(memoryview(plain.reshape(-1).view(np.uint8)), position)
+            self._write(plain.reshape(-1).view(np.uint8).data, position)
             places.append((position, array.shape, plain.dtype.str))
         self._places[name] = places
 
@@ -59,7 +59,7 @@ class Spool:
         found = []
         for position, shape, dtype in self._places[name]:
             array = np.empty(shape, dtype=dtype)
-            view = memoryview(array.reshape(-1).view(np.uint8))
+            view = array.reshape(-1).view(np.uint8).data
             while view:
                 got = os.preadv(self._fd, [view[: 1 << 30]], position)
                 view, position = view[got:], position + got

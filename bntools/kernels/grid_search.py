@@ -6,6 +6,7 @@ a row [out].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,13 @@ from torch import Tensor
 from bntools.kernels.feedback import each
 from bntools.kernels.metadata import Meta
 
-_jit: Any = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
+
+def _jit(function: Callable[..., Any]) -> Any:
+    """Compiled without regard for signed zeros; what multiplies and adds may be fused."""
+    options = {"cache": True, "nogil": True, "error_model": "numpy"}
+    return numba.njit(function, fastmath={"contract", "nsz"}, **options)
+
+
 _TILE = 64
 """Rows of W worked on at a time: the sums of a group over them stay in the first-level cache."""
 _REACH = 2
