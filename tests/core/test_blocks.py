@@ -95,13 +95,20 @@ def test_streamed_blocks_give_the_bits_of_the_whole_model(kind, tmp_path, small_
 def test_the_backward_sweep_is_whole_model_autograd(kind, tmp_path, small_batches):
     make_model(kind, tmp_path)
     source, windows = open_model(str(tmp_path)), windows_of()
-    sweep = Sweep(source, windows, seed=3, weighted=3)
+    sweep = Sweep(source, windows, seed=3, weighted=3, outputs=True)
     found = {name: value for _, part in sweep for name, value in part.items()}
     whole = source.build(torch.float32)
     paths = {source.linears[name].module: name for name in found}
     gradients, fed = {}, watch_inputs(whole, [*paths, "lm_head"])
     for path in paths:
         whole.get_submodule(path).register_forward_hook(watch_gradients(gradients, path))
+    entering = []
+
+    def enter(module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        hidden.register_hook(lambda g: entering.append(g.flatten(0, -2).double()))
+
+    whole.get_submodule(sweep.blocks.path)[0].register_forward_pre_hook(enter, with_kwargs=True)
     variance = 0
     for index in range(5):
         logits = whole(windows[index : index + 1]).logits
@@ -113,9 +120,12 @@ def test_the_backward_sweep_is_whole_model_autograd(kind, tmp_path, small_batche
     for path, name in paths.items():
         x, g = (torch.cat(parts).double() for parts in zip(*gradients[path], strict=True))
         close(found[name].rows, g.square().mean(0))
+        close(found[name].outputs, g.T @ g / len(g))
         close(found[name].weighted, (x * g.square().sum(1, keepdim=True)).T @ x / len(x) / g.shape[1])
         every = torch.cat(fed[path]).double()
         close(found[name].plain, every.T @ every / len(every))
+    g = torch.cat(entering)
+    close(sweep.first, g.T @ g / len(g))
     head = torch.cat(fed["lm_head"]).double()
     close(sweep.head.second, head.T @ head / len(head))
     close(sweep.head.variance, variance)
@@ -159,7 +169,7 @@ def results(source, threads, sweep):
         if sweep:
             return [
                 tensor
-                for _, part in Sweep(source, windows_of())
+                for _, part in Sweep(source, windows_of(), outputs=True)
                 for value in part.values()
                 for tensor in value
             ]

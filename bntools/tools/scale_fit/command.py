@@ -137,7 +137,7 @@ def _read(session: Session, source: str, names: dict[str, str], skip_bad: bool) 
 
     on_bad = skip if skip_bad else refuse
     if source == "-":
-        return read_runs(click.get_binary_stream("stdin"), names, on_bad), skipped[0]
+        return read_runs(sys.stdin.buffer, names, on_bad), skipped[0]
     try:
         with open(source, "rb") as lines:
             return read_runs(lines, names, on_bad), skipped[0]
