@@ -151,7 +151,7 @@ def _masked(ids: Tensor, mask: Tensor, name: str) -> Sentences:
     if mask.shape != ids.shape:
         raise bad_input(f"{name}_mask has shape {list(mask.shape)}", f"the ids have {list(ids.shape)}")
     kept = mask != 0
-    order = (~kept).to(torch.uint8).sort(-1, stable=True).indices
+    order = (~kept).to(torch.uint8).sort(dim=-1, stable=True).indices
     dense = _dense(Side(name, ids), ids.gather(-1, order))
     return dense._replace(length=kept.sum(-1).flatten())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -157,7 +158,7 @@ def _batches(source: str, given: dict[str, Any], reading: Reading) -> Iterator[I
 @contextlib.contextmanager
 def _opened(source: str) -> Iterator[Any]:
     if source == "-":
-        stdin = click.get_binary_stream("stdin")
+        stdin = sys.stdin.buffer
         if stdin.isatty():
             raise usage("no INPUT, and standard input is a terminal", "bntools bleu-gpu pairs.jsonl")
         yield stdin
@@ -178,7 +179,7 @@ def _lines(
     session: Session, batches: Iterable[Batch], settings: Settings, raw: bool, skipped: list[int]
 ) -> None:
     """A line out for each in; their means on standard error."""
-    out = click.get_text_stream("stdout")
+    out = sys.stdout
     count, sums, defined = 0, dict[str, float](), dict[str, int]()
     for stats, also in batches:
         count += len(stats)

@@ -58,7 +58,7 @@ def numbers(text, at, ids, count):
         while 48 <= text[at] <= 57 and at - begin < 19:
             value = value * np.uint64(10) + np.uint64(text[at] - 48)
             at += 1
-        if at == begin or value > LARGEST or (text[begin] == 48 and at > begin + 1):
+        if at == begin or value > LARGEST + np.uint64(negative) or (text[begin] == 48 and at > begin + 1):
             return BAD, count
         ids[count] = -np.int64(value) if negative else np.int64(value)
         count += 1
