@@ -230,9 +230,10 @@ def multiples(levels: NDArray[np.int16], trellis: bool) -> Floats:
 @numba.njit(cache=True, nogil=True)
 def _scale(values, rows, cols, shrink, row_class, col_class):  # pragma: no cover - compiled
     for col in range(values.shape[0]):
-        for row in range(values.shape[1]):
-            found = min(max(np.int64(row_class[row]) + np.int64(col_class[col]), 0), 63)
-            values[col, row] *= rows[row] * cols[col] * shrink[found]
+        line, step, base = values[col], cols[col], np.int32(col_class[col])
+        for row in range(line.shape[0]):  # 32 bits throughout, so that the loop is made of vectors
+            found = min(max(np.int32(row_class[row]) + base, np.int32(0)), np.int32(63))
+            line[row] *= rows[row] * step * shrink[np.uint32(found)]
 
 
 def scale(
