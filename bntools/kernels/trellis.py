@@ -28,6 +28,11 @@ BLOCK = (
 DEEP = 4096  # the same without feedback: 24 bytes a row of paths to trace back
 MACHINE = np.concatenate([NEXT, SETS[:, None]], axis=1)  # [states, 3]: next for even and odd levels, set
 _DENSE = SETS.astype(np.float32)
+# the machine in three registers, eight bits a state, a state being the place of its bits: no look-up to wait for
+_EVEN, _ODD, _SET = (
+    np.uint64(sum(int(factor * entry) << 8 * state for state, entry in enumerate(entries)))
+    for entries, factor in ((NEXT[:, 0], 8), (NEXT[:, 1], 8), (SETS, 1))
+)
 
 # Each state is entered from two, by a level of a parity: [states, 2].
 _ENTRY = [[(s, p) for s in range(8) for p in range(2) if NEXT[s, p] == state] for state in range(8)]
@@ -212,12 +217,15 @@ def row_feedback(factor: Floats) -> tuple[Floats, Floats]:
 @numba.njit(cache=True, nogil=True)
 def _multiples(levels, trellis, out):  # pragma: no cover - compiled
     for col in range(levels.shape[0]):
-        state = 0
+        state = np.uint64(0)
         for row in range(levels.shape[1]):
-            k = levels[col, row]
-            out[col, row] = _multiple(np.float32(k), _DENSE[state]) if trellis else np.float32(k)
+            k = np.int32(levels[col, row])
             if trellis:
-                state = NEXT[state, k & 1]
+                dense = np.float32(np.int32(_SET >> state) & 1)
+                out[col, row] = _multiple(np.float32(k), dense)
+                state = ((_ODD if k & 1 else _EVEN) >> state) & np.uint64(255)
+            else:
+                out[col, row] = np.float32(k)
 
 
 def multiples(levels: NDArray[np.int16], trellis: bool) -> Floats:
