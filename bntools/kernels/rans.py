@@ -176,7 +176,8 @@ def _decode(words, row_class, col_class, sets, packed, symbols, step, levels):  
                 return False
             line[row] = level
             if sets == 2:
-                machine = ((odd if level & 1 else even) >> machine) & np.uint64(255)
+                parity = np.uint64(0) - np.uint64(level & 1)  # all bits or none, not a branch to predict
+                machine = ((even ^ ((even ^ odd) & parity)) >> machine) & np.uint64(255)
     return at == words.shape[0] and state == np.uint64(65536)
 
 

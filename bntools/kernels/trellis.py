@@ -221,9 +221,10 @@ def _multiples(levels, trellis, out):  # pragma: no cover - compiled
         for row in range(levels.shape[1]):
             k = np.int32(levels[col, row])
             if trellis:
-                dense = np.float32(np.int32(_SET >> state) & 1)
-                out[col, row] = _multiple(np.float32(k), dense)
-                state = ((_ODD if k & 1 else _EVEN) >> state) & np.uint64(255)
+                sign = (k >> np.int32(31)) - (-k >> np.int32(31))
+                out[col, row] = np.float32(2 * k - sign * np.int32((_SET >> state) & np.uint64(1)))
+                odd = np.uint64(0) - np.uint64(k & 1)  # all bits or none: parities are no branch to predict
+                state = ((_EVEN ^ ((_EVEN ^ _ODD) & odd)) >> state) & np.uint64(255)
             else:
                 out[col, row] = np.float32(k)
 
