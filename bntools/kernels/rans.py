@@ -65,7 +65,7 @@ def _normalize_row(row: Array) -> Array:
 def cost_bits(frequencies: NDArray[np.uint16], counts: Array) -> float:
     """Bits the tables spend on symbols seen so often: -sum n log2(f / 2^14), escapes with their two bytes."""
     f = frequencies.astype(np.float64)
-    bits = np.where(counts > 0, PRECISION - np.log2(np.maximum(f, 1)), 0.0)
+    bits = np.where(np.asarray(counts, dtype=np.int64) > 0, PRECISION - np.log2(np.maximum(f, 1)), 0.0)
     return float((np.asarray(counts) * bits).sum() + 2 * _ESCAPE_BITS * np.asarray(counts)[..., ESCAPE].sum())
 
 
@@ -73,7 +73,7 @@ def cumulative(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """Frequency and start of every symbol in one word, f << 16 | start: [tables, SYMBOLS] uint32."""
     f = frequencies.astype(np.uint32)
     start = np.cumsum(f, axis=1, dtype=np.uint32) - f
-    return f << 16 | start
+    return (f << np.uint32(16) | start).astype(np.uint32, copy=False)
 
 
 def slots(frequencies: NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """The decoder of `rans` on a GPU: one lane a thread, each with its own state and place in the words."""
 
-# pyright: reportIndexIssue=false
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false
 # (a triton kernel is launched as kernel[grid](...), which its decorator's types do not say)
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def columns(
 def row_feedback(factor: Floats) -> tuple[Floats, Floats]:
     """Feedback [rows, rows], F_ik = U_ik / U_ii for k > i, and weights 1 / U_ii of a metric A^-1 = U^T U, U upper."""
     diagonal = factor.diagonal().astype(np.float32)
-    return np.triu(factor / diagonal[:, None], 1).astype(np.float32), 1 / diagonal
+    return np.triu(factor / diagonal[:, None], 1).astype(np.float32), np.float32(1) / diagonal
 
 
 @numba.njit(cache=True, nogil=True)
