@@ -73,7 +73,7 @@ def cumulative(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """Frequency and start of every symbol in one word, f << 16 | start: [tables, SYMBOLS] uint32."""
     f = frequencies.astype(np.uint32)
     start = np.cumsum(f, axis=1, dtype=np.uint32) - f
-    return (f << np.uint32(16) | start).astype(np.uint32)
+    return (f << np.uint32(16) | start).astype(np.uint32, copy=False)
 
 
 def slots(frequencies: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -124,6 +124,18 @@ def _refill(state, words, at):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
+def _registers(step):  # pragma: no cover - compiled
+    """A machine of up to 8 states in three registers, eight bits a state, a state being the place of its bits."""
+    even, odd, dense = np.uint64(0), np.uint64(0), np.uint64(0)
+    for state in range(step.shape[0]):
+        place = np.uint64(8 * state)
+        even |= np.uint64(8 * step[state, 0]) << place
+        odd |= np.uint64(8 * step[state, 1]) << place
+        dense |= np.uint64(step[state, 2]) << place
+    return even, odd, dense
+
+
+@numba.njit(cache=True, nogil=True)
 def _decode(words, row_class, col_class, sets, packed, symbols, step, levels):  # pragma: no cover - compiled
     """Levels [cols, rows] of one lane; False unless exactly all words lead back to the first state.
 
@@ -134,13 +146,14 @@ def _decode(words, row_class, col_class, sets, packed, symbols, step, levels):  
     state = np.uint64(words[0]) << np.uint64(16) | np.uint64(words[1])
     at = 2
     mask = np.uint64(16383)
+    even, odd, dense = _registers(step)
     for col in range(levels.shape[0]):
-        machine = np.int64(0)
+        machine = np.uint64(0)
         line = levels[col]
         for row in range(line.shape[0]):
             table = min(max(np.int64(row_class[row]) + np.int64(col_class[col]), 0), 63) * sets
             if sets == 2:
-                table += step[machine, 2]
+                table += np.int64((dense >> machine) & np.uint64(1))
             slot = state & mask
             symbol = np.int64(symbols[table, slot])
             entry = np.uint64(packed[table, symbol])
@@ -163,7 +176,8 @@ def _decode(words, row_class, col_class, sets, packed, symbols, step, levels):  
                 return False
             line[row] = level
             if sets == 2:
-                machine = step[machine, level & 1]
+                parity = np.uint64(0) - np.uint64(level & 1)  # all bits or none, not a branch to predict
+                machine = ((even ^ ((even ^ odd) & parity)) >> machine) & np.uint64(255)
     return at == words.shape[0] and state == np.uint64(65536)
 
 

@@ -1,6 +1,6 @@
 """The decoder of `rans` on a GPU: one lane a thread, each with its own state and place in the words."""
 
-# pyright: reportIndexIssue=false
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false
 # (a triton kernel is launched as kernel[grid](...), which its decorator's types do not say)
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def decode_lanes(
 
     W [4096, 4096] at 3 bits: reads 6.3 MB of words and writes 33.5 MB of levels; the tables (2.1 MB of symbols, 0.13
     of frequencies) stay in the second-level cache. At full bandwidth 26 us on an A100 of 1.555 TB/s, 12 us on an
-    H100 of 3.35 TB/s. About 90 machine instructions a weight (counted in the sm_80 cubin), 1.5 G in all: 77 us of an
-    A100's issue slots (19.5 T lanes/s), 46 us of an H100's (33 T). Neither binds first: lanes of 2^15 weights make
-    512 threads of this matrix, each a chain of 32768 dependent steps of two or three look-ups, some 300 to 500
-    cycles or 0.3 us a step: 10 ms, whatever the width up to 200,000 lanes. So matrices are best decoded side by
-    side, on several streams. Computed, never run on a GPU. No word read is out of bounds, whatever the words are.
+    H100 of 3.35 TB/s. 72 machine instructions a weight (counted in the sm_80 cubin, trellis, no escape), 1.2 G in
+    all: 62 us of an A100's issue slots (19.5 T lanes/s), 37 us of an H100's (33 T). Neither binds first: lanes of
+    2^15 weights make 512 threads of this matrix, each a chain of 32768 steps of two or three dependent look-ups. At
+    an estimated 400 cycles a step that is 10 ms, whatever the width up to some 200,000 lanes, so matrices are best
+    decoded side by side, on several streams. Computed, never run on a GPU. No word out of bounds is read.
     """
     rows, cols, count = len(row_class), len(col_class), len(sizes)
     levels = torch.empty(cols, rows, dtype=torch.int16, device=words.device)

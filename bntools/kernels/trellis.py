@@ -28,6 +28,11 @@ BLOCK = (
 DEEP = 4096  # the same without feedback: 24 bytes a row of paths to trace back
 MACHINE = np.concatenate([NEXT, SETS[:, None]], axis=1)  # [states, 3]: next for even and odd levels, set
 _DENSE = SETS.astype(np.float32)
+# the machine in three registers, eight bits a state, a state being the place of its bits: no look-up to wait for
+_EVEN, _ODD, _SET = (
+    np.uint64(sum(int(factor * entry) << 8 * state for state, entry in enumerate(entries)))
+    for entries, factor in ((NEXT[:, 0], 8), (NEXT[:, 1], 8), (SETS, 1))
+)
 
 # Each state is entered from two, by a level of a parity: [states, 2].
 _ENTRY = [[(s, p) for s in range(8) for p in range(2) if NEXT[s, p] == state] for state in range(8)]
@@ -206,18 +211,22 @@ def columns(
 def row_feedback(factor: Floats) -> tuple[Floats, Floats]:
     """Feedback [rows, rows], F_ik = U_ik / U_ii for k > i, and weights 1 / U_ii of a metric A^-1 = U^T U, U upper."""
     diagonal = factor.diagonal().astype(np.float32)
-    return np.triu(factor / diagonal[:, None], 1).astype(np.float32), (1 / diagonal).astype(np.float32)
+    return np.triu(factor / diagonal[:, None], 1).astype(np.float32), np.float32(1) / diagonal
 
 
 @numba.njit(cache=True, nogil=True)
 def _multiples(levels, trellis, out):  # pragma: no cover - compiled
     for col in range(levels.shape[0]):
-        state = 0
+        state = np.uint64(0)
         for row in range(levels.shape[1]):
-            k = levels[col, row]
-            out[col, row] = _multiple(np.float32(k), _DENSE[state]) if trellis else np.float32(k)
+            k = np.int32(levels[col, row])
             if trellis:
-                state = NEXT[state, k & 1]
+                sign = (k >> np.int32(31)) - (-k >> np.int32(31))
+                out[col, row] = np.float32(2 * k - sign * np.int32((_SET >> state) & np.uint64(1)))
+                odd = np.uint64(0) - np.uint64(k & 1)  # all bits or none: parities are no branch to predict
+                state = ((_EVEN ^ ((_EVEN ^ _ODD) & odd)) >> state) & np.uint64(255)
+            else:
+                out[col, row] = np.float32(k)
 
 
 def multiples(levels: NDArray[np.int16], trellis: bool) -> Floats:
@@ -230,9 +239,10 @@ def multiples(levels: NDArray[np.int16], trellis: bool) -> Floats:
 @numba.njit(cache=True, nogil=True)
 def _scale(values, rows, cols, shrink, row_class, col_class):  # pragma: no cover - compiled
     for col in range(values.shape[0]):
-        for row in range(values.shape[1]):
-            found = min(max(np.int64(row_class[row]) + np.int64(col_class[col]), 0), 63)
-            values[col, row] *= rows[row] * cols[col] * shrink[found]
+        line, step, base = values[col], cols[col], np.int32(col_class[col])
+        for row in range(line.shape[0]):  # 32 bits throughout, so that the loop is made of vectors
+            found = min(max(np.int32(row_class[row]) + base, np.int32(0)), np.int32(63))
+            line[row] *= rows[row] * step * shrink[np.uint32(found)]
 
 
 def scale(
