@@ -106,11 +106,15 @@ def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, 
 
 
 def _inputs(linears: list[tuple[int, int, str]]) -> list[int]:
-    """Widths of the distinct inputs: the linears of a module share theirs, but its last one has its own."""
+    """Widths of the distinct inputs: the linears of a module share theirs, but its output linear has its own."""
     parents: dict[str, list[int]] = {}
     for size, _, parent in linears:
         parents.setdefault(parent, []).append(size)
-    return [size for sizes in parents.values() for size in (*sorted(set(sizes[:-1])), sizes[-1])]
+    return [
+        size
+        for sizes in parents.values()
+        for size in sorted(set(sizes)) * (2 if len(sizes) > 1 and len(set(sizes)) == 1 else 1)
+    ]
 
 
 def _active(model: Model, shape: tuple[int, ...]) -> float:
