@@ -21,6 +21,8 @@ estimate with scale. Fitted once, by least absolute relative error, to 22 kinds 
 (tests/benchmarks/manifolds.py, none of them from scikit-dimension's benchmark), and rounded.
 """
 NEIGHBOURS = max(WEIGHTS)
+FEWEST_CALIBRATED = 100
+"""Points needed: of fewer, the 20th neighbour is across the data, and its curve on spheres falls near d = 1."""
 _DIMENSIONS = np.geomspace(1.0, 1000.0, 30)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bntools.core.errors import bad_input
 from bntools.kernels.neighbours import count_within, nearest
 from bntools.tools.data_dim import estimators
-from bntools.tools.data_dim.calibrated import NEIGHBOURS, calibrate, statistics
+from bntools.tools.data_dim.calibrated import FEWEST_CALIBRATED, NEIGHBOURS, calibrate, statistics
 from bntools.tools.data_dim.points import FEWEST, Cloud, clean
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,7 @@ def data_dimension(
     """Intrinsic dimension of points [..., D], leading axes flattened: the report of bntools-data-dim(1).
 
     precision: relative rounding of the numbers where they come from a coarser type than the array's. Intervals are
-    95 %. Raises BnError (exit 3) when fewer than 50 distinct points are left.
+    95 %. Raises BnError (exit 3) when fewer than 50 distinct points are left, or 100 for the calibrated estimate.
     """
     if precision is None:
         precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
@@ -164,6 +164,11 @@ def _of_distances(
 def _calibrated(cloud: Cloud, measured: Measured, settings: Settings) -> dict[str, Any]:
     """The interval spans the three families, each widened by the jackknife's error of the statistics."""
     r, count = measured.distances[:, :NEIGHBOURS], len(cloud.points)
+    if count < FEWEST_CALIBRATED:
+        raise bad_input(
+            f"{count} distinct points are too few for the calibrated estimate: {FEWEST_CALIBRATED} are needed",
+            "use --estimator gride, or more points",
+        )
     sampling = _interval(lambda keep: calibrate(statistics(r[keep]), count).value, measured.blocks)
     if None in sampling.values():
         return {**sampling, "families": {}}

@@ -16,7 +16,7 @@ from bntools.core.errors import BnError, bad_input, usage
 Floats = NDArray[np.float64]
 
 FEWEST = 50
-"""Distinct points needed: of fewer, the 20th neighbour is across the data, and its curve on spheres does not rise."""
+"""Distinct points needed by every estimator."""
 _CONVERT = "convert it: numpy.save(FILE, array), or a .safetensors file"
 
 

@@ -56,7 +56,7 @@ def test_expected_distances_are_what_simulation_gives(family, d, n):
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@pytest.mark.parametrize("count", [50, 1000, 10**7])
+@pytest.mark.parametrize("count", [100, 1000, 10**7])
 def test_reading_a_curve_off_gives_the_dimension_back(family, count):
     for d in (1.5, 4, 17, 90, 600):
         logs = expected_log_distances(family, d, count, 20)
@@ -108,6 +108,15 @@ def test_points_without_a_dimension_are_refused(points, what):
     with pytest.raises(BnError, match=what) as caught:
         data_dimension(points)
     assert caught.value.code == 3
+
+
+def test_too_few_points_to_calibrate_still_have_a_plain_estimate():
+    points = sample("ball", 3, 80)
+    with pytest.raises(BnError, match="too few for the calibrated") as caught:
+        data_dimension(points)
+    assert caught.value.code == 3
+    assert "--estimator gride" in str(caught.value.hint)
+    assert value(points, "gride", Settings(estimators=("gride",))) == pytest.approx(3, rel=0.3)
 
 
 def test_tied_distances_have_no_estimate_rather_than_a_wrong_one():
