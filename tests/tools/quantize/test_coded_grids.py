@@ -171,6 +171,7 @@ def test_grids_that_cannot_be_are_refused(text):
         parse_override(text)
 
 
+@pytest.mark.slow
 def test_the_command_line_to_the_score(run, tmp_path):
     scores = {}
     for name, options in (
