@@ -16,6 +16,7 @@ from bntools.core.threads import single_threaded
 
 Step = Callable[[int], None]
 Logits = Callable[[Tensor], Tensor]
+Exponents = dict[str, Tensor]
 _POSITIONS = 128  # positions whose logits exist at once
 _BATCH = 2  # windows a step
 _WARM_UP = 5
@@ -51,7 +52,9 @@ class Split(NamedTuple):
 def split(count: int, steps: int, seed: int) -> Split:
     """A tenth of `count` windows held out, evenly spaced; the others shuffled. BnError (exit 2) on fewer than two."""
     if count < 2:
-        raise usage("distillation needs two calibration windows at least", "a longer text, or more --calib-tokens")
+        raise usage(
+            "distillation needs two calibration windows at least", "a longer text, or more --calib-tokens"
+        )
     held = list(range(min(5, count - 1), count, 10))[:_MOST_HELD_OUT]
     left = [index for index in range(count) if index not in held]
     order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -85,7 +88,9 @@ def targets(model: Any, windows: Tensor, wanted: Sequence[int], step: Step) -> d
     """The original's final states [L, d] of the wanted windows."""
     found = {}
     with single_threaded() as (pool, _):
-        for index, states in zip(wanted, pool.map(lambda at: _frozen(model, windows[at]), wanted), strict=True):
+        for index, states in zip(
+            wanted, pool.map(lambda at: _frozen(model, windows[at]), wanted), strict=True
+        ):
             found[index] = states
             step(windows.shape[1])
     return found
@@ -175,7 +180,9 @@ class Student:
         """KL summed over a window's positions, and its gradients at `parameters`."""
         hidden = final_states(self.model, self.windows[index])
         total, gradient = divergence(hidden, self.known[index], self.logits, self.teacher)
-        found = torch.autograd.grad(hidden, self.parameters, gradient, allow_unused=True, materialize_grads=True)
+        found = torch.autograd.grad(
+            hidden, self.parameters, gradient, allow_unused=True, materialize_grads=True
+        )
         return total, found
 
     def held_out(self, pool: Any, indices: Sequence[int]) -> float:
@@ -253,18 +260,28 @@ def _set_gradients(student: Student, pool: Any, batch: list[int]) -> None:
     tokens = len(batch) * student.windows.shape[1]
     sums: list[Tensor] | None = None
     for _, gradients in pool.map(student.gradients, batch):
-        sums = list(gradients) if sums is None else [one + other for one, other in zip(sums, gradients, strict=True)]
+        sums = (
+            list(gradients)
+            if sums is None
+            else [one + other for one, other in zip(sums, gradients, strict=True)]
+        )
     assert sums is not None
     for parameter, gradient in zip(student.parameters, sums, strict=True):
         parameter.grad = gradient / tokens
 
 
-def rounded(state: State, octave: int, dtypes: dict[str, torch.dtype]) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+def rounded(state: State, octave: int, dtypes: dict[str, torch.dtype]) -> tuple[State, Exponents, Exponents]:
     """A state as it can be stored: factors 2^(k / octave), gains in their own types; with the k of rows and cols."""
-    exponents = [
-        {path: (octave * factors.double().clamp(min=1e-3).log2()).round().to(torch.int16).cpu() for path, factors in part.items()}
+    rows, cols = (
+        {path: _exponents(factors, octave) for path, factors in part.items()}
         for part in (state.rows, state.cols)
-    ]  # fmt: skip
-    powers = [{path: (k.double() / octave).exp2().float() for path, k in part.items()} for part in exponents]
+    )
+    powers = [
+        {path: (k.double() / octave).exp2().float() for path, k in part.items()} for part in (rows, cols)
+    ]
     gains = {name: gain.to(dtypes[name]).float() for name, gain in state.gains.items()}
-    return State(*powers, gains), *exponents
+    return State(*powers, gains), rows, cols
+
+
+def _exponents(factors: Tensor, octave: int) -> Tensor:
+    return (octave * factors.double().clamp(min=1e-3).log2()).round().to(torch.int16).cpu()

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from bntools.core import distill, dtypes, entropy, modules
-from bntools.core.distill import State, Student
+from bntools.core.distill import Student
 from bntools.core.model import Model
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
 
 _OCTAVES = (64, 32, 16)  # steps of the trained exponents in a factor of two; the first that fits the size
-_SPARE = 3.5 / 8  # bytes a row and a column that finer exponents may take, at most
-_TABLES = 1024  # bytes that finer exponents add to the tables, at most
+_SPARE = (
+    1.75 / 8
+)  # bytes a row and a column kept free; 24 steps take 1.2 bits, and more makes the octave coarser
+_TABLES = 400  # bytes kept free for the longer tables of the sides
 
 
 @dataclass
@@ -109,7 +111,9 @@ def _gains(built: Any, model: Model) -> dict[str, str]:
     """Gains of the norms: parameter name to the tensor of the checkpoint it is, where it is one."""
     rename = modules.renamer(modules.skeleton(model.config))
     tensors = {rename(name): name for name, entry in model.entries.items() if len(entry.shape) == 1}
-    norms = [f"{path}.weight" for path, module in built.named_modules() if "norm" in type(module).__name__.lower()]
+    norms = [
+        f"{path}.weight" for path, module in built.named_modules() if "norm" in type(module).__name__.lower()
+    ]
     shapes = {name: tuple(parameter.shape) for name, parameter in built.named_parameters()}
     return {
         name: tensors[name] for name in norms
@@ -121,9 +125,7 @@ def _folded(
     model: Model, found: Prepared, trial: Pass, octave: int, rows: dict[str, Tensor], cols: dict[str, Tensor]
 ) -> Pass:
     """The same levels with the factors' exponents added to those of their scales."""
-    result = replace(
-        trial, counter=entropy.Counter(found.trellis), spool=method.Spool(), octave=octave
-    )
+    result = replace(trial, counter=entropy.Counter(found.trellis), spool=method.Spool(), octave=octave)
     finer = octave // levels.OCTAVE
     for name in found.names:
         coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
