@@ -65,13 +65,13 @@ def logits_of(model: Any, head: Logits | None = None) -> Logits:
     """Logits of a causal language model on states [..., d]: its output head, or another one, with the config's
     scaling and soft cap."""
     config = model.config.get_text_config()
-    head = head or model.get_output_embeddings()
+    last: Any = head or model.get_output_embeddings()
     scale = getattr(config, "logit_scale", None) or 1.0
     divisor = getattr(config, "logits_scaling", None) or 1.0
     cap = getattr(config, "final_logit_softcapping", None)
 
     def logits(hidden: Tensor) -> Tensor:
-        out = head(hidden).float() * (scale / divisor)
+        out = last(hidden).float() * (scale / divisor)
         return out if not cap else cap * (out / cap).tanh()
 
     return logits
@@ -280,7 +280,7 @@ def rounded(state: State, octave: int, dtypes: dict[str, torch.dtype]) -> tuple[
         {path: (k.double() / octave).exp2().float() for path, k in part.items()} for part in (rows, cols)
     ]
     gains = {name: gain.to(dtypes[name]).float() for name, gain in state.gains.items()}
-    return State(*powers, gains), rows, cols
+    return State(powers[0], powers[1], gains), rows, cols
 
 
 def _exponents(factors: Tensor, octave: int) -> Tensor:

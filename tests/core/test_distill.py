@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -26,7 +28,7 @@ def student():
     linears = [name for name, module in model.named_modules() if name.endswith("_proj")]
     with torch.no_grad():
         for name in linears:
-            weight = model.get_submodule(name).weight
+            weight: Any = model.get_submodule(name).weight
             weight.mul_(1 + 0.1 * torch.randn(len(weight), 1)).add_(0.01 * torch.randn_like(weight))
     gains = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
     return distill.Student(model, linears, gains, windows, known, distill.logits_of(model))
