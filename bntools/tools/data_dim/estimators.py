@@ -17,7 +17,7 @@ def twonn(r: Floats) -> float:
     ln(r_2 / r_1) is exponential with rate d (Facco et al. 2017, eq. 3): d = (M - 1) / sum ln(r_2 / r_1), the
     factor M - 1 of Denti et al. 2022. No ratio is discarded.
     """
-    return (len(r) - 1) / float(np.log(r[:, 1] / r[:, 0]).sum())
+    return float(np.divide(len(r) - 1, np.log(r[:, 1] / r[:, 0]).sum()))  # infinite where all are tied
 
 
 def twonn_fit(r: Floats, discard: float = 0.1) -> float:

@@ -58,6 +58,14 @@ Examples:
     help="--code entropy: errors are fed back over the outputs of a matrix as well as over its inputs.",
 )
 @click.option(
+    "--distill",
+    type=click.IntRange(0),
+    metavar="STEPS",
+    default=0,
+    show_default=True,
+    help="--code entropy: train scales and norm gains on the calibration text against the original's logits.",
+)
+@click.option(
     "--method",
     type=click.Choice(["rtn", "gptq"]),
     default="rtn",
@@ -226,7 +234,7 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
 
 def _asked(
     session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
-    two_sided: bool, bits: int, calib: str, **rest: Any,
+    two_sided: bool, bits: int, calib: str, distill: int, **rest: Any,
 ) -> Any:  # fmt: skip
     """What --code entropy is asked for; None for fixed codes."""
     from bntools.tools.quantize.budget import parse_budget
@@ -234,6 +242,8 @@ def _asked(
     if code == "fixed":
         if budget is not None:
             raise usage("--budget needs --code entropy", "--bits for fixed codes")
+        if distill:
+            raise usage("--distill needs --code entropy", "--code entropy --budget 3")
         return None
     if settings.grid.meta:
         raise usage("--scales is for fixed codes; --code entropy has steps of its own", "drop --scales")
@@ -243,7 +253,7 @@ def _asked(
 
     value, unit = parse_budget(budget) if budget is not None else (float(bits), "bits")
     coded = unit == "bytes" if embedding is None else embedding
-    return Asked(value, unit, states == "8", two_sided, coded, session.seed)
+    return Asked(value, unit, states == "8", two_sided, coded, session.seed, distill)
 
 
 def _check(settings: Any, items: list[Any], model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -46,6 +46,7 @@ class Asked:
     two_sided: bool = True
     embedding: bool = False
     seed: int = 0
+    distill: int = 0  # steps
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class Pass:
     spool: Spool
     measured: dict[str, dict[str, Any]]
     weights: int = 0
+    octave: int = levels.OCTAVE  # of the linears' exponents
 
     @property
     def bits(self) -> float:
@@ -215,9 +217,9 @@ def solve(
     for _ in range(_PASSES):
         with progress("coding", goal.weights) as step:
             trial = code(model, found, found.names, search.alpha, step)
-        streams, tables = _streams(model, found, trial)
-        if search.took(len(tables) + sum(map(len, streams.values()))):
-            best = (trial, streams, tables)
+        made, tables = streams(model, found, trial)
+        if search.took(len(tables) + sum(map(len, made.values()))):
+            best = (trial, made, tables)
         if search.done:
             break
     if best is None:
@@ -282,33 +284,40 @@ def _sample(model: Model, names: list[str]) -> list[str]:
     return [name for name in names if block(name) is None or block(name) in chosen]
 
 
-def spec_of(model: Model, name: str) -> entropy.Spec:
+def spec_of(model: Model, name: str, octave: int) -> entropy.Spec:
+    """octave: of the exponents of the linears; those of an embedding are never trained."""
     entry, linear = model.entries[name], model.linears.get(name)
-    return entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, levels.OCTAVE)
+    if linear is None:
+        return entropy.spec(entry.shape, entry.dtype, False, levels.OCTAVE)
+    return entropy.spec(entry.shape, entry.dtype, linear.transposed, octave)
 
 
-def _streams(model: Model, found: Prepared, trial: Pass) -> tuple[dict[str, bytes], bytes]:
+def streams(model: Model, found: Prepared, trial: Pass) -> tuple[dict[str, bytes], bytes]:
+    """The bytes of every coded tensor by name, and of their tables."""
     tables = trial.counter.tables(levels.shrinks(found.trellis))
 
     def work(name: str) -> tuple[str, bytes]:
         coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
-        return name, entropy.encode(coded, spec_of(model, name), tables)
+        return name, entropy.encode(coded, spec_of(model, name, trial.octave), tables)
 
     done = in_order(work, found.names, lambda name: 4 * model.entries[name].numel, _IN_FLIGHT)
     return dict(done), entropy.dump_tables(tables)
 
 
 def results(
-    model: Model, items: list[Item], found: Prepared, trial: Pass, streams: dict[str, bytes]
-) -> Iterator[Result]:
-    """What goes into the artifact, in checkpoint order."""
+    model: Model, items: list[Item], found: Prepared, trial: Pass, streams: dict[str, bytes],
+    gains: Mapping[str, Tensor],
+) -> Iterator[Result]:  # fmt: skip
+    """What goes into the artifact, in checkpoint order. gains: norms that were trained."""
     for item in items:
         if item.name not in streams:
             reason = item.reason or found.skipped.get(item.name, "")
-            yield Result(item.name, {item.name: model.tensor(item.name)}, reason=reason)
+            kept = model.tensor(item.name)
+            kept = gains[item.name].to(kept.dtype) if item.name in gains else kept
+            yield Result(item.name, {item.name: kept}, reason=reason)
             continue
         data = torch.frombuffer(bytearray(streams[item.name]), dtype=torch.uint8)
-        spec = spec_of(model, item.name)
+        spec = spec_of(model, item.name, trial.octave)
         bits = round(8 * data.numel() / model.entries[item.name].numel, 4)
         yield Result(item.name, {spec.part_names(item.name)[0]: data}, spec,
                      {"bits_per_weight": bits, **trial.measured[item.name]})  # fmt: skip

@@ -21,7 +21,7 @@ from bntools.core.tokens import open_tokenizer
 from bntools.core.work import Work, digest_of, identity, source_identity
 from bntools.core.writer import Writer, compressed
 from bntools.options import Session
-from bntools.tools.quantize import calibrated, kept, pipeline
+from bntools.tools.quantize import calibrated, distilled, kept, pipeline
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
@@ -89,16 +89,24 @@ def entropy(
     out.compress = True
     files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
     goal = method.goal(model, prepared, items, asked, files)
-    trial, streams, tables = method.solve(model, prepared, goal, show)
+    spare = distilled.reserve(model, prepared.names) if asked.distill else 0
+    coded = method.solve(model, prepared, replace(goal, nbytes=goal.nbytes - spare), show)
+    done = distilled.Distilled(*coded, {}, {})
+    if asked.distill:
+        done = distilled.distilled(
+            model, prepared, goal, coded, windows, asked.distill, asked.seed, session.torch_device(), show
+        )
+    tables = done.tables
     out.add(TABLES, torch.frombuffer(bytearray(tables), dtype=torch.uint8))
     results = []
-    for result in method.results(model, items, prepared, trial, streams):
+    for result in method.results(model, items, prepared, done.trial, done.streams, done.gains):
         for name, tensor in result.tensors.items():
             out.add(name, tensor)
         results.append(result)
         terminal.detail(session, _line(result))
     report = {
-        **method.summarize(model, results, len(tables), trial), "settings": asdict(asked), "calib": given["calib"]
+        **method.summarize(model, results, len(tables), done.trial), "settings": asdict(asked), "calib": given["calib"],
+        **({"distill": done.report} if asked.distill else {}),
     }  # fmt: skip
     _describe(session, model, results, report, {"code": "entropy"}, source, out)
     return report

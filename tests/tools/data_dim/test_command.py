@@ -68,6 +68,7 @@ def test_a_dry_run_computes_nothing(run, npy):
         (b"\x93NUMPY" + bytes(80), 3, "no readable numpy file"),
         (b"PK\x03\x04" + bytes(80), 3, "no readable numpy file"),
     ],
+    ids=["nothing", "report", "text", "npy", "npz"],
 )
 def test_what_holds_no_points_is_refused(run, data, code, what):
     done = run("data-dim", data=data)

@@ -136,10 +136,59 @@ def test_missing_tables_are_named(made, folder):
         model.tensor(next(iter(model.packing)))
 
 
+@pytest.fixture(scope="module")
+def distilled(run, made, folder):
+    path = folder / "distilled.safetensors"
+    words = (
+        "--code",
+        "entropy",
+        "--budget",
+        "2",
+        "--distill",
+        "48",
+        "-o",
+        path,
+        "--work",
+        folder / "bits",
+        *FAST,
+    )
+    done = run("quantize", "default:", *words, SOURCE_DATE_EPOCH="0")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_distillation_diverges_less_in_the_same_budget(run, made, distilled):
+    report = report_of(distilled)
+    assert report["distill"]["kl_end"] < report["distill"]["kl_start"]
+    assert report["bits_per_weight"]["linear"] <= 2
+    assert kl(run, distilled) < 0.97 * kl(run, made["2"])
+
+
+def test_distillation_gives_the_same_bytes_on_one_thread(run, distilled, folder):
+    path = folder / "distilled1.safetensors"
+    words = (
+        "--code",
+        "entropy",
+        "--budget",
+        "2",
+        "--distill",
+        "48",
+        "-o",
+        path,
+        "--work",
+        folder / "bits",
+        *FAST,
+    )
+    assert run("quantize", "default:", *words, "--threads", "1", SOURCE_DATE_EPOCH="0").returncode == 0
+    with open_path(path) as ours, open_path(distilled) as theirs:
+        assert all(ours.raw(name) == theirs.raw(name) for name in ours.names())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("--budget", "3"), 2, "--code entropy"),
+        (("--distill", "3"), 2, "--code entropy"),
         (("--code", "entropy", "--calib", "none"), 2, "calibration"),
         (("--code", "entropy", "--budget", "sixty"), 2, "neither bits"),
         (("--code", "entropy", "--budget", "60"), 2, "unit"),
