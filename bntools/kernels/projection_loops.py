@@ -244,14 +244,15 @@ def normal_columns(
 @numba.njit(cache=True, nogil=True)
 def combine(z: Floats, columns: Floats, base: Floats, out: Floats) -> None:
     """out = base + the sum of z_j columns[j], j upwards, on pieces that stay in cache. columns: [d, n]."""
+    sums = np.empty(4096, np.float32)
     for a in range(0, out.size, 4096):
-        piece = out[a : a + 4096]
-        piece[:] = 0
+        count = min(4096, out.size - a)
+        sums[:] = 0
         for j in range(z.size):
-            for i in range(piece.size):
-                piece[i] += z[j] * columns[j, a + i]
-        for i in range(piece.size):
-            piece[i] += base[a + i]
+            for i in range(count):
+                sums[i] += z[j] * columns[j, a + i]
+        for i in range(count):
+            out[a + i] = base[a + i] + sums[i]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -17,6 +17,8 @@ GUESS = (256, 1000)
 """The bracket starts at D / 256, but at no more than this."""
 RATES = (0.25, 1.0, 4.0)
 """Learning rates first tried, relative to the guess; the neighbours of the best one, a factor 2 away, come after."""
+MOST_RATES = 9
+"""Learning rates tried at one dimension, at most."""
 BASE_RATES = (0.3, 1.0, 3.0)
 """The same for the baseline; going on in a direction while its last one is best."""
 SPREAD = (0.7, 0.85, 1.0, 1.2, 1.4)
@@ -113,18 +115,19 @@ class Search:
         return rate * math.sqrt(self.plan.size / dim)
 
     def tune(self, dim: int, phase: str, rates: Sequence[float] | None = None) -> Run:
-        """The best run of the first seed over learning rates: those given, else RATES and then the neighbours."""
-        seed, guess = self.plan.seeds[0], self.guess(dim)
-        fixed = rates or self.plan.rates
-        tried = {rate: None for rate in fixed or [guess * factor for factor in RATES]}
+        """The best run of the first seed over learning rates: a list asked for, or `rates` (else RATES around the
+        guess) and then the neighbours of the best one, until it lies between two that are worse.
+        """
+        seed, guess, fixed = self.plan.seeds[0], self.guess(dim), self.plan.rates
+        tried = list(fixed or rates or [guess * factor for factor in RATES])
         runs = self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in tried)
         best = max(runs, key=_validation)
-        while not fixed:
+        while not fixed and len(tried) < MOST_RATES:
             near = [best.job.lr * factor for factor in (0.5, 2.0)]
             fresh = [rate for rate in near if all(abs(rate / known - 1) > 1e-6 for known in tried)]
             if not fresh:
                 break
-            tried |= dict.fromkeys(fresh)
+            tried += fresh
             runs += self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in fresh)
             best = max(runs, key=_validation)
         self.rates[dim] = best.job.lr
