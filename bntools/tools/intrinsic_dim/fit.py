@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-REPLICATES = 2000
+REPLICATES = 1000
 
 
 class Interval(NamedTuple):
@@ -94,8 +94,9 @@ def dimension(
         return Interval(value, *bracket), target, found
     draws = np.sort(_replicates(found, pool, base, threshold, floor, seed))
     tail = int((1 - level) / 2 * len(draws))
-    ends = [float(end) if np.isfinite(end) else None for end in (draws[tail], draws[-1 - tail])]
-    return Interval(value, *ends), target, found
+    low, high = float(draws[tail]), float(draws[-1 - tail])
+    low = low if np.isfinite(low) else float(found.dims[-1])
+    return Interval(value, low, high if np.isfinite(high) else None), target, found
 
 
 def aim(baseline: float, threshold: float, floor: float | None) -> float:
@@ -125,12 +126,25 @@ def _replicates(
 ) -> Array:
     """Crossings of curves whose every run, and whose baseline, got a residual of its own; inf where none."""
     random = np.random.Generator(np.random.PCG64(seed))
-    weights = found.count.astype(np.float64)
     centre = (base - base.mean()) * np.sqrt(len(base) / max(len(base) - 1, 1))
-    draws = np.empty(REPLICATES)
-    for r in range(REPLICATES):
-        noise = np.array([random.choice(pool, n).mean() for n in found.count])
-        target = aim(float(base.mean() + random.choice(centre, len(base)).mean()), threshold, floor)
-        at = crossing(found.dims, isotonic(found.fit + noise, weights), target)
-        draws[r] = np.inf if at is None else at
+    noise = [random.choice(pool, (REPLICATES, n)).mean(1) for n in found.count]
+    shifts = random.choice(centre, (REPLICATES, len(base))).mean(1)
+    curves = isotonic_rows(found.fit + np.stack(noise, 1), found.count.astype(np.float64))
+    draws = np.full(REPLICATES, np.inf)
+    for row, (values, shift) in enumerate(zip(curves, shifts, strict=True)):
+        at = crossing(found.dims, values, aim(float(base.mean() + shift), threshold, floor))
+        draws[row] = np.inf if at is None else at
     return draws
+
+
+def isotonic_rows(values: Array, weights: Array) -> Array:
+    """`isotonic` of every row of values [rows, n]: the largest over starts of the least over ends of the means."""
+    n = len(weights)
+    sums = np.concatenate([np.zeros((len(values), 1)), np.cumsum(values * weights, 1)], 1)
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    result = np.full(values.shape, -np.inf)
+    for start in range(n):
+        means = (sums[:, start + 1 :] - sums[:, start : start + 1]) / (total[start + 1 :] - total[start])
+        least = np.minimum.accumulate(means[:, ::-1], 1)[:, ::-1]
+        np.maximum(result[:, start:], least, out=result[:, start:])
+    return result
