@@ -21,7 +21,7 @@ from bntools.core.source import open_model
 from bntools.registry import COMMANDS
 
 MAN = Path(__file__).resolve().parents[2] / "man"
-PAGES = ["bntools.1", "bntools-artifact.5", *(f"bntools-{name}.1" for name in COMMANDS)]
+PAGES = ["bntools.1", "bntools-artifact.5", "bntools-subspace.5", *(f"bntools-{name}.1" for name in COMMANDS)]
 EVERY_PAGE = {"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"}
 ALSO = {
     "bntools.1": {"INPUT", "THE PIPE", "FILES"},
@@ -31,11 +31,14 @@ ALSO = {
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},
+    "bntools-intrinsic-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS", "FILES"},
 }
 FORMAT_PAGE = {
     "NAME", "DESCRIPTION", "BYTE LAYOUT", "METADATA", "SIDE FILES", "ORDER AND ALIGNMENT", "QUANTIZED TENSORS",
     "MANIFEST", "DIRECTORIES", "READING", "WRITING", "EXAMPLES", "SEE ALSO",
 }  # fmt: skip
+
+FORMATS = {"bntools-subspace.5": {"NAME", "DESCRIPTION", "TENSORS", "METADATA", "RANDOM NUMBERS", "SEE ALSO"}}
 
 
 def read(page: str) -> str:
@@ -76,7 +79,7 @@ def test_no_page_stands_without_a_command_and_no_command_without_a_page():
 def test_a_reader_finds_every_section_that_belongs_in_a_page(page):
     found = set(re.findall(r"^\.Sh (.+)$", read(page), re.MULTILINE))
     if page.endswith(".5"):
-        assert found >= FORMAT_PAGE
+        assert found >= FORMATS.get(page, FORMAT_PAGE)
         return
     options = set() if page == "bntools.1" else {"OPTIONS"}
     assert found >= EVERY_PAGE | ALSO[page] | options

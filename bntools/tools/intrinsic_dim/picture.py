@@ -45,9 +45,13 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
     if found["value"] is not None:
         axes.axvspan(found["low"] or found["value"], found["high"] or found["value"], color=grey, alpha=0.3, lw=0)
         axes.axvline(found["value"], color=dark, lw=0.8)
-    axes.set(xscale="log", xlabel="dimension d of the subspace", ylabel=_name(report))
+    axes.set(xscale="log")
+    ticks = [run["dim"] for run in report["curve"]]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45 if len(ticks) > 7 else 0)
+    axes.minorticks_off()
+    axes.set(xlabel="dimension d of the subspace", ylabel=_name(report))
     axes.set_title(_title(report), fontsize=10)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    axes.legend(fontsize=8, loc="best", frameon=False)
     _sides(axes)
 
 

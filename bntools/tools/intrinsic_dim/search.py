@@ -95,7 +95,7 @@ class Search:
         plan = self.plan
         tried = [plan.base_rate * factor for factor in BASE_RATES]
         first = self._ask(Job(None, plan.seeds[0], rate, phase="baseline") for rate in tried)
-        while (best := max(first, key=_validation)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
+        while (best := _best(first)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
             step = BASE_RATES[-1] if best.job.lr == max(tried) else BASE_RATES[0]
             tried.append(best.job.lr * step)
             first += self._ask([Job(None, plan.seeds[0], tried[-1], phase="baseline")])
@@ -121,7 +121,7 @@ class Search:
         seed, guess, fixed = self.plan.seeds[0], self.guess(dim), self.plan.rates
         tried = list(fixed or rates or [guess * factor for factor in RATES])
         runs = self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in tried)
-        best = max(runs, key=_validation)
+        best = _best(runs)
         while not fixed and len(tried) < MOST_RATES:
             near = [best.job.lr * factor for factor in (0.5, 2.0)]
             fresh = [rate for rate in near if all(abs(rate / known - 1) > 1e-6 for known in tried)]
@@ -129,7 +129,7 @@ class Search:
                 break
             tried += fresh
             runs += self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in fresh)
-            best = max(runs, key=_validation)
+            best = _best(runs)
         self.rates[dim] = best.job.lr
         self._tuned.append(dim)
         return best
@@ -271,6 +271,13 @@ def estimate(runs: Sequence[Run], baseline: Sequence[Run], plan: Plan) -> tuple[
     dims = [run.job.dim or 0 for run in runs]
     scores = [run.outcome.score for run in runs]
     return fit.dimension(dims, scores, [run.outcome.score for run in baseline], plan.threshold, floor)
+
+
+def _best(runs: Sequence[Run]) -> Run:
+    """The run that is best on held-out data; of several equal ones that with the middle learning rate."""
+    top = max(map(_validation, runs))
+    equal = sorted((run for run in runs if _validation(run) == top), key=lambda run: run.job.lr)
+    return equal[len(equal) // 2]
 
 
 def _validation(run: Run) -> float:
