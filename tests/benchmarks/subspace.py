@@ -88,22 +88,22 @@ def projection(size: int, dim: int) -> None:
         print(f"D {size:,}, d {dim}, {kind}: P z {forth:.0f} ms, P^T g {back:.0f} ms; adding ones {add:.0f} ms")
 
 
-def memory(size: int, dim: int) -> None:
-    """Growth of the resident set when a module of `size` parameters and its gradients get a subspace."""
-    width = int(size**0.5)
-    module = nn.Linear(width, width, bias=False)
+def memory(width: int, depth: int, dim: int) -> None:
+    """Growth of the peak resident set when a network and its gradients get a subspace; nothing else is new then."""
+    make = projections.default_kind(depth * width * width)
+    Subspace(networks.Flat(nn.Linear(40, 40)), projections.make(make, 1640, 9, 0)).step(0.0)  # compiles
+    module = nn.Sequential(*[nn.Linear(width, width, bias=False) for _ in range(depth)])
     flat = networks.Flat(module)
     x = torch.randn(4, width)
-    for _ in range(2):  # parameters and gradients are there before anything is counted
-        module(x).square().mean().backward()
-    flat.parameters[0].grad = None
+    module(x).square().mean().backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    mover = Subspace(flat, projections.make(projections.default_kind(flat.size), flat.size, dim, 0))
+    module.zero_grad(set_to_none=True)
+    mover = Subspace(flat, projections.make(make, flat.size, dim, 0))
     for _ in range(2):
         module(x).square().mean().backward()
         mover.step(1e-3)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (4 * flat.size)
-    print(f"memory, D {flat.size:,}: {grown:.2f} parameter vectors beyond parameters and one gradient")
+    print(f"memory, D {flat.size:,}, {make}: {grown:.2f} parameter vectors beyond parameters and gradients")
 
 
 def language(path: str, tokens: int = 256) -> None:
@@ -128,7 +128,7 @@ def language(path: str, tokens: int = 256) -> None:
 
 
 if __name__ == "__main__":
-    memory(11_000_000, 2000)
+    memory(1000, 11, 2000)
     transform()
     small_step()
     projection(11_000_000, 2000)

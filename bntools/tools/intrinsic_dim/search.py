@@ -246,7 +246,7 @@ class Search:
 
     def counted(self) -> list[Run]:
         """The runs the curve is fitted to: whole ones from nothing, of all seeds, at the rate of their dimension."""
-        return [run for run in self.runs if run.job.phase == "confirm"]
+        return list({run.key: run for run in self.runs if run.job.phase == "confirm"}.values())
 
     def _estimate(self) -> tuple[Interval, float, Curve]:
         return estimate(self.counted(), self._baseline, self.plan)
@@ -271,6 +271,15 @@ def estimate(runs: Sequence[Run], baseline: Sequence[Run], plan: Plan) -> tuple[
     dims = [run.job.dim or 0 for run in runs]
     scores = [run.outcome.score for run in runs]
     return fit.dimension(dims, scores, [run.outcome.score for run in baseline], plan.threshold, floor)
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """Every run once; one that was also asked for as a confirmation is listed as that."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        if found.get(run.key) is None or run.job.phase == "confirm":
+            found[run.key] = run
+    return list(found.values())
 
 
 def _best(runs: Sequence[Run]) -> Run:
@@ -303,5 +312,5 @@ def summary(found: Found, plan: Plan) -> dict[str, Any]:
              "lr": found.rate.get(int(d))}
             for d, m, s, n, f in zip(*found.curve, strict=True)
         ],
-        "runs": [run.record() for run in {run.key: run for run in found.runs}.values()],
+        "runs": [run.record() for run in _distinct(found.runs)],
     }  # fmt: skip
