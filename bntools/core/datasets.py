@@ -169,7 +169,9 @@ def _named(path: Path, found: dict[str, NDArray]) -> dict[str, NDArray]:
     """The arrays under their names here, whichever of the usual ones the file has."""
     usual = {"train_x": ("train_x", "x_train", "x", "X"), "train_y": ("train_y", "y_train", "y", "labels"),
              "test_x": ("test_x", "x_test"), "test_y": ("test_y", "y_test")}  # fmt: skip
-    arrays = {name: found[other] for name, others in usual.items() for other in others[::-1] if other in found}
+    arrays = {
+        name: found[other] for name, others in usual.items() for other in others[::-1] if other in found
+    }
     if not {"train_x", "train_y"} <= set(arrays) or ("test_x" in arrays) != ("test_y" in arrays):
         what = f"{path} holds {', '.join(sorted(found)) or 'nothing'}, not labelled data"
         raise bad_input(what, "name the arrays train_x, train_y, test_x, test_y, or x and y")

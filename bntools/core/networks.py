@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,7 +27,9 @@ def is_named(spec: str) -> bool:
     return spec == "lenet" or spec.startswith("fc:")
 
 
-def named(spec: str, shape: tuple[int, ...], classes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+def named(
+    spec: str, shape: tuple[int, ...], classes: int, activation: type[nn.Module] = nn.ReLU
+) -> nn.Module:
     """`fc:200,200`, hidden layers of these widths; or `lenet`, two convolutions and three layers.
 
     shape: of one input. Raises BnError (exit 2) for a name that is neither, or inputs that do not fit.
@@ -35,10 +38,12 @@ def named(spec: str, shape: tuple[int, ...], classes: int, activation: type[nn.M
         return _lenet(shape, classes)
     found = re.fullmatch(r"fc:(\d+(?:,\d+)*)", spec)
     if not found or "0" in (widths := found[1].split(",")):
-        raise usage(f"no network {spec!r}", "fc:200,200 or lenet, a Python file's function, a model directory")
+        raise usage(
+            f"no network {spec!r}", "fc:200,200 or lenet, a Python file's function, a model directory"
+        )
     sizes = [int(np.prod(shape)), *map(int, widths)]
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
 
@@ -78,7 +83,8 @@ def from_file(spec: str) -> Callable[[tuple[int, ...], int], nn.Module]:
     if not path.endswith(".py") or not Path(path).is_file():
         raise usage(f"no network {spec!r}", "fc:200,200 or lenet, or FILE.py:FUNCTION")
     loader = importlib.util.spec_from_file_location("bntools_user_model", path)
-    assert loader is not None and loader.loader is not None
+    assert loader is not None
+    assert loader.loader is not None
     module = importlib.util.module_from_spec(loader)
     try:
         loader.loader.exec_module(module)
@@ -86,7 +92,9 @@ def from_file(spec: str) -> Callable[[tuple[int, ...], int], nn.Module]:
         raise bad_input(f"{path}: {type(error).__name__}: {str(error)[:160]}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise usage(f"{path} has no function {name!r}", f"{path}:build, a function that returns a torch module")
+        raise usage(
+            f"{path} has no function {name!r}", f"{path}:build, a function that returns a torch module"
+        )
 
     def build(shape: tuple[int, ...], classes: int) -> nn.Module:
         takes = len(inspect.signature(function).parameters)
@@ -170,6 +178,8 @@ def check_output(module: nn.Module, x: Tensor, classes: int) -> None:
         with torch.no_grad():
             shape = tuple(module(x).shape)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise BnError(f"the network does not take inputs {list(x.shape)}: {str(error)[:160]}", "", 3) from error
+        raise BnError(
+            f"the network does not take inputs {list(x.shape)}: {str(error)[:160]}", "", 3
+        ) from error
     if shape != (len(x), classes):
         raise BnError(f"the network gives {list(shape)} for {len(x)} inputs of {classes} classes", "", 3)

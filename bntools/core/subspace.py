@@ -153,7 +153,9 @@ def open_network(source: Artifact, file: str | None = None) -> nn.Module:
     if networks.is_named(facts["spec"]):
         module = networks.named(facts["spec"], shape, classes)
     elif file is None:
-        raise usage(f"{source.label} is a network of {facts['spec']}", f"--model {facts['spec']} runs that file")
+        raise usage(
+            f"{source.label} is a network of {facts['spec']}", f"--model {facts['spec']} runs that file"
+        )
     else:
         torch.manual_seed(0 if source.kind == NETWORK else read_facts(source).seed)
         module = networks.from_file(file)(shape, classes)

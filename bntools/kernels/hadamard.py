@@ -36,7 +36,7 @@ def fwht(x: Floats, threads: int = 1) -> Floats:
     return x
 
 
-def _spread(work, units: int, threads: int) -> None:  # noqa: ANN001
+def _spread(work, units: int, threads: int) -> None:
     """Call work(first, last) over all units, on several threads where that is asked for."""
     threads = min(threads, units, os.cpu_count() or 1)
     if threads < 2:

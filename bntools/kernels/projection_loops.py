@@ -65,7 +65,9 @@ def _signs(key: np.uint64, number: int, signs: Floats) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def cycle(z: Floats, shift_key: np.uint64, sign_key: np.uint64, start: int, base: Floats, out: Floats) -> None:
+def cycle(
+    z: Floats, shift_key: np.uint64, sign_key: np.uint64, start: int, base: Floats, out: Floats
+) -> None:
     """out_i = base_i +- z[(i + shift of block i // d) mod d], signs of their own for every parameter."""
     dim, n = z.size, out.size
     signs = np.empty(64, np.float32)
@@ -105,7 +107,7 @@ def uncycle(
 
 
 @numba.njit(inline="always")
-def _chaos(key: np.uint64, first: int, n: int, table: NDArray[np.int32], sign, order, gauss) -> None:  # noqa: ANN001
+def _chaos(key: np.uint64, first: int, n: int, table: NDArray[np.int32], sign, order, gauss) -> None:
     """The diagonals B and G and the permutation of one block, all from word first + j for place j."""
     for j in range(n):
         order[j] = j
@@ -173,7 +175,13 @@ def unfastfood(
 
 @numba.njit(cache=True, nogil=True)
 def truncated_energy(
-    key: np.uint64, block: int, n: int, rows: int, dim: int, table: NDArray[np.int32], energy: NDArray[np.float64]
+    key: np.uint64,
+    block: int,
+    n: int,
+    rows: int,
+    dim: int,
+    table: NDArray[np.int32],
+    energy: NDArray[np.float64],
 ) -> None:
     """Add the squared norms of the first `dim` columns of the first `rows` rows of one block to energy."""
     unit, zero, column = np.zeros(n, np.float32), np.zeros(rows, np.float32), np.empty(rows, np.float32)
@@ -189,7 +197,13 @@ def truncated_energy(
 
 @numba.njit(cache=True, nogil=True)
 def sparse_rows(
-    key: np.uint64, threshold: np.uint64, start: int, rows: int, dim: int, ends: NDArray[np.int64], code: NDArray
+    key: np.uint64,
+    threshold: np.uint64,
+    start: int,
+    rows: int,
+    dim: int,
+    ends: NDArray[np.int64],
+    code: NDArray,
 ) -> int:
     """2 column + sign of the nonzeros of some rows, each entry nonzero with probability threshold / 2^31.
 
@@ -273,7 +287,12 @@ def correlate(g: Floats, columns: Floats, sums: NDArray[np.float64]) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def chaos(
-    key: np.uint64, first: int, table: NDArray[np.int32], sign: NDArray[np.int8], order: NDArray[np.int32], gauss: Floats
+    key: np.uint64,
+    first: int,
+    table: NDArray[np.int32],
+    sign: NDArray[np.int8],
+    order: NDArray[np.int32],
+    gauss: Floats,
 ) -> None:
     """The diagonals and the permutation of one block, stored; order comes in as 0 ... n - 1."""
     for j in range(order.size - 1, -1, -1):

@@ -48,7 +48,9 @@ def transform() -> None:
     for power in (18, 24):
         x = np.random.default_rng(0).normal(size=1 << power).astype(np.float32)
         ours, theirs = cpu(lambda x=x: fwht(x), 3), cpu(lambda x=x: radix2(torch.from_numpy(x)), 2)
-        print(f"Walsh-Hadamard of 2^{power}: {ours:.1f} ms, radix-2 stack {theirs:.0f} ms: {theirs / ours:.0f} times")
+        print(
+            f"Walsh-Hadamard of 2^{power}: {ours:.1f} ms, radix-2 stack {theirs:.0f} ms: {theirs / ours:.0f} times"
+        )
 
 
 def small_step() -> None:
@@ -74,7 +76,9 @@ def small_step() -> None:
         for kind, step in steps.items():
             best[kind] = min(best[kind], cpu(step, 1, 8))
     for kind in kinds:
-        print(f"step, D 199,210, d 750, {kind or 'direct'}: {best[kind]:.2f} ms, {best[kind] / best[None]:.2f} of direct")
+        print(
+            f"step, D 199,210, d 750, {kind or 'direct'}: {best[kind]:.2f} ms, {best[kind] / best[None]:.2f} of direct"
+        )
 
 
 def projection(size: int, dim: int) -> None:
@@ -85,7 +89,9 @@ def projection(size: int, dim: int) -> None:
     for kind in ("uniform", "cyclic", "fastfood"):
         p = projections.make(kind, size, dim, 0)
         forth, back = cpu(lambda p=p: p.apply(z, base, out), 3), cpu(lambda p=p: p.adjoint(base), 3)
-        print(f"D {size:,}, d {dim}, {kind}: P z {forth:.0f} ms, P^T g {back:.0f} ms; adding ones {add:.0f} ms")
+        print(
+            f"D {size:,}, d {dim}, {kind}: P z {forth:.0f} ms, P^T g {back:.0f} ms; adding ones {add:.0f} ms"
+        )
 
 
 def memory(width: int, depth: int, dim: int) -> None:
@@ -124,7 +130,9 @@ def language(path: str, tokens: int = 256) -> None:
     subspace.close()
     del subspace
     outside = step(Direct(flat))
-    print(f"step, D {flat.size:,}, d 5000, {tokens} tokens: {inside:.0f} ms, direct {outside:.0f} ms: {inside / outside:.2f}")
+    print(
+        f"step, D {flat.size:,}, {tokens} tokens: {inside:.0f} ms, direct {outside:.0f} ms: {inside / outside:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,9 @@ def test_shuffled_pixels_are_the_same_pixels_in_one_order_for_all_rows(folder):
         before, after = getattr(data, name).x, getattr(mixed, name).x
         assert before.shape == after.shape
         assert not np.array_equal(before, after)
-        assert np.array_equal(np.sort(before.reshape(len(before), -1)), np.sort(after.reshape(len(after), -1)))
+        assert np.array_equal(
+            np.sort(before.reshape(len(before), -1)), np.sort(after.reshape(len(after), -1))
+        )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,9 @@ def test_a_damaged_folder_is_refused(folder, name, damage, code):
     ],
 )  # fmt: skip
 def test_what_is_not_labelled_data_is_refused(tmp_path, arrays, change):
-    given = {"z": np.zeros(3)} if "z" in change else {"train_x": arrays["train_x"], "train_y": arrays["train_y"]}
+    given = (
+        {"z": np.zeros(3)} if "z" in change else {"train_x": arrays["train_x"], "train_y": arrays["train_y"]}
+    )
     np.savez(tmp_path / "bad.npz", **(given | change))
     with pytest.raises(BnError) as caught:
         datasets.read(str(tmp_path / "bad.npz"))

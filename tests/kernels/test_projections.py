@@ -36,9 +36,7 @@ def reference(kind: str, size: int, dim: int, seed: int) -> np.ndarray:
         shifts = [((w >> 32) * dim) >> 32 for w in words(1, size // dim + 1)]
         signs = words(2, size // 64 + 1)
         for i in range(size):
-            p[i, (i % dim + shifts[i // dim]) % dim] = (
-                1 - 2 * (signs[i // 64] >> (i % 64) & 1)
-            )
+            p[i, (i % dim + shifts[i // dim]) % dim] = 1 - 2 * (signs[i // 64] >> (i % 64) & 1)
     elif kind == "sparse":
         threshold = round(2**31 / size**0.5)
         for index, w in enumerate(words(1, size * dim)):
@@ -135,10 +133,14 @@ def test_pieces_and_threads_change_no_bit(kind, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "digest"),
     [
-        ("uniform", "71391cca958adf0a"), ("cyclic", "a3ae153dba0ff735"), ("fastfood", "481b367d8f21d7f6"), ("fastfood-full", "c00927a5bcc52346"), ("sparse", "063f1a4a3fe0f3c9"),
+        ("uniform", "71391cca958adf0a"),
+        ("cyclic", "a3ae153dba0ff735"),
+        ("fastfood", "481b367d8f21d7f6"),
+        ("fastfood-full", "c00927a5bcc52346"),
+        ("sparse", "063f1a4a3fe0f3c9"),
         ("dense", "20c3bfc2d4f3772d"),
     ],
-)  # fmt: skip
+)
 def test_a_seed_expands_to_the_bits_it_expanded_to_when_it_was_written(kind, digest):
     """Golden: a change here makes every artifact in the world another network. Raise VERSION instead."""
     assert projections.VERSION == 1
@@ -158,7 +160,13 @@ def test_the_output_may_be_the_base():
 
 @pytest.mark.parametrize(
     ("kind", "narrow", "wide"),
-    [("uniform", 30, 60), ("uniform", 30, 90), ("fastfood", 33, 60), ("fastfood-full", 30, 47), ("dense", 30, 30)],
+    [
+        ("uniform", 30, 60),
+        ("uniform", 30, 90),
+        ("fastfood", 33, 60),
+        ("fastfood-full", 30, 47),
+        ("dense", 30, 30),
+    ],
 )
 def test_a_lifted_point_is_the_same_network(kind, narrow, wide):
     small, large = (make(kind, 4000, dim, 9) for dim in (narrow, wide))

@@ -20,7 +20,9 @@ def classify(source: str, data: str, file: str | None, seed: int = 0) -> dict[st
     """
     opened = open_input(source)
     if not isinstance(opened, Artifact) or opened.kind not in (subspace.KIND, subspace.NETWORK):
-        raise bad_input(f"{source} is no network of intrinsic-dim", "leave out --data: models are scored on text")
+        raise bad_input(
+            f"{source} is no network of intrinsic-dim", "leave out --data: models are scored on text"
+        )
     facts = subspace.network_facts(opened)
     rows = datasets.read(data, seed)
     if list(rows.shape) != facts["shape"] or rows.classes > facts["classes"]:

@@ -59,7 +59,12 @@ Examples:
     metavar="PATH",
     help="Labelled data: the accuracy of a network that intrinsic-dim or export wrote.",
 )
-@click.option("--model", "file", metavar="FILE.py:NAME", help="With --data: the file that builds the network; it is run.")
+@click.option(
+    "--model",
+    "file",
+    metavar="FILE.py:NAME",
+    help="With --data: the file that builds the network; it is run.",
+)
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
 @options.dtype
@@ -104,7 +109,9 @@ def _classify(session: Session, source: str, data: str, file: str | None) -> Non
             ["parameters", f"{report['parameters']:,}", ""],
             ["size", terminal.megabytes(report["bytes"]), ""]]  # fmt: skip
     terminal.emit(
-        session, report, lambda console: console.print(terminal.table([report["model"], "value", "± se"], rows))
+        session,
+        report,
+        lambda console: console.print(terminal.table([report["model"], "value", "± se"], rows)),
     )
 
 

@@ -28,11 +28,11 @@ Examples:
     show_default=True,
     help="Layout: Hugging Face, dense weights.",
 )
-@click.option("--model", "file", metavar="FILE.py:NAME", help="The file that builds a subspace's network; it is run.")
+@click.option(
+    "--model", "file", metavar="FILE.py:NAME", help="The file that builds a subspace's network; it is run."
+)
 @options.common
-def command(
-    session: Session, source: str, output: str, force: bool, layout: str, file: str | None
-) -> None:
+def command(session: Session, source: str, output: str, force: bool, layout: str, file: str | None) -> None:
     """Write INPUT with dense weights in their original types, tensor by tensor.
 
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.

@@ -56,8 +56,14 @@ class Part(click.ParamType):
 
 
 @click.command("intrinsic-dim", short_help="How many dimensions a learning problem has.", epilog=EPILOG)
-@click.option("--data", metavar="PATH", help="IDX folder, .npz or .safetensors with labels; .jsonl or .txt for language.")
-@click.option("--env", type=click.Choice(["cartpole", "pendulum"]), help="Learn to balance instead of --data.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="IDX folder, .npz or .safetensors with labels; .jsonl or .txt for language.",
+)
+@click.option(
+    "--env", type=click.Choice(["cartpole", "pendulum"]), help="Learn to balance instead of --data."
+)
 @click.option(
     "--model", metavar="SPEC",
     help="fc:W,W,..., lenet, FILE.py:FUNCTION, or a model directory.  [default: fc:200,200; with --env fc:20,20]",
@@ -72,15 +78,29 @@ class Part(click.ParamType):
               help="Share of the baseline's score to reach.")  # fmt: skip
 @click.option("--dims", type=Numbers(int, "D,D,..."), help="Measure these dimensions instead of searching.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs a dimension.")
-@click.option("--lr", type=Numbers(float, "LR,LR,..."), help="Learning rates to try.  [default: searched for]")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of a run.  [default: 2; with --env 4 of 25 steps]")
-@click.option("--batch", type=click.IntRange(1), help="Examples a step.  [default: 128; of language, 8 windows]")
-@click.option("--window", type=click.IntRange(2), default=128, show_default=True, help="Tokens a window of language.")
-@click.option("--shuffle", type=click.Choice(["labels", "pixels"]), help="Destroy what labels or pixels mean.")
+@click.option(
+    "--lr", type=Numbers(float, "LR,LR,..."), help="Learning rates to try.  [default: searched for]"
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, min_open=True),
+    help="Of a run.  [default: 2; with --env 4 of 25 steps]",
+)
+@click.option(
+    "--batch", type=click.IntRange(1), help="Examples a step.  [default: 128; of language, 8 windows]"
+)
+@click.option(
+    "--window", type=click.IntRange(2), default=128, show_default=True, help="Tokens a window of language."
+)
+@click.option(
+    "--shuffle", type=click.Choice(["labels", "pixels"]), help="Destroy what labels or pixels mean."
+)
 @click.option("--samples", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="Share of the training rows to use.")  # fmt: skip
 @click.option("--cold", is_flag=True, help="Never start a run from one of half the dimension.")
-@click.option("--widths", type=Numbers(int, "W,W,..."), help="A search for fc: networks of each of these widths.")
+@click.option(
+    "--widths", type=Numbers(int, "W,W,..."), help="A search for fc: networks of each of these widths."
+)
 @click.option("--depths", type=Numbers(int, "N,N,..."), help="And of each of these numbers of hidden layers.")
 @click.option("--work", metavar="DIR", help="Keep finished runs here; the same command again continues.")
 @click.option("--shard", type=Part(), help="Only part I of N of --dims; needs --work.")
@@ -104,7 +124,9 @@ def command(session: Session, output: str | None, force: bool, **given: Any) -> 
     import torch
 
     session.apply()
-    torch.set_num_threads(1)  # one run, one thread: the same bytes whatever --threads, which counts runs at a time
+    torch.set_num_threads(
+        1
+    )  # one run, one thread: the same bytes whatever --threads, which counts runs at a time
     source, settings = _source(session, given), _settings(session, given)
     workers = session.threads or os.cpu_count() or 1
     if session.dry_run:
@@ -125,10 +147,14 @@ def _check(output: str | None, given: dict[str, Any]) -> None:
     if (given["shard"] or given["gather"]) and not (given["work"] and given["dims"]):
         raise usage("--shard and --gather need --work and --dims", "--work DIR --dims 100,200,400")
     if given["data"] is None and given["env"] is None:
-        raise usage("no --data and no --env", "bntools fetch mnist -o mnist/; bntools intrinsic-dim --data mnist/")
+        raise usage(
+            "no --data and no --env", "bntools fetch mnist -o mnist/; bntools intrinsic-dim --data mnist/"
+        )
     if given["data"] is not None and given["env"] is not None:
         raise usage("--data and --env exclude each other", "name one of them")
-    if grid and (given["shard"] or given["gather"] or output or (given["model"] or "fc:").partition(":")[0] != "fc"):
+    if grid and (
+        given["shard"] or given["gather"] or output or (given["model"] or "fc:").partition(":")[0] != "fc"
+    ):
         raise usage("--widths and --depths go with fc: networks, without --shard and -o", "leave those out")
     if output and (given["shard"] or given["gather"] or given["env"]):
         raise usage("-o goes with a search on data", "leave out --shard, --gather and --env")
@@ -194,7 +220,9 @@ def _steps(session: Session, settings: Any) -> Any:
         yield step
 
 
-def _write(session: Session, output: str, force: bool, codes: str, found: Any, problem: Any) -> dict[str, Any]:
+def _write(
+    session: Session, output: str, force: bool, codes: str, found: Any, problem: Any
+) -> dict[str, Any]:
     from bntools.core import history, subspace
     from bntools.core.writer import Writer
     from bntools.tools.intrinsic_dim.compress import choose, keep
@@ -205,7 +233,11 @@ def _write(session: Session, output: str, force: bool, codes: str, found: Any, p
         inputs = [{"label": str(problem.source.data), "sha256": problem.facts["data"]}]
         entry = history.entry("intrinsic-dim", options.argv(), session.seed, inputs, session.started)
         out.describe("history", [entry])
-    return kept if out.manifest is None else {**kept, "path": out.manifest["path"], "sha256": out.manifest["sha256"]}
+    return (
+        kept
+        if out.manifest is None
+        else {**kept, "path": out.manifest["path"], "sha256": out.manifest["sha256"]}
+    )
 
 
 def _plan(session: Session, source: Any, settings: Any, workers: int) -> None:
@@ -216,7 +248,10 @@ def _plan(session: Session, source: Any, settings: Any, workers: int) -> None:
         ["parameters", f"{report['D']:,}"],
         ["runs", f"{report['runs']['low']} to {report['runs']['high']}"],
         ["seconds a run", f"{report['seconds_per_run']:.3g}"],
-        [f"minutes with {workers} at a time", " to ".join(f"{report['seconds'][k] / 60:.2g}" for k in ("low", "high"))],
+        [
+            f"minutes with {workers} at a time",
+            " to ".join(f"{report['seconds'][k] / 60:.2g}" for k in ("low", "high")),
+        ],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
 
@@ -229,7 +264,16 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
     key = next(name for name in report if name.startswith("d_int"))
     unit = 100 if report["scored"] == "accuracy" else 1
     base = report["baseline"]
-    rows = [[f"all {report['D']:,}", _score(unit * base["mean"]), _score(unit * base["se"]), "", f"{base['lr']:.2g}", ""]]
+    rows = [
+        [
+            f"all {report['D']:,}",
+            _score(unit * base["mean"]),
+            _score(unit * base["se"]),
+            "",
+            f"{base['lr']:.2g}",
+            "",
+        ]
+    ]
     rows += [
         [f"{c['dim']:,}", _score(unit * c["mean"]), _score(unit * c["se"]), _score(unit * c["fit"]),
          f"{c['lr']:.2g}" if c["lr"] else "", str(c["runs"])]
@@ -237,7 +281,9 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
     ]  # fmt: skip
     name = "accuracy (%)" if unit == 100 else report["scored"]
     console.print(terminal.table(["dimensions", name, "± se", "fit", "learning rate", "runs"], rows))
-    console.print(f"{report['model']}: {key} {_interval(report[key])}, target {_score(unit * report['target'])}")
+    console.print(
+        f"{report['model']}: {key} {_interval(report[key])}, target {_score(unit * report['target'])}"
+    )
     if report.get("network"):
         kept = report["network"]
         console.print(

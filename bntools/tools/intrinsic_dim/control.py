@@ -45,7 +45,9 @@ class Control:
         if not source.model.startswith("fc:"):
             raise usage(f"--env takes a network fc:W,..., not {source.model!r}", "--model fc:20,20")
         if source.projection == "said" or source.modules or source.shuffle or source.share != 1:
-            raise usage("--env goes with none of --projection said, --modules, --shuffle, --samples", "leave it out")
+            raise usage(
+                "--env goes with none of --projection said, --modules, --shuffle, --samples", "leave it out"
+            )
         self.source, self.world = source, ENVIRONMENTS[source.env]
         self.facts = {"env": source.env, "population": POPULATION}
 
@@ -83,7 +85,9 @@ class Control:
         total = max(round(self.steps * job.share), 1)
         floor = self.score(theta0[None], job.seed, _HELD)[0]
         for step in range(total):
-            noise = normals(job.seed, _NOISE, step * POPULATION * dim, POPULATION * dim).reshape(POPULATION, dim)
+            noise = normals(job.seed, _NOISE, step * POPULATION * dim, POPULATION * dim).reshape(
+                POPULATION, dim
+            )
             tries = np.concatenate([z + reach * noise, z - reach * noise])
             returns = self._returns(_weights(projection, theta0, tries), job.seed, _TRAIN, step, EPISODES)
             ranks = _centred_ranks(returns)
@@ -99,7 +103,9 @@ class Control:
         """Mean return over TRIALS episodes of each policy: [n]."""
         return self._returns(thetas, seed, stream, 0, TRIALS)
 
-    def _returns(self, thetas: Floats, seed: int, stream: int, number: int, episodes: int) -> NDArray[np.float64]:
+    def _returns(
+        self, thetas: Floats, seed: int, stream: int, number: int, episodes: int
+    ) -> NDArray[np.float64]:
         """Mean returns of policies [n, D] over the same `episodes` starts."""
         world, count = self.world, episodes * self.world.observations
         starts = uniforms(seed, stream, number * count, count).reshape(episodes, -1)

@@ -113,9 +113,7 @@ def batches(examples: int, batch: int, steps: int, seed: int) -> Iterator[NDArra
         yield order[first : first + batch]
 
 
-def descend(
-    task: Task, flat: Flat, mover: Subspace | Direct, job: Job, batch: int, steps: int
-) -> Outcome:
+def descend(task: Task, flat: Flat, mover: Subspace | Direct, job: Job, batch: int, steps: int) -> Outcome:
     """Train for round(steps * job.share) steps with a rate that falls as a cosine to zero, and score the end.
 
     Ends early where `hopeless` says so; the scores are then those of that moment.

@@ -27,7 +27,7 @@ class Environment(Protocol):
 
 @dataclass(frozen=True)
 class CartPole:
-    """A pole on a cart that is pushed left or right with 10 N (Barto, Sutton and Anderson 1983; the benchmark's constants).
+    """A pole on a cart that is pushed left or right with 10 N (Barto, Sutton and Anderson 1983).
 
     State: position, speed, angle, angular speed. Ends beyond 2.4 m or 12 degrees; solved is 195 of 200.
     """

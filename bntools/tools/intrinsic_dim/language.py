@@ -70,7 +70,9 @@ class Language(Gradients):
         window = min(self.source.window, int(self.base.config.get("max_position_embeddings") or 1 << 30))
         count = len(ids) // window
         if count < 10:
-            raise bad_input(f"{len(ids)} tokens are {count} windows of {window}, too few", "--window 32, or more text")
+            raise bad_input(
+                f"{len(ids)} tokens are {count} windows of {window}, too few", "--window 32, or more text"
+            )
         return np.array(ids[: count * window], np.int64).reshape(count, window)
 
     def flat(self, seed: int) -> networks.Flat:
@@ -96,7 +98,7 @@ class Language(Gradients):
 
     def network_facts(self) -> dict[str, Any]:
         """What an artifact must say to find the model it fine-tunes."""
-        path = str(self.base.path) if self.base.path and not self.base.label.endswith(":") else self.base.label
+        path = (
+            str(self.base.path) if self.base.path and not self.base.label.endswith(":") else self.base.label
+        )
         return {"base": path, "sha256": self.base_digest, "modules": self.source.modules}
-
-

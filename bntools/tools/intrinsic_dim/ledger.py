@@ -30,7 +30,9 @@ class Ledger:
         try:
             (folder / "points").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise usage(f"cannot use --work {folder}: {error.strerror}", "name a folder you may write") from None
+            raise usage(
+                f"cannot use --work {folder}: {error.strerror}", "name a folder you may write"
+            ) from None
         self._file = folder / (f"runs-{part[0]}-of-{part[1]}.jsonl" if part else "runs.jsonl")
         for path in sorted(folder.glob("runs*.jsonl")):
             self._read(path)

@@ -33,7 +33,9 @@ class Settings:
 
 def plan_for(problem: Problem, settings: Settings) -> Plan:
     """The plan for one problem. Raises BnError (exit 2) for dimensions that it cannot have."""
-    least = len(problem.layers) + 1 if isinstance(problem, Gradients) and problem.source.projection == SAID else 1
+    least = (
+        len(problem.layers) + 1 if isinstance(problem, Gradients) and problem.source.projection == SAID else 1
+    )
     for dim in settings.dims or ():
         if not least <= dim <= problem.size:
             raise usage(f"--dims {dim}: the dimensions here are {least} to {problem.size}", "choose others")
@@ -76,7 +78,11 @@ def part(
     with Runner(source, problem, ledger, workers, step) as runner:
         found = Search(plan_for(problem, settings), runner)
         found.part(which[0] - 1, which[1])
-        return {"kind": "part", "shard": f"{which[0]}/{which[1]}", "runs": len({run.key for run in found.runs})}
+        return {
+            "kind": "part",
+            "shard": f"{which[0]}/{which[1]}",
+            "runs": len({run.key for run in found.runs}),
+        }
 
 
 def gather(source: Source, settings: Settings, ledger: Ledger) -> dict[str, Any]:
@@ -89,7 +95,9 @@ def gather(source: Source, settings: Settings, ledger: Ledger) -> dict[str, Any]
             missing = [job for job in jobs if runner.known(job) is None]
             if missing:
                 where = "the baseline" if missing[0].dim is None else f"dimension {missing[0].dim}"
-                raise BnError(f"runs of {where} are missing", "run that --shard first, with the same options", 3)
+                raise BnError(
+                    f"runs of {where} are missing", "run that --shard first, with the same options", 3
+                )
             return runner(jobs)
 
         return describe(source, problem) | search.summary(Search(plan, kept)(), plan)
@@ -106,8 +114,14 @@ def grid(
             one = dataclasses.replace(source, model="fc:" + ",".join([str(width)] * depth))
             report, _, _ = measure(one, settings, ledger, workers, step)
             key = next(name for name in report if name.startswith("d_int"))
-            cells.append({"width": width, "depth": depth, **{k: report[k] for k in ("model", "D", key, "baseline")}})
-    head = {k: v for k, v in report.items() if k in ("kind", "data", "scored", "projection", "shuffle", "threshold")}
+            cells.append(
+                {"width": width, "depth": depth, **{k: report[k] for k in ("model", "D", key, "baseline")}}
+            )
+    head = {
+        k: v
+        for k, v in report.items()
+        if k in ("kind", "data", "scored", "projection", "shuffle", "threshold")
+    }
     return head | {"grid": cells}
 
 
@@ -134,5 +148,3 @@ def cost(source: Source, settings: Settings, workers: int) -> dict[str, Any]:
     seconds = [round(count * max(one, scores.seconds) / workers, 1) for count in (low, high)]
     return {"kind": "plan", "D": problem.size, "dim": dim, "runs": {"low": low, "high": high}, "workers": workers,
             "seconds_per_run": round(one, 2), "seconds": {"low": seconds[0], "high": seconds[1]}}  # fmt: skip
-
-

@@ -8,7 +8,7 @@ from bntools.core.errors import require
 
 
 def draw(report: dict[str, Any], path: str) -> None:
-    """Draw a report of kind `intrinsic-dim` to an .svg, .png or .pdf file. Raises BnError (exit 5) without matplotlib."""
+    """Draw a report of kind `intrinsic-dim` to .svg, .png or .pdf. Raises BnError (exit 5) without matplotlib."""
     require("matplotlib", "plot")
     from matplotlib.figure import Figure
 
@@ -33,17 +33,26 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
     others = [run for run in runs if run["phase"] != "confirm"]
     axes.scatter([r["dim"] for r in others], [r["score"] for r in others], s=14, facecolors="none", edgecolors=grey,
                  linewidths=0.8, label="search, one seed")  # fmt: skip
-    axes.scatter([r["dim"] for r in whole], [r["score"] for r in whole], s=16, color=dark, label="confirmed runs")
+    axes.scatter(
+        [r["dim"] for r in whole], [r["score"] for r in whole], s=16, color=dark, label="confirmed runs"
+    )
     axes.plot([c["dim"] for c in report["curve"]], [c["fit"] for c in report["curve"]], color=dark, lw=1.2,
               label="monotone fit")  # fmt: skip
     axes.axhline(report["baseline"]["mean"], color=dark, ls="--", lw=1)
     axes.axhline(report["target"], color=dark, ls=":", lw=1)
     share = f"{100 * report['threshold']:g} %"
-    for height, text in ((report["baseline"]["mean"], f"all {report['D']:,} parameters"), (report["target"], share)):
-        axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=dark)
+    for height, text in (
+        (report["baseline"]["mean"], f"all {report['D']:,} parameters"),
+        (report["target"], share),
+    ):
+        axes.annotate(
+            text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=dark
+        )
     found = report[dimension_key(report)]
     if found["value"] is not None:
-        axes.axvspan(found["low"] or found["value"], found["high"] or found["value"], color=grey, alpha=0.3, lw=0)
+        axes.axvspan(
+            found["low"] or found["value"], found["high"] or found["value"], color=grey, alpha=0.3, lw=0
+        )
         axes.axvline(found["value"], color=dark, lw=0.8)
     axes.set(xscale="log")
     ticks = [run["dim"] for run in report["curve"]]
@@ -65,7 +74,9 @@ def _title(report: dict[str, Any]) -> str:
 
 
 def _name(report: dict[str, Any]) -> str:
-    return {"accuracy": "test accuracy", "return": "mean return (steps)"}.get(report["scored"], "minus loss (nats/token)")
+    return {"accuracy": "test accuracy", "return": "mean return (steps)"}.get(
+        report["scored"], "minus loss (nats/token)"
+    )
 
 
 def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
@@ -86,7 +97,9 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
         if found["low"] and found["high"] and found["value"]:
             text += f"\n{found['low']:.0f} to {found['high']:.0f}"
         colour = "white" if (found["value"] or 0) > 0.55 * top else "black"
-        axes.text(column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour)
+        axes.text(
+            column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour
+        )
     axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
              xlabel="width of a hidden layer", ylabel="hidden layers", title=f"{key} on {report['data']}")  # fmt: skip
     figure.colorbar(image, label=key)

@@ -73,7 +73,9 @@ def open_problem(source: Source) -> Problem:
 
         return Control(source)
     if source.data is None:
-        raise usage("no --data and no --env", "bntools fetch mnist -o mnist/; bntools intrinsic-dim --data mnist/")
+        raise usage(
+            "no --data and no --env", "bntools fetch mnist -o mnist/; bntools intrinsic-dim --data mnist/"
+        )
     if networks.is_named(source.model) or source.model.rpartition(":")[0].endswith(".py"):
         return Classification(source, source.data)
     from bntools.tools.intrinsic_dim.language import Language
@@ -116,7 +118,9 @@ class Gradients:
         if self.source.projection != SAID:
             return projections.make(self.kind, self.size, dim, seed, torch.get_num_threads())
         if dim <= len(self.layers):
-            what = f"--projection said has one number for each of {len(self.layers)} layers: {dim} are too few"
+            what = (
+                f"--projection said has one number for each of {len(self.layers)} layers: {dim} are too few"
+            )
             raise usage(what, f"--dims {2 * len(self.layers)} or more")
         inner = projections.make(self.kind, self.size, dim - len(self.layers), seed, torch.get_num_threads())
         return Said(inner, self.layers)
@@ -164,7 +168,9 @@ class Classification(Gradients):
         self.examples = len(self.data.train)
         self._splits = {"validation": self.data.validation, "test": self.data.test}
         self._build = None if networks.is_named(source.model) else networks.from_file(source.model)
-        networks.check_output(self.module(source.seed).eval(), self._inputs(self.data.train.x[:2]), found.classes)
+        networks.check_output(
+            self.module(source.seed).eval(), self._inputs(self.data.train.x[:2]), found.classes
+        )
         self.facts = {"data": found.sha256, "examples": self.examples, "code": self._code_digest()}
 
     def _code_digest(self) -> str | None:
@@ -201,4 +207,3 @@ class Classification(Gradients):
         data = self.data
         return {"spec": self.source.model, "shape": list(data.shape), "classes": data.classes, "mean": data.mean,
                 "std": data.std, "modules": self.source.modules}  # fmt: skip
-

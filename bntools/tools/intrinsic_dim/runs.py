@@ -69,7 +69,15 @@ class Run:
 
 def from_record(found: dict[str, Any], point: Any) -> Run:
     """The run that `record` described. Raises KeyError or TypeError on anything else."""
-    job = Job(found["dim"], found["seed"], found["lr"], found["share"], found["target"], found["start"], found["phase"])
+    job = Job(
+        found["dim"],
+        found["seed"],
+        found["lr"],
+        found["share"],
+        found["target"],
+        found["start"],
+        found["phase"],
+    )
     curve = [(float(a), float(b)) for a, b in found["curve"]]
     outcome = Outcome(
         found["score"], found["validation"], found["floor"], curve, found["steps"], found["seconds"],

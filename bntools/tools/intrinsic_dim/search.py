@@ -164,7 +164,12 @@ class Search:
         if self._far(dim):
             return self.tune(dim, "rate", self._around(dim))
         job = Job(dim, self.plan.seeds[0], rate, target=self.target, phase="bracket")
-        if self.plan.warm and before.job.dim and dim == 2 * before.job.dim and before.outcome.point is not None:
+        if (
+            self.plan.warm
+            and before.job.dim
+            and dim == 2 * before.job.dim
+            and before.outcome.point is not None
+        ):
             job = Job(dim, job.seed, rate, 0.5, self.target, before.key, "warm")
         return self._keep(job)
 
@@ -253,7 +258,9 @@ class Search:
 
     def found(self, baseline: list[Run]) -> Found:
         interval, target, curve = estimate(self.counted(), baseline, self.plan)
-        return Found(interval, target, curve, baseline, self.runs, dict(self.rates), interval.value is not None)
+        return Found(
+            interval, target, curve, baseline, self.runs, dict(self.rates), interval.value is not None
+        )
 
     def _reaches(self, run: Run) -> bool:
         assert self.target is not None

@@ -10,7 +10,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from bntools.cli import bntools, run as bntools_run
+from bntools.cli import bntools
+from bntools.cli import run as bntools_run
 from bntools.core.errors import BnError
 from bntools.tools.intrinsic_dim.control import Control
 from bntools.tools.intrinsic_dim.descend import hopeless
@@ -24,7 +25,11 @@ def data(tmp_path_factory) -> str:
     """Five clusters in 12 dimensions, mixed into 20."""
     random = np.random.default_rng(0)
     y = random.integers(0, 5, 3000)
-    x = (1.2 * random.normal(size=(5, 12))[y] + random.normal(size=(3000, 12))) @ random.normal(size=(12, 20)) / 3
+    x = (
+        (1.2 * random.normal(size=(5, 12))[y] + random.normal(size=(3000, 12)))
+        @ random.normal(size=(12, 20))
+        / 3
+    )
     path = tmp_path_factory.mktemp("data") / "clusters.npz"
     np.savez(path, x=x.astype(np.float32), y=y)
     return str(path)
@@ -276,7 +281,18 @@ def test_mnist_s_network_fits_a_kilobyte(tmp_path):
     from bntools.tools.fetch.obtain import fetch
 
     fetch("mnist", tmp_path / "mnist")
-    words = ("intrinsic-dim", "--data", tmp_path / "mnist", "--dims", "650,850", "--lr", "0.2,0.4", "--seeds", 1, "-q")
+    words = (
+        "intrinsic-dim",
+        "--data",
+        tmp_path / "mnist",
+        "--dims",
+        "650,850",
+        "--lr",
+        "0.2,0.4",
+        "--seeds",
+        1,
+        "-q",
+    )
     report = call(*words, "--threads", 2, "-o", tmp_path / "net.st")
     assert report["D"] == 199_210
     assert report["network"]["bytes"] < 1000

@@ -61,7 +61,9 @@ def test_the_number_rests_on_cold_whole_runs_only():
     search = Search(plan(200_000), toy)
     search()
     assert any(job.start for job in toy.asked)
-    assert all(not run.job.start and run.job.target is None and run.job.share == 1 for run in search.counted())
+    assert all(
+        not run.job.start and run.job.target is None and run.job.share == 1 for run in search.counted()
+    )
     cold = Toy(200_000, 6000)
     Search(plan(200_000, warm=False), cold)()
     assert not any(job.start for job in cold.asked)
