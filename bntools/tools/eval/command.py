@@ -63,7 +63,7 @@ Examples:
     "--model",
     "file",
     metavar="FILE.py:NAME",
-    help="With --data: the file that builds the network; it is run.",
+    help="With --data: the file to run to build the network.",
 )
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
