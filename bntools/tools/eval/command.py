@@ -70,7 +70,8 @@ Examples:
 @options.dtype
 @options.common
 def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: str | None,
-            file: str | None, max_ppl: float | None, max_kl: float | None, dtype: str, **given: Any) -> None:  # fmt: skip
+            file: str | None, max_ppl: float | None, max_kl: float | None, dtype: str,
+            **given: Any) -> None:  # fmt: skip
     """Perplexity of INPUT and, where its original can be found, the divergence from it, in nats a token.
 
     INPUT is what bntools quantize takes, most often an artifact on standard input.
