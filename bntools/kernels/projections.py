@@ -39,6 +39,8 @@ class Projection:
     kind = ""
     step = CHUNK
     """Pieces start at multiples of this."""
+    piecewise = False
+    """Whether `take` accepts pieces that start anywhere: then no one needs to hold a whole gradient."""
 
     def __init__(self, size: int, dim: int, seed: int, threads: int = 1) -> None:
         if not 1 <= dim <= size or size >= 1 << 40 or dim >= 1 << 30:
@@ -63,7 +65,19 @@ class Projection:
         total = self._zeros()
         for part in self._each(one):
             total += part
-        return (self._finish(total) * self.inverse_norms).astype(np.float32)
+        return self.finish(total)
+
+    def sums(self) -> Sums:
+        """What `take` adds to, zero."""
+        return self._zeros()
+
+    def take(self, g: Floats, start: int, sums: Sums) -> None:
+        """Add the adjoint of the piece g [n] of a gradient, parameters start ... start + n - 1. Where `piecewise`."""
+        self._take(g, start, sums)
+
+    def finish(self, sums: Sums) -> Floats:
+        """P^T g [dim] float32 from the sums over all pieces of g."""
+        return (self._finish(sums) * self.inverse_norms).astype(np.float32)
 
     def lift(self, z: Floats, wide: Projection) -> Floats | None:
         """The z' with wide P' z' = P z where this subspace lies in that of `wide` (same seed); None where not."""
@@ -121,6 +135,7 @@ class Uniform(_Signed):
     """
 
     kind = "uniform"
+    piecewise = True
 
     def __init__(self, size: int, dim: int, seed: int, threads: int = 1) -> None:
         super().__init__(size, dim, seed, threads)
@@ -167,6 +182,7 @@ class Cyclic(Projection):
     """
 
     kind = "cyclic"
+    piecewise = True
 
     def __init__(self, size: int, dim: int, seed: int, threads: int = 1) -> None:
         super().__init__(size, dim, seed, threads)

@@ -111,6 +111,17 @@ def test_the_adjoint_is_the_adjoint(kind, size, data):
     assert abs(forward @ g - z @ back) < 1e-5 * scale + 1e-12
 
 
+@pytest.mark.parametrize("kind", ["uniform", "cyclic"])
+def test_a_gradient_may_come_in_pieces_of_any_size(kind):
+    p = make(kind, 3000, 70, 5)
+    g = np.random.default_rng(0).normal(size=3000).astype(np.float32)
+    sums = p.sums()
+    for a, b in ((1700, 3000), (0, 13), (13, 1700)):
+        p.take(g[a:b], a, sums)
+    assert p.piecewise
+    assert np.allclose(p.finish(sums), p.adjoint(g), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_and_threads_change_no_bit(kind, monkeypatch):
     """Beyond one CHUNK the vector is worked on in pieces; `uniform` then makes its codes on the way."""

@@ -39,13 +39,16 @@ class Task(Protocol):
 class Subspace:
     """theta = theta_0 + P z with Adam on z; gradients reach z by the adjoint of P, never by autograd.
 
-    Beside the module: theta_0 and one flat gradient, which takes each parameter's as soon as it is there.
+    Each parameter's gradient is taken as soon as it is there. Beside the module: theta_0 and, for projections whose
+    adjoint needs all of it at once, one flat gradient.
     """
 
     def __init__(self, flat: Flat, projection: Any, point: NDArray[np.float32] | None = None) -> None:
         self.flat, self.projection = flat, projection
         self.theta0 = flat.theta.clone()
-        self.gradient = torch.empty(flat.size)
+        pieces = getattr(projection, "piecewise", False)
+        self._sums = projection.sums() if pieces else None
+        self._gradient = torch.empty(0 if pieces else flat.size)
         start = np.zeros(projection.dim, np.float32) if point is None else point
         self.z = torch.from_numpy(start.astype(np.float32))
         self._hooks = [
@@ -56,11 +59,15 @@ class Subspace:
         self._place()
 
     def _taker(self, start: int, stop: int) -> Callable[[Tensor], None]:
-        part = self.gradient[start:stop]
+        part = self._gradient[start:stop]
 
         def take(parameter: Tensor) -> None:
             assert parameter.grad is not None
-            part.copy_(parameter.grad.reshape(-1))
+            given = parameter.grad.reshape(-1)
+            if self._sums is None:
+                part.copy_(given)
+            else:
+                self.projection.take(given.numpy(), start, self._sums)
             parameter.grad = None
 
         return take
@@ -70,10 +77,18 @@ class Subspace:
 
     def step(self, lr: float) -> None:
         """One step of Adam on z from the gradient that `backward` left."""
-        self.z.grad = torch.from_numpy(self.projection.adjoint(self.gradient.numpy()))
+        self.z.grad = torch.from_numpy(self._adjoint())
         self._adam.param_groups[0]["lr"] = lr
         self._adam.step()
         self._place()
+
+    def _adjoint(self) -> NDArray[np.float32]:
+        """P^T g of the gradient that was taken."""
+        if self._sums is None:
+            return self.projection.adjoint(self._gradient.numpy())
+        taken = self.projection.finish(self._sums)
+        self._sums.fill(0)
+        return taken
 
     def point(self) -> NDArray[np.float32]:
         return self.z.numpy().copy()
