@@ -173,10 +173,10 @@ def test_batch_normalization_is_trained_written_and_read_back(data, tmp_path):
 def test_fine_tuning_a_language_model_has_a_dimension_and_the_result_is_a_model(tmp_path):
     from bntools.core.text import default_text
 
-    (tmp_path / "task.jsonl").write_text(json.dumps({"text": default_text("calib")[:24_000]}) + "\n")
+    (tmp_path / "task.jsonl").write_text(json.dumps({"text": default_text("calib")[:12_000]}) + "\n")
     words = ("intrinsic-dim", "--model", "default:", "--data", tmp_path / "task.jsonl", "--modules", "q_proj|v_proj",
              "--window", 64, "--seeds", 1, "--threads", 1, "-q", "--epochs", 3, "--threshold", "0.1")  # fmt: skip
-    report = call(*words, "--projection", "said", "--dims", "40,400", "-o", tmp_path / "tuned.st")
+    report = call(*words, "--projection", "said", "--dims", "40,400", "--lr", "0.01,0.03", "-o", tmp_path / "tuned.st")
     assert report["scored"] == "minus loss"
     assert report["baseline"]["mean"] > report["runs"][0]["floor"]
     assert report["reached"]
