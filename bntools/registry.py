@@ -10,11 +10,13 @@ from bntools.tools.eval.command import command as eval_command
 from bntools.tools.export.command import command as export_command
 from bntools.tools.fetch.command import command as fetch_command
 from bntools.tools.info.command import command as info_command
+from bntools.tools.intrinsic_dim.command import command as intrinsic_dim_command
 from bntools.tools.quantize.command import command as quantize_command
 from bntools.tools.scale_fit.command import command as scale_fit_command
 
 _TOOLS: dict[str, list[click.Command]] = {
     "Compress": [quantize_command],
+    "Measure": [intrinsic_dim_command],
     "Score": [eval_command, bleu_command],
     "Measure": [data_dim_command, scale_fit_command],
     "Inspect and convert": [info_command, export_command],

@@ -162,6 +162,8 @@ def _from_file(path: Path) -> Model:
 
 
 def _from_artifact(source: Artifact) -> Model:
+    if source.kind == "subspace":
+        return _from_subspace(source)
     if source.kind not in ("model", "tensors"):
         raise bad_input(
             f"{source.label} is an artifact of kind {source.kind!r}, not a model",
@@ -190,6 +192,22 @@ def _adopt(
     from bntools.core import foreign
 
     return foreign.adopt(store, config, files, label)
+
+
+def _from_subspace(source: Artifact) -> Model:
+    """A language model fine-tuned in a subspace: its base is opened and moved."""
+    from bntools.core import subspace
+
+    network = subspace.read_facts(source).network
+    if not isinstance(network.get("base"), str):
+        raise bad_input(
+            f"{source.label} is a network of {network.get('spec')}, not a language model",
+            f"bntools eval {source.label} --data FOLDER",
+        )
+    base = open_model(network["base"])
+    if base.store.sha256() != network.get("sha256"):
+        raise bad_input(f"{base.label} is not the model {source.label} was made from", "it changed since")
+    return subspace.fine_tuned(source, base)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -39,7 +40,7 @@ def shell(script, *words, **environment):
 
 def test_no_example_is_without_a_test():
     tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
-    tested |= {"scaling.sh", "interpolation_runs.py"}
+    tested |= {"scaling.sh", "interpolation_runs.py", "intrinsic_dimension.sh"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file() and path.suffix != ".svg"} == tested
 
 
@@ -80,6 +81,30 @@ def test_bleu_as_a_reward_teaches_a_tiny_policy():
     done = subprocess.run(script, check=True, capture_output=True, text=True, timeout=600)
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["last"] > 3 * report["first"]
+
+
+@pytest.mark.slow
+def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path):
+    """On 600 small images of ten kinds in place of MNIST, two dimensions and one learning rate a row."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 600), ("t10k", 100)):
+        labels = np.arange(count) % 10
+        noise = random.integers(0, 60, (count, 28, 28))
+        images = noise + 150 * (np.arange(28) // 2 == labels[:, None])[:, None, :]
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
+    given = {"DIMS": "50,300", "LR": "0.1", "SEEDS": "1"}
+    environment = {f"BNTOOLS_INTRINSIC_DIM_{name}": value for name, value in given.items()}
+    rows = shell("intrinsic_dimension.sh", tmp_path / "out", tmp_path, BNTOOLS=bntools, LABEL_EPOCHS="1",
+                 BNTOOLS_THREADS="1", **environment)  # fmt: skip
+    assert [row.get("model") for row in rows] == ["fc:200,200", "lenet"] * 2 + [
+        "fc:" + ",".join(["400"] * 5),
+        None,
+    ]
+    assert [row["D"] for row in rows[:5]] == [199_210, 44_426, 199_210, 44_426, 959_610]
+    assert len(rows[5]["grid"]) == 9
+    assert (tmp_path / "out" / "widths.svg").is_file()
 
 
 @pytest.mark.real

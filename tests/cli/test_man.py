@@ -23,7 +23,13 @@ from bntools.kernels import trellis as machine
 from bntools.registry import COMMANDS
 
 MAN = Path(__file__).resolve().parents[2] / "man"
-PAGES = ["bntools.1", "bntools-artifact.5", "bntools-entropy.5", *(f"bntools-{name}.1" for name in COMMANDS)]
+PAGES = [
+    "bntools.1",
+    "bntools-artifact.5",
+    "bntools-entropy.5",
+    "bntools-subspace.5",
+    *(f"bntools-{name}.1" for name in COMMANDS),
+]
 EVERY_PAGE = {"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"}
 ALSO = {
     "bntools.1": {"INPUT", "THE PIPE", "FILES"},
@@ -35,6 +41,7 @@ ALSO = {
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},
+    "bntools-intrinsic-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS", "FILES"},
 }
 FORMAT_PAGES = {
     "bntools-artifact.5": {
@@ -45,6 +52,7 @@ FORMAT_PAGES = {
         "NAME", "DESCRIPTION", "TENSORS", "VALUES", "TRELLIS", "TABLES", "STREAM", "DECODING", "DAMAGE", "EXAMPLES",
         "SEE ALSO",
     },
+    "bntools-subspace.5": {"NAME", "DESCRIPTION", "TENSORS", "METADATA", "RANDOM NUMBERS", "SEE ALSO"},
 }  # fmt: skip
 
 

@@ -54,12 +54,24 @@ Examples:
     metavar="FILE|DIR",
     help="Multiple-choice questions: .jsonl, or a folder in MMLU's layout.",
 )
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Labelled data: the accuracy of a network that intrinsic-dim or export wrote.",
+)
+@click.option(
+    "--model",
+    "file",
+    metavar="FILE.py:NAME",
+    help="With --data: the file to run to build the network.",
+)
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
 @options.dtype
 @options.common
-def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, max_ppl: float | None,
-            max_kl: float | None, dtype: str, **given: Any) -> None:  # fmt: skip
+def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: str | None,
+            file: str | None, max_ppl: float | None, max_kl: float | None, dtype: str,
+            **given: Any) -> None:  # fmt: skip
     """Perplexity of INPUT and, where its original can be found, the divergence from it, in nats a token.
 
     INPUT is what bntools quantize takes, most often an artifact on standard input.
@@ -69,6 +81,8 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     from bntools.tools.eval.choice import read_tasks
     from bntools.tools.eval.evaluate import Settings, evaluate
 
+    if data is not None:
+        return _classify(session, source, data, file)
     model = open_model(source)
     documents = [default_text("eval")] if text is None else read_documents(text)
     if tasks is not None:
@@ -83,6 +97,23 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     )
     terminal.emit(session, report, lambda console: _draw(console, report))
     return _gates(report, max_ppl, max_kl)
+
+
+def _classify(session: Session, source: str, data: str, file: str | None) -> None:
+    from bntools.tools.eval.classify import classify
+
+    session.apply()
+    report = classify(source, data, file, session.seed)
+    rows = [["accuracy (%)", terminal.three(100 * report["accuracy"]["value"]),
+             terminal.three(100 * report["accuracy"]["se"])],
+            ["largest class (%)", terminal.three(100 * report["largest_class"]), ""],
+            ["parameters", f"{report['parameters']:,}", ""],
+            ["size", terminal.megabytes(report["bytes"]), ""]]  # fmt: skip
+    terminal.emit(
+        session,
+        report,
+        lambda console: console.print(terminal.table([report["model"], "value", "± se"], rows)),
+    )
 
 
 def _reference(session: Session, model: Any, against: str) -> Any:

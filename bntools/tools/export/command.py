@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -34,16 +35,28 @@ FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
     is_flag=True,
     help="Round to the nearest grid of the format what it cannot hold as it is, and say what that adds.",
 )
+@click.option(
+    "--model", "file", metavar="FILE.py:NAME", help="The file that builds a subspace's network; it is run."
+)
 @options.common
-def command(session: Session, source: str, output: str, force: bool, layout: str, requantize: bool) -> None:
+def command(
+    session: Session, source: str, output: str, force: bool, layout: str, requantize: bool, file: str | None
+) -> None:
     """Write INPUT in a format of others, tensor by tensor.
 
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.
     """
-    from bntools.core.source import open_model
+    from bntools.core.source import as_model, open_input, open_model
+    from bntools.tools.export import network
 
     _check(session, output, force, layout, requantize)
-    model = open_model(source)
+    if source == "-" or os.path.isfile(source):
+        opened = open_input(source)
+        if network.is_network(opened):
+            return _network(session, opened, output, force, file)
+        model = as_model(opened, "standard input" if source == "-" else source)
+    else:
+        model = open_model(source)
     session.apply()
     if layout == "gguf":
         return _gguf(session, model, output, force, requantize)
@@ -72,7 +85,7 @@ def _dense(session: Session, model: Any, output: str, force: bool) -> None:
 
     total = sum(entry.nbytes for entry in model.entries.values())
     if session.dry_run:
-        return _plan(session, model, {"writes_bytes": total})
+        return _plan(session, model.store.nbytes(), {"writes_bytes": total})
     source = _fingerprint(model)
     with (
         Writer(output, "model", force=force) as out,
@@ -97,7 +110,9 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
     items = plan(model, layout, requantize)
     if session.dry_run:
         return _plan(
-            session, model, {"writes_bytes": stored_bytes(model, items)} | summary(items, to, Losses())
+            session,
+            model.store.nbytes(),
+            {"writes_bytes": stored_bytes(model, items)} | summary(items, to, Losses()),
         )
     source, losses = _fingerprint(model), Losses()
     total = sum(model.entries[item.name].nbytes for item in items)
@@ -133,7 +148,7 @@ def _gguf(session: Session, model: Any, output: str, force: bool, requantize: bo
     stored = gguf.contents(model, items, losses)
     size = sum(tensor.nbytes for tensor in stored)
     if session.dry_run:
-        return _plan(session, model, {"writes_bytes": size} | summary(items, "gguf", losses))
+        return _plan(session, model.store.nbytes(), {"writes_bytes": size} | summary(items, "gguf", losses))
     if not gguf_metadata.writes_tokenizer(model):
         terminal.note(session, "the tokenizer is no byte-level BPE and is left out")
     with terminal.progress(session, "exporting", size) as advance:
@@ -156,8 +171,8 @@ def _history(session: Session, model: Any, source: Any) -> list[dict[str, Any]]:
     return [*model.history, entry]
 
 
-def _plan(session: Session, model: Any, found: dict[str, Any]) -> None:
-    report = {**found, "kind": "plan", "reads_bytes": model.store.nbytes()}
+def _plan(session: Session, reads: int, found: dict[str, Any]) -> None:
+    report = {**found, "kind": "plan", "reads_bytes": reads}
     rows = [["reads", terminal.megabytes(report["reads_bytes"])]]
     rows.append(["writes, about", terminal.megabytes(report["writes_bytes"])])
     rows += [[f"tensors {key}", str(value)] for key, value in report.get("tensors", {}).items()]
@@ -174,3 +189,24 @@ def _say(session: Session, report: dict[str, Any]) -> None:
         parts.append(f"{counts['rounded_offsets']} have offsets rounded to float16")
     added = f", added error {terminal.three(report['added_error'])}" if "added_error" in report else ""
     terminal.note(session, f"{report['to']}: {', '.join(parts)}{added}")
+
+
+def _network(session: Session, opened: Any, output: str, force: bool, file: str | None) -> None:
+    """A network that is a seed and d numbers, with all its weights."""
+    from bntools.core import history
+    from bntools.core.writer import Writer
+    from bntools.tools.export import network
+
+    session.apply()
+    facts, tensors = network.dense(opened, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    if session.dry_run:
+        return _plan(session, opened.header.total, {"writes_bytes": total})
+    with Writer(output, network.KIND, force=force) as out:
+        for name, tensor in tensors.items():
+            out.add(name, tensor)
+        out.describe("network", facts)
+        inputs = [{"label": opened.label, "bytes": opened.header.total, "sha256": opened.sha256()}]
+        entry = history.entry("export", options.argv(), session.seed, inputs, session.started)
+        out.describe("history", [*opened.history, entry])
+    return terminal.manifest(out.manifest)

@@ -147,7 +147,9 @@ def test_estimates_are_those_of_scikit_dimension():
     assert found["twonn"]["value"] == pytest.approx(plain, rel=1e-9)
     assert found["mle"]["value"] == pytest.approx(skdim.id.MLE().fit(points).dimension_, rel=1e-9)
     # its likelihood has N - 1 in place of N, a change of at most 1 / N
-    assert estimators.gride(r, 2, 4) == pytest.approx(skdim.id.GRIDE(n1=2).fit(points).dimension_, rel=1 / 600)
+    assert estimators.gride(r, 2, 4) == pytest.approx(
+        skdim.id.GRIDE(n1=2).fit(points).dimension_, rel=1 / 600
+    )
     # C(r) there is over N^2, ours over pairs: the ratio is the same
     assert found["corrint"]["value"] == pytest.approx(skdim.id.CorrInt().fit(points).dimension_, rel=1e-9)
 

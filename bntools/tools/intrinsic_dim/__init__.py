@@ -1,0 +1,1 @@
+"""The intrinsic dimension of a learning problem, searched for by itself."""

@@ -1,0 +1,110 @@
+"""Two pictures: the score over the dimension, and the dimension over widths and depths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bntools.core.errors import require
+
+
+def draw(report: dict[str, Any], path: str) -> None:
+    """Draw a report of kind `intrinsic-dim` to .svg, .png or .pdf. Raises BnError (exit 5) without matplotlib."""
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    if "grid" in report:
+        _heat(figure, axes, report)
+    else:
+        _curve(axes, report)
+    figure.savefig(path, dpi=150, metadata={"Date": None} if path.endswith(".svg") else None)
+
+
+def dimension_key(report: dict[str, Any]) -> str:
+    """The key that holds the dimension, `d_int90` at the default threshold."""
+    return next(name for name in report if name.startswith("d_int"))
+
+
+def _curve(axes: Any, report: dict[str, Any]) -> None:
+    dark, grey = "#1a1a1a", "#8a8a8a"
+    runs = [run for run in report["runs"] if run["dim"] is not None and run["start"] is None]
+    whole = [run for run in runs if run["phase"] == "confirm"]
+    others = [run for run in runs if run["phase"] != "confirm"]
+    axes.scatter([r["dim"] for r in others], [r["score"] for r in others], s=14, facecolors="none", edgecolors=grey,
+                 linewidths=0.8, label="search, one seed")  # fmt: skip
+    axes.scatter(
+        [r["dim"] for r in whole], [r["score"] for r in whole], s=16, color=dark, label="confirmed runs"
+    )
+    axes.plot([c["dim"] for c in report["curve"]], [c["fit"] for c in report["curve"]], color=dark, lw=1.2,
+              label="monotone fit")  # fmt: skip
+    axes.axhline(report["baseline"]["mean"], color=dark, ls="--", lw=1)
+    axes.axhline(report["target"], color=dark, ls=":", lw=1)
+    share = f"{100 * report['threshold']:g} %"
+    for height, text in (
+        (report["baseline"]["mean"], f"all {report['D']:,} parameters"),
+        (report["target"], share),
+    ):
+        axes.annotate(
+            text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=dark
+        )
+    found = report[dimension_key(report)]
+    if found["value"] is not None:
+        axes.axvspan(
+            found["low"] or found["value"], found["high"] or found["value"], color=grey, alpha=0.3, lw=0
+        )
+        axes.axvline(found["value"], color=dark, lw=0.8)
+    axes.set(xscale="log")
+    ticks = [run["dim"] for run in report["curve"]]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45 if len(ticks) > 7 else 0)
+    axes.minorticks_off()
+    axes.set(xlabel="dimension d of the subspace", ylabel=_name(report))
+    axes.set_title(_title(report), fontsize=10)
+    axes.legend(fontsize=8, loc="best", frameon=False)
+    _sides(axes)
+
+
+def _title(report: dict[str, Any]) -> str:
+    key = dimension_key(report)
+    found = report[key]
+    if found["value"] is None:
+        return f"{report['model']}: {key} not reached"
+    ends = f", 95 %: {found['low']:.0f} to {found['high']:.0f}" if found["low"] and found["high"] else ""
+    return f"{report['model']}: {key} = {found['value']:.0f}{ends}"
+
+
+def _name(report: dict[str, Any]) -> str:
+    return {"accuracy": "test accuracy", "return": "mean return (steps)"}.get(
+        report["scored"], "minus loss (nats/token)"
+    )
+
+
+def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
+    cells = report["grid"]
+    key = dimension_key(cells[0])
+    widths, depths = (sorted({cell[name] for cell in cells}) for name in ("width", "depth"))
+    table = [[float("nan")] * len(widths) for _ in depths]
+    for cell in cells:
+        value = cell[key]["value"]
+        row, column = depths.index(cell["depth"]), widths.index(cell["width"])
+        table[row][column] = float("nan") if value is None else value
+    image = axes.imshow(table, cmap="Greys", origin="lower", aspect="auto", vmin=0)
+    top = image.get_clim()[1]
+    for cell in cells:
+        row, column = depths.index(cell["depth"]), widths.index(cell["width"])
+        found = cell[key]
+        text = "not reached" if found["value"] is None else f"{found['value']:.0f}"
+        if found["low"] and found["high"] and found["value"]:
+            text += f"\n{found['low']:.0f} to {found['high']:.0f}"
+        colour = "white" if (found["value"] or 0) > 0.55 * top else "black"
+        axes.text(
+            column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour
+        )
+    axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
+             xlabel="width of a hidden layer", ylabel="hidden layers", title=f"{key} on {report['data']}")  # fmt: skip
+    figure.colorbar(image, label=key)
+
+
+def _sides(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,125 @@
+"""The search on problems whose answer is known: it finds it, and wastes little."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bntools.tools.intrinsic_dim.fit import aim
+from bntools.tools.intrinsic_dim.runs import Job, Outcome, Run
+from bntools.tools.intrinsic_dim.search import Plan, Search, summary
+
+
+class Toy:
+    """Scores as a function of dimension, seed and learning rate; counts what is asked of it."""
+
+    def __init__(self, size: int, dimension: float, best: float = 1.0, noise: float = 0.003) -> None:
+        self.size, self.dimension, self.best, self.noise = size, dimension, best, noise
+        self.asked: list[Job] = []
+
+    def __call__(self, jobs) -> list[Run]:
+        self.asked += jobs
+        return [Run(job, self.outcome(job), job.key("toy")) for job in jobs]
+
+    def outcome(self, job: Job) -> Outcome:
+        dim = job.dim or self.size
+        ideal = (1e-3 if job.dim is None else self.best * 1e-3) * math.sqrt(self.size / dim)
+        reach = 1.0 if job.dim is None else 1 - 0.1 * (self.dimension / dim) ** 0.5
+        loss = 0.02 * math.log2(job.lr / ideal) ** 2
+        random = np.random.default_rng([job.seed, dim, round(1e6 * job.lr)])
+        score, held = max(reach - loss, 0) + self.noise * random.normal(size=2)
+        stopped = job.target is not None and held < job.target - 0.3
+        return Outcome(score, held, 0.0, [(1.0, held)], 10, 0.1, stopped, np.zeros(dim) if job.dim else None)
+
+
+def plan(size: int, **given) -> Plan:
+    return Plan(size, 1e-3, False, **given)
+
+
+@pytest.mark.parametrize("dimension", [4, 60, 750, 6000, 150_000])
+def test_the_dimension_is_found_wherever_it_lies(dimension):
+    toy = Toy(200_000, dimension)
+    found = Search(plan(200_000), toy)()
+    assert found.interval.low <= 1.06 * dimension
+    assert found.interval.high >= dimension / 1.06
+    assert found.interval.value == pytest.approx(dimension, rel=0.12)
+    assert found.interval.high <= 1.5 * found.interval.low
+    assert len(toy.asked) < 75
+
+
+@pytest.mark.parametrize("best", [0.05, 0.25, 16])
+def test_a_learning_rate_far_from_the_guess_does_not_move_the_dimension(best):
+    """Without its own search the number is an artefact of the learning rate."""
+    found = Search(plan(200_000), Toy(200_000, 750, best))()
+    assert found.interval.value == pytest.approx(750, rel=0.2)
+
+
+def test_the_number_rests_on_cold_whole_runs_only():
+    toy = Toy(200_000, 6000)
+    search = Search(plan(200_000), toy)
+    search()
+    assert any(job.start for job in toy.asked)
+    assert all(
+        not run.job.start and run.job.target is None and run.job.share == 1 for run in search.counted()
+    )
+    cold = Toy(200_000, 6000)
+    Search(plan(200_000, warm=False), cold)()
+    assert not any(job.start for job in cold.asked)
+
+
+def test_a_problem_that_one_number_solves_has_dimension_one():
+    found = Search(plan(500), Toy(500, 1e-4))()
+    assert found.interval.value == 1
+
+
+def test_a_target_out_of_reach_is_said_to_be_out_of_reach():
+    found = Search(plan(1000), Toy(1000, 1e9))()
+    assert not found.reached
+    assert found.interval.value is None
+    assert found.interval.low == 1000
+
+
+def test_a_list_of_dimensions_is_measured_and_nothing_else():
+    toy = Toy(200_000, 750)
+    found = Search(plan(200_000, dims=(300, 700, 1500)), toy)()
+    assert {job.dim for job in toy.asked} == {None, 300, 700, 1500}
+    assert found.curve.dims.tolist() == [300, 700, 1500]
+    assert (found.curve.count == 3).all()
+    assert 500 < found.interval.value < 1100
+
+
+def test_given_learning_rates_are_the_only_ones():
+    toy = Toy(200_000, 750)
+    Search(plan(200_000, rates=(0.01, 0.03)), toy)()
+    rates = {job.lr for job in toy.asked if job.phase in ("rate",)}
+    assert rates == {0.01, 0.03}
+
+
+def test_parts_of_a_list_ask_for_what_the_whole_asks_for():
+    whole = Toy(200_000, 750)
+    Search(plan(200_000, dims=(300, 700, 1500)), whole)()
+    parts = [Toy(200_000, 750) for _ in range(3)]
+    for index, toy in enumerate(parts):
+        Search(plan(200_000, dims=(300, 700, 1500)), toy).part(index, 3)
+    keys = [{job.key("toy") for job in toy.asked} for toy in parts]
+    assert set.union(*keys) == {job.key("toy") for job in whole.asked}
+    assert sum(map(len, keys)) == len(set.union(*keys))
+
+
+def test_the_same_search_asks_the_same_questions_again():
+    first, second = Toy(200_000, 750), Toy(200_000, 750)
+    for toy in (first, second):
+        Search(plan(200_000), toy)()
+    assert first.asked == second.asked
+
+
+def test_a_summary_names_the_key_after_the_threshold_and_lists_each_run_once():
+    search = Search(plan(200_000, threshold=0.8), Toy(200_000, 750))
+    report = summary(search(), search.plan)
+    assert report["target"] == pytest.approx(aim(report["baseline"]["mean"], 0.8, None))
+    assert set(report["d_int80"]) == {"value", "low", "high"}
+    keys = [run["key"] for run in report["runs"]]
+    assert len(keys) == len(set(keys))
+    assert sum(run["phase"] == "confirm" for run in report["runs"]) == sum(c["runs"] for c in report["curve"])
