@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from bntools.core import calibration
 from bntools.core.errors import bad_input
-from bntools.core.gathered import Gathered, Seen
+from bntools.core.gathered import Gathered, Seen, flat
 from bntools.core.model import Model
 from bntools.core.moments import accumulate
 from bntools.core.states import States
@@ -235,6 +236,28 @@ class Blocks:
         Linears fed the same tensor share one result. advance: keep the outputs as the next block's inputs.
         """
         gathered = Gathered(self.layers[self._index], names)
+        with single_threaded() as (pool, workers):
+            for seen in self._pass(pool, workers, gathered, advance, step):
+                accumulate(pool, [gathered.tasks(one) for one in seen])
+        return gathered.result()
+
+    def squares(self, names: Iterable[str], step: Step = no_step) -> dict[str, Tensor]:
+        """E[x_j^2] [in] float64 of the inputs of the block's linears `names`; the block's outputs are kept."""
+        gathered = Gathered(self.layers[self._index], names)
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        with single_threaded() as (pool, workers):
+            for seen in self._pass(pool, workers, gathered, True, step):
+                for name, x in (pair for one in seen for pair in one.inputs):
+                    total = flat(x).square().sum(0, dtype=torch.float64)
+                    sums[name] = sums[name] + total if name in sums else total
+                    counts[name] = counts.get(name, 0) + x.shape[:-1].numel()
+        return {name: total / max(counts[name], 1) for name, total in sums.items()}
+
+    def _pass(
+        self, pool: ThreadPoolExecutor, workers: int, gathered: Gathered, advance: bool, step: Step
+    ) -> Iterator[list[Seen]]:
+        """Run the block over all batches; what was seen of as many at a time as there are workers."""
         target = States(self.hidden.shape, self.hidden.dtype) if advance and self._keep else self.hidden
 
         def work(batch: Batch) -> Seen:
@@ -244,14 +267,24 @@ class Blocks:
                 target.put(batch.start, out)
             return seen
 
-        with gathered, single_threaded() as (pool, workers):
+        with gathered:
             for wave in self.waves(workers):
-                accumulate(pool, [gathered.tasks(seen) for seen in pool.map(work, wave)])
+                yield list(pool.map(work, wave))
                 step(sum(batch.stop - batch.start for batch in wave) * self.windows.shape[1])
         if advance and self._keep:
             self.inputs.append(target)
         self.hidden = target
-        return gathered.result()
+
+
+def input_squares(
+    source: Model, paths: Collection[str], windows: Tensor, device: str = "cpu", step: Step = no_step
+) -> dict[str, Tensor]:
+    """E[x_j^2] [in] float64 of the inputs of the modules at `paths` that lie in the blocks, one block in memory."""
+    blocks, found = Blocks(source, windows, device=device), {}
+    for path, layer in blocks:
+        names = [name for name, _ in layer.named_modules() if f"{path}.{name}" in paths]
+        found |= {f"{path}.{name}": value for name, value in blocks.squares(names, step).items()}
+    return found
 
 
 def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

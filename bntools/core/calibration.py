@@ -1,8 +1,6 @@
-"""Calibration: windows of text through a model, and what is measured on the way."""
+"""Calibration: windows of text, and a model's pass over them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -27,36 +25,6 @@ def token_windows(ids: list[int], tokens: int, window: int, bos: int | None = No
     starts = [round(index * last / max(count - 1, 1)) for index in range(count)]
     rows = [([] if bos is None else [bos]) + ids[start : start + body] for start in starts]
     return torch.tensor(rows)
-
-
-@torch.no_grad()
-def second_moments(
-    model: nn.Module,
-    modules: Iterable[str],
-    windows: Tensor,
-    step: Callable[[int], None] = lambda count: None,
-) -> dict[str, Tensor]:
-    """E[x_j^2] of the inputs of each named linear module, over all tokens of `windows`: [in] float64."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    hooks = []
-    for name in modules:
-
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], *, name: str = name) -> None:
-            flat = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
-            squares = flat.float().square().sum(0, dtype=torch.float64)
-            sums[name] = sums[name] + squares if name in sums else squares
-            counts[name] = counts.get(name, 0) + flat.shape[0]
-
-        hooks.append(model.get_submodule(name).register_forward_pre_hook(record))
-    try:
-        for row in windows:
-            run(model, row[None])
-            step(row.numel())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: sums[name] / max(counts[name], 1) for name in sums}
 
 
 def run(model: nn.Module, ids: Tensor) -> None:

@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_model
+from entropy_samples import sample
 from safetensors.torch import save_file
 
 from bntools import _docs
-from bntools.core import header
+from bntools.core import entropy, header
 from bntools.core.errors import BnError
 from bntools.core.source import open_model
+from bntools.kernels import trellis as machine
 from bntools.registry import COMMANDS
 
 MAN = Path(__file__).resolve().parents[2] / "man"
-PAGES = ["bntools.1", "bntools-artifact.5", *(f"bntools-{name}.1" for name in COMMANDS)]
+PAGES = ["bntools.1", "bntools-artifact.5", "bntools-entropy.5", *(f"bntools-{name}.1" for name in COMMANDS)]
 EVERY_PAGE = {"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"}
 ALSO = {
     "bntools.1": {"INPUT", "THE PIPE", "FILES"},
@@ -32,9 +34,15 @@ ALSO = {
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},
 }
-FORMAT_PAGE = {
-    "NAME", "DESCRIPTION", "BYTE LAYOUT", "METADATA", "SIDE FILES", "ORDER AND ALIGNMENT", "QUANTIZED TENSORS",
-    "MANIFEST", "DIRECTORIES", "READING", "WRITING", "EXAMPLES", "SEE ALSO",
+FORMAT_PAGES = {
+    "bntools-artifact.5": {
+        "NAME", "DESCRIPTION", "BYTE LAYOUT", "METADATA", "SIDE FILES", "ORDER AND ALIGNMENT", "QUANTIZED TENSORS",
+        "MANIFEST", "DIRECTORIES", "READING", "WRITING", "EXAMPLES", "SEE ALSO",
+    },
+    "bntools-entropy.5": {
+        "NAME", "DESCRIPTION", "TENSORS", "VALUES", "TRELLIS", "TABLES", "STREAM", "DECODING", "DAMAGE", "EXAMPLES",
+        "SEE ALSO",
+    },
 }  # fmt: skip
 
 
@@ -76,7 +84,7 @@ def test_no_page_stands_without_a_command_and_no_command_without_a_page():
 def test_a_reader_finds_every_section_that_belongs_in_a_page(page):
     found = set(re.findall(r"^\.Sh (.+)$", read(page), re.MULTILINE))
     if page.endswith(".5"):
-        assert found >= FORMAT_PAGE
+        assert found >= FORMAT_PAGES[page]
         return
     options = set() if page == "bntools.1" else {"OPTIONS"}
     assert found >= EVERY_PAGE | ALSO[page] | options
@@ -195,6 +203,39 @@ def test_the_python_example_of_the_format_page_reads_what_bntools_reads(run, tmp
     for name in model.packing:
         ours = model.tensor(name, torch.float32)
         assert torch.equal(torch.from_numpy(names["read_weight"](str(path), name).copy()), ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trellis", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_decoder_of_the_entropy_page_reads_what_bntools_reads(tmp_path, trellis, transposed):
+    coded, spec, tables = sample(40, 70, trellis, seed=1, transposed=transposed, lane=13)
+    dumped, stream = entropy.dump_tables(tables), entropy.encode(coded, spec, tables)
+    tensors = {
+        "bntools.file/quantization.json": json.dumps(
+            {"version": 1, "tensors": {"w": spec.as_json()}}
+        ).encode(),
+        entropy.TABLES: dumped,
+        spec.part_names("w")[0]: stream,
+    }
+    path = str(tmp_path / "q.safetensors")
+    save_file({n: torch.frombuffer(bytearray(data), dtype=torch.uint8) for n, data in tensors.items()}, path)
+    source = next(b for b in literal_blocks(section("bntools-entropy.5", "EXAMPLES")) if "import" in b)
+    assert "bntools" not in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+    names: dict = {}
+    exec(compile(source, "bntools-entropy.5", "exec"), names)
+    ours = entropy.Decoder(dumped).dense("w", spec, stream, torch.float32)
+    assert torch.equal(torch.from_numpy(names["read_weight"](path, "w").copy()), ours)
+
+
+def test_the_entropy_page_names_every_key_and_the_true_machine():
+    assert items(section("bntools-entropy.5", "TENSORS")) == set(sample(3, 4, True)[1].as_json())
+    rows = re.findall(r"^\.It (\d) Ta (\d) Ta (\d) Ta (\d)$", section("bntools-entropy.5", "TRELLIS"), re.M)
+    assert [list(map(int, row[1:])) for row in rows] == machine.MACHINE.tolist()
+    text = section("bntools-entropy.5", "DAMAGE")
+    assert (entropy._DENSEST, entropy._STEEPEST) == (1 << 18, 127)
+    assert "2^18" in text
+    assert "127 octaves" in text
 
 
 @pytest.mark.slow

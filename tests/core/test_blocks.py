@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bntools.core import blocks as blocks_module
 from bntools.core import states
-from bntools.core.blocks import Blocks
+from bntools.core.blocks import Blocks, input_squares
 from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.moments import Moments
 from bntools.core.source import open_model
@@ -274,3 +274,17 @@ def test_jobs_come_back_in_order_and_within_their_memory():
 
     assert list(in_order(work, [3, 1, 2, 5, 1], lambda size: size, 3)) == [3, 1, 2, 5, 1]
     assert most[0] <= 5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2_moe"])
+def test_squares_are_the_diagonal_of_the_second_moments(kind, tmp_path, small_batches):
+    make_model(kind, tmp_path)
+    source, expected = open_model(str(tmp_path)), {}
+    blocks = Blocks(source, windows_of())
+    for path, layer in blocks:
+        for name, found in blocks.gather(matrices(source, path, layer), advance=True).items():
+            expected[f"{path}.{name}"] = found.diagonal()
+    squares = input_squares(source, set(expected), windows_of())
+    assert set(squares) == set(expected)
+    for path, found in squares.items():
+        torch.testing.assert_close(found.float(), expected[path], rtol=1e-5, atol=1e-7)

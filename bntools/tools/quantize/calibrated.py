@@ -19,12 +19,12 @@ from bntools.core.threads import in_order
 from bntools.core.work import Work
 from bntools.tools.quantize import kept
 from bntools.tools.quantize.choose import DIMS, best
+from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
 from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
 from bntools.tools.quantize.settings import Settings
 
 _UNIT, _HIDDEN = "block {}".format, "inputs of block {}".format  # units of a --work folder
-_IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 
 
 def calibrated(
@@ -125,14 +125,13 @@ class _Job(NamedTuple):
 
 
 def _code_all(model: Model, jobs: list[_Job], settings: Settings) -> Iterator[tuple[Result, Tensor]]:
-    """The linears of a block coded one a thread, in their order, as many at once as `_IN_FLIGHT` bytes allow."""
+    """The linears of a block coded one a thread, in their order, as many at once as `IN_FLIGHT` bytes allow."""
 
     def size(job: _Job) -> int:
-        """Bytes the coding takes: about six matrices like the weight and five like the Hessian, in float32."""
-        return 4 * (6 * model.entries[job.item.name].numel + 5 * job.hessian.numel())
+        return coding_bytes(model.entries[job.item.name].numel, job.hessian.shape[0])
 
     return in_order(
-        lambda job: _one(model, job.item, job.choice, settings, job.hessian), jobs, size, _IN_FLIGHT
+        lambda job: _one(model, job.item, job.choice, settings, job.hessian), jobs, size, IN_FLIGHT
     )
 
 

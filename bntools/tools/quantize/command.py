@@ -144,7 +144,7 @@ Examples:
 @options.shard
 @options.common
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
-    """Quantize the linear weights of a model, by rounding to nearest or by GPTQ.
+    """Quantize the linear weights of a model: rounded, by GPTQ, or behind an entropy coder.
 
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
@@ -163,7 +163,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     _check(settings, items, model)
     asked = _asked(session, settings, **given)
     if session.dry_run:
-        return _dry_run(session, model, items)
+        return _dry_run(session, model, items, settings, asked, given["calib"])
     from bntools.tools.quantize import run
 
     session.apply()
@@ -235,15 +235,35 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
         raise usage(f"nothing to quantize in {model.label}", "loosen --include or --exclude")
 
 
-def _dry_run(session: Session, model: Any, items: list[Any]) -> None:
-    from bntools.tools.quantize.pipeline import estimate
+def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, asked: Any, calib: str) -> None:
+    import time
 
+    from bntools.tools.quantize import cost, entropy_cost
+    from bntools.tools.quantize.pipeline import estimate
+    from bntools.tools.quantize.run import calibration_windows, entropy_windows
+
+    session.apply()
     report = estimate(model, items)
+    started = time.time() - session.started
+    if asked is not None:
+        tokens = entropy_windows(model, items, settings, calib).numel()
+        report |= entropy_cost.sizes(model, items, asked)
+        report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, tokens)
+        seconds = entropy_cost.seconds(model, items, asked, tokens)
+    elif settings.method == "gptq":
+        windows = calibration_windows(model, items, settings, calib)
+        sizes = windows.numel(), windows.shape[1]
+        report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
+        seconds = cost.calibrated_seconds(model, items, settings, *sizes)
+    else:
+        seconds = cost.rounding_seconds(model, items, settings)
+    report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],
         ["reads", terminal.megabytes(report["reads_bytes"])],
         ["writes, about", terminal.megabytes(report["writes_bytes"])],
         ["memory, about", terminal.megabytes(report["memory_bytes"])],
+        ["seconds, about", terminal.three(report["seconds"])],
         ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bntools.core import calibration, dtypes, packed
+from bntools.core import dtypes, modules, packed
+from bntools.core.blocks import input_squares
 from bntools.core.errors import BnError
 from bntools.core.model import Model
 from bntools.core.modules import Linear
@@ -89,16 +90,15 @@ def choose(
     found: dict[str, Choice] = {}
     moments: dict[str, Tensor] = {}
     if work and windows is not None and settings.criterion != "weight":
-        built = model.build(torch.float32, device)
-        own = {name: pair for name, pair in work.items() if _is_module(built, pair[0])}
         if settings.criterion == "module":
+            built = model.build(torch.float32, device)
+            own = {name: pair for name, pair in work.items() if _is_module(built, pair[0])}
             errors = module_errors(built, own, windows, step)
             found = {name: Choice("module", value) for name, value in errors.items()}
+            del built
         else:
-            paths = {name: linear.module for name, (linear, _) in own.items()}
-            by_module = calibration.second_moments(built, set(paths.values()), windows)
-            moments = {name: by_module[path] for name, path in paths.items() if path in by_module}
-        del built
+            chosen = [item for item in items if item.name in work]
+            moments = dict(input_moments(model, chosen, windows, device, lambda count: None))
     rest = ((name, model.tensor(name), *pair) for name, pair in work.items() if name not in found)
     for name, value in iterate_weight_errors(rest, moments):
         found[name] = Choice("diag" if name in moments else "weight", value)
@@ -117,9 +117,9 @@ def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
 
 def input_moments(model: Model, items: list[Item], windows: Tensor, device: str, step: Step) -> Moments:
     """E[x_j^2] of the inputs of each linear to be quantized, by tensor name; none for experts in a stack."""
-    built = model.build(torch.float32, device)
-    paths = {i.name: i.linear.module for i in items if i.linear and i.grid and _is_module(built, i.linear)}
-    found = calibration.second_moments(built, set(paths.values()), windows, step)
+    tree = modules.skeleton(model.config)
+    paths = {i.name: i.linear.module for i in items if i.linear and i.grid and _is_module(tree, i.linear)}
+    found = input_squares(model, set(paths.values()), windows, device, step)
     return {name: found[path] for name, path in paths.items() if path in found}
 
 

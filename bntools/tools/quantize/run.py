@@ -34,7 +34,7 @@ def fixed(
     """Codes of a fixed number of bits, or one part of them; returns the report."""
     shard, calib = given["shard"], given["calib"]
     source, device = None if shard else history.fingerprint(model), session.torch_device()
-    windows = _windows(model, items, settings, calib)
+    windows = calibration_windows(model, items, settings, calib)
     if (shard or given["gather"]) and windows is not None:
         raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
     work = Work(given["work"], _identity(session, model, settings, windows, shard)) if given["work"] else None
@@ -77,7 +77,7 @@ def entropy(
 ) -> dict[str, Any]:  # fmt: skip
     """Levels of any size behind an entropy coder, at the size asked; returns the report."""
     source = history.fingerprint(model)
-    windows = _windows(model, items, replace(settings, method="gptq"), given["calib"])
+    windows = entropy_windows(model, items, settings, given["calib"])
     show = functools.partial(terminal.progress, session)
     work = (
         Work(given["work"], _entropy_identity(session, model, items, asked, windows))
@@ -169,7 +169,7 @@ def _stream(
     return kept.resumed(work, items, lambda left: pipeline.quantize(model, left, choices, settings, moments))
 
 
-def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
+def calibration_windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
     """Calibration windows, or None where none are asked for or needed."""
     adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
     if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
@@ -178,6 +178,13 @@ def _windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
     text = default_text("calib") if calib == "default" else read_text(calib)
     window = min(settings.calib_window, model.config.get("max_position_embeddings") or settings.calib_window)
     return token_windows(tokenizer.ids(text), settings.calib_tokens, window, tokenizer.window_bos)
+
+
+def entropy_windows(model: Model, items: list[Item], settings: Settings, calib: str) -> Tensor:
+    """Calibration windows of the entropy code, as many as GPTQ's."""
+    found = calibration_windows(model, items, replace(settings, method="gptq"), calib)
+    assert found is not None
+    return found
 
 
 def _line(result: Result) -> str:

@@ -61,8 +61,7 @@ def gaussian(alpha: float, is_trellis: bool) -> tuple[float, float]:
 @pytest.mark.slow
 def test_a_gaussian_at_2_94_bits_keeps_16_9_decibels():
     """17.70 dB is the limit of any code at this rate."""
-    bits, found = gaussian(2.0**-1.125 * 1.0, True)
-    print(bits, found)
+    bits, found = gaussian(0.545, True)
     at = found + 6.02 * (2.94 - bits)
     assert abs(bits - 2.94) < 0.1
     assert at >= 16.9
@@ -72,7 +71,6 @@ def test_a_gaussian_at_2_94_bits_keeps_16_9_decibels():
 def test_the_trellis_beats_plain_rounding_at_equal_bits():
     trellis, plain = gaussian(0.5, True), gaussian(0.5, False)
     gain = trellis[1] - plain[1] - 6.02 * (trellis[0] - plain[0])
-    print(trellis, plain, gain)
     assert gain > 0.6
 
 
@@ -90,7 +88,8 @@ def test_the_values_promised_are_those_of_the_file(is_trellis, both):
     assert torch.equal(read, found.values)
 
 
-def test_one_column_under_no_metric_is_plain_rounding():
+def test_one_column_under_no_metric_is_plain_rounding(monkeypatch):
+    monkeypatch.setattr(levels, "_SHRINK", 0)
     w = weights(300, 1)
     found = levels.quantize(w, identity(300, 1), 0.25, False)
     assert np.array_equal(found.coded.levels[0], np.rint(w[:, 0].numpy() / 0.25))
@@ -101,9 +100,9 @@ def test_the_error_vanishes_with_the_step(is_trellis):
     w, found = weights(50, 60), correlated(50, 60, True)
     first, second, third = (
         float((w - levels.quantize(w, found, alpha, is_trellis).values).abs().max())
-        for alpha in (0.05, 0.005, 0.0005)
+        for alpha in (0.4, 0.1, 0.025)
     )
-    assert first > 5 * second > 25 * third
+    assert first > 2.5 * second > 6 * third
 
 
 @pytest.mark.parametrize("is_trellis", [False, True])

@@ -1,0 +1,161 @@
+"""What a run will take: memory from the sizes of what it holds, time from a short probe of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bntools.core.blocks import BATCH_TOKENS
+from bntools.core.model import Model
+from bntools.core.states import RESIDENT
+from bntools.core.threads import single_threaded
+from bntools.tools.quantize.gptq import gptq
+from bntools.tools.quantize.pipeline import Item
+from bntools.tools.quantize.round_to_nearest import rounded
+from bntools.tools.quantize.settings import Grid, Settings
+
+LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
+IN_FLIGHT = 2 << 30  # bytes of linears coded at once
+_PROBE = 768  # rows and columns of the probe's matrices
+
+
+def coding_bytes(weights: int, inputs: int) -> int:
+    """Peak memory of GPTQ on one matrix: four like it and about six like its Hessian, in float32 (measured)."""
+    return 4 * (4 * weights + 6 * inputs * inputs)
+
+
+def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) -> int:
+    """Peak memory of `calibrated`: a block, its Hessians and the states of its pass, or what codes its linears."""
+    blocks = by_block(model, items)
+    if not blocks:
+        return LIBRARIES
+    width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
+    states = 4 * tokens * width
+    states = states if states <= RESIDENT else 0
+    workers = torch.get_num_threads()
+    peak = 0
+    for path, linears in blocks.items():
+        weights = 4 * sum(e.numel for name, e in model.entries.items() if name.startswith(f"{path}."))
+        hessians = 4 * sum(size * size for size in _inputs(linears))
+        widest = max(out for _, out, _ in linears)
+        batch = 4 * min(tokens, max(BATCH_TOKENS, window)) * (6 * width + 4 * widest)
+        jobs = [coding_bytes(out * size, size) for size, out, _ in linears]
+        coding = max(max(jobs), min(IN_FLIGHT, workers * max(jobs)))
+        peak = max(peak, weights + hessians + workers * batch, hessians + coding)
+    embedding = 4 * max(entry.numel for entry in model.entries.values())
+    return LIBRARIES + states + max(peak, embedding)
+
+
+def calibrated_seconds(
+    model: Model, items: list[Item], settings: Settings, tokens: int, window: int
+) -> float:
+    """Time of `calibrated`: forward pass and Hessians at the rate of a product, coding at that of a probe."""
+    workers = torch.get_num_threads()
+    rate = product_rate()
+    coding = _coding_seconds(settings, rate)
+    blocks = by_block(model, items)
+    total = 0.0
+    for path, linears in blocks.items():
+        inside = [e for name, e in model.entries.items() if name.startswith(f"{path}.") and len(e.shape) > 1]
+        active = sum(e.numel * _active(model, e.shape) for e in inside)
+        forward = 2 * active + 4 * window * min(size for size, _, _ in linears)
+        hessians = sum(size * size * (1 + 1 / 16) for size in _inputs(linears))
+        passes = 1 + (len(_inputs(linears)) if settings.sequential else 0)
+        total += tokens * (passes * forward + hessians) / (rate * workers)
+        jobs = [coding(size, out) for size, out, _ in linears]
+        large = [2 * coding_bytes(size * out, size) > IN_FLIGHT for size, out, _ in linears]
+        total += sum(job if alone else job / workers for job, alone in zip(jobs, large, strict=True))
+    return total
+
+
+def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> float:
+    """Time of round-to-nearest: the probe's rate, and reading the tensors."""
+    chosen = [item for item in items if item.grid]
+    weights = sum(model.entries[item.name].numel for item in chosen)
+    if not chosen:
+        return 0.0
+    w, grid = torch.randn(_PROBE, _PROBE), settings.grid
+    dim = "oc" if grid.dim == "ada" else grid.dim
+    spent = least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", "minmax", None))
+    began = time.perf_counter()
+    size = model.tensor(chosen[0].name).nbytes
+    reading = (time.perf_counter() - began) / max(size, 1)
+    everything = sum(entry.nbytes for entry in model.entries.values())
+    return weights * spent / w.numel() / torch.get_num_threads() + everything * reading
+
+
+def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, str]]]:
+    """(inputs, outputs, path of the parent) of the matrices to be coded, by the path of the block they lie in."""
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for item in items:
+        entry = model.entries[item.name]
+        if item.grid is None or item.linear is None or len(entry.shape) != 2:
+            continue
+        words = item.linear.module.split(".")
+        at = next((index for index, word in enumerate(words) if word.isdecimal()), None)
+        if at is None:
+            continue
+        rows, cols = reversed(entry.shape) if item.linear.transposed else entry.shape
+        stored = item.name.split(".")
+        path = ".".join(stored[: next(i for i, word in enumerate(stored) if word.isdecimal()) + 1])
+        found.setdefault(path, []).append((cols, rows, ".".join(words[:-1])))
+    return found
+
+
+def _inputs(linears: list[tuple[int, int, str]]) -> list[int]:
+    """Widths of the distinct inputs: the linears of a module share theirs, but its last one has its own."""
+    parents: dict[str, list[int]] = {}
+    for size, _, parent in linears:
+        parents.setdefault(parent, []).append(size)
+    return [size for sizes in parents.values() for size in (*sorted(set(sizes[:-1])), sizes[-1])]
+
+
+def _active(model: Model, shape: tuple[int, ...]) -> float:
+    """Share of a stack of experts that a token meets."""
+    chosen = model.config.get("num_experts_per_tok")
+    return min(1.0, chosen / shape[0]) if len(shape) == 3 and chosen else 1.0
+
+
+def least(work: Callable[[], Any], times: int = 3) -> float:
+    best = float("inf")
+    work()
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def product_rate() -> float:
+    """Floating-point operations a second of one of several threads that multiply at once."""
+    a, b = torch.randn(BATCH_TOKENS, _PROBE), torch.randn(_PROBE, _PROBE)
+    with single_threaded() as (pool, workers):
+        spent = least(lambda: list(pool.map(lambda _: a @ b, range(workers))))
+    return 2 * BATCH_TOKENS * _PROBE * _PROBE / spent
+
+
+def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], float]:
+    """Seconds to code a matrix of given inputs and outputs, from two small ones.
+
+    The factorisation takes about 1.7 in^3 operations, feedback in^2 out at the rate of products, and what is left of
+    the probe's time grows with the columns and with the weights.
+    """
+    x = torch.randn(2 * _PROBE, _PROBE)
+    hessian = x.T @ x / len(x)
+
+    def products(size: int, out: int) -> float:
+        return (1.7 * size**3 + size * size * out) / rate
+
+    def probe(out: int) -> float:
+        w, grid = torch.randn(out, _PROBE), Grid(settings.grid.bits, min(settings.grid.group, _PROBE))
+        with single_threaded() as (pool, _):
+            spent = least(lambda: pool.submit(gptq, w, hessian, grid, settings.search).result(), 1)
+        return max(spent - products(_PROBE, out), 0.0)
+
+    small, large = probe(_PROBE // 4), probe(_PROBE)
+    a_weight = max(large - small, 0.0) / (_PROBE * (_PROBE - _PROBE // 4))
+    a_column = max(large / _PROBE - a_weight * _PROBE, 0.0)
+    return lambda size, out: products(size, out) + size * (a_column + out * a_weight)
