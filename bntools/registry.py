@@ -16,9 +16,8 @@ from bntools.tools.scale_fit.command import command as scale_fit_command
 
 _TOOLS: dict[str, list[click.Command]] = {
     "Compress": [quantize_command],
-    "Measure": [intrinsic_dim_command],
     "Score": [eval_command, bleu_command],
-    "Measure": [data_dim_command, scale_fit_command],
+    "Measure": [intrinsic_dim_command, data_dim_command, scale_fit_command],
     "Inspect and convert": [info_command, export_command],
     "Get models and data": [fetch_command],
 }
