@@ -22,7 +22,7 @@ NORMAL_ONE = 1 << 16
 
 
 @numba.njit(inline="always")
-def word(key: np.uint64, index: int) -> np.uint64:
+def word(key: np.uint64, index: int | np.signedinteger) -> np.uint64:
     """64 random bits number `index` >= 0 of a key: the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
     z = key + (np.uint64(index) + _ONE) * _GOLDEN
     z = (z ^ (z >> _S30)) * _FIRST

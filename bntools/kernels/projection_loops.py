@@ -57,7 +57,7 @@ def scatter_made(g: Floats, key: np.uint64, start: int, sums: NDArray[np.float64
 
 
 @numba.njit(inline="always")
-def _signs(key: np.uint64, number: int, signs: Floats) -> None:
+def _signs(key: np.uint64, number: int | np.signedinteger, signs: Floats) -> None:
     """Signs number 64 n ... 64 n + 63 of a key, as floats."""
     bits = word(key, number)
     for t in range(64):
