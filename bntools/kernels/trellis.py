@@ -2,11 +2,11 @@
 
 The scheme of video coding's trellis-coded quantization (VVC; neural network coding, ISO/IEC 15938-17) with 8 states:
 in units of the half step, states that use set 0 offer the even multiples 2k, the others 2k - sgn k; the parity of k
-moves the state. The denser union is reached at the rate of one set: 1.12 dB of granular gain on a uniform source.
-`Trellis.scalar` is the machine with one state and one set, plain rounding to multiples of the step.
+moves the state. The denser union is reached at the rate of one set: 1.1 dB of granular gain on a uniform source.
+Without a trellis levels are plain multiples of the step.
 
-The search here also takes feedback down the column: what is lost in a block of rows moves the targets of the blocks
-below it, so that a column is quantized under a metric e^T A e whose A need not be diagonal. With A the second moment
+The search here also takes feedback down the column: what is lost in a row moves the targets of the rows below it,
+along each surviving path by its own errors, so that a column is quantized under a metric e^T A e whose A need not be diagonal. With A the second moment
 of the output's gradients this is the output side of two-sided (Kronecker) GPTQ; the input side is the ordinary
 feedback from column to column, which `columns` does as well.
 """
@@ -22,9 +22,8 @@ Floats = NDArray[np.float32]
 NEXT = np.array([[0, 2], [5, 7], [1, 3], [6, 4], [2, 0], [4, 6], [3, 1], [7, 5]], dtype=np.int64)
 SETS = np.array([1, 0, 0, 1, 1, 1, 0, 0], dtype=np.int64)
 HALF_STEP = 0.56  # of the step of plain rounding that gives the same rate
-BLOCK = (
-    64  # rows after which the best path is fixed with feedback, which costs in proportion: 0.09 dB are lost
-)
+BLOCK = 64
+"""Rows after which the best path is fixed with feedback, which costs in proportion: 0.09 dB are lost."""
 DEEP = 4096  # the same without feedback: 24 bytes a row of paths to trace back
 MACHINE = np.concatenate([NEXT, SETS[:, None]], axis=1)  # [states, 3]: next for even and odd levels, set
 _DENSE = SETS.astype(np.float32)

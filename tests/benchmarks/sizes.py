@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 BITS = ("2.0", "2.6", "3.2", "4.2")
-SIZES = ("42MB", "48MB", "55MB", "62MB")
+SIZES = ("42MB", "48MB", "55MB", "60MB")
 FIXED = ("--method", "gptq", "--dim", "oc", "--group-size", "128", "--bits")
 
 

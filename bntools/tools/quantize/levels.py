@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bntools.core import entropy
 from bntools.core.entropy import Coded
+from bntools.core.errors import usage
 from bntools.core.metric import Metric
 from bntools.kernels import rans, trellis
 
@@ -17,6 +18,7 @@ OCTAVE = 8  # steps of a scale exponent in a factor of two: an error of 4 % at m
 _CLASSES = 4  # classes in a factor of two of the mean level
 _MIDDLE = 24  # the class of a mean level of 1
 _SHRINK = 0.6
+_LARGEST = 15_000  # beyond 16,000 the search of the trellis clips
 _LAZY = 64  # columns whose feedback is gathered before it reaches the rest of the matrix
 
 
@@ -41,7 +43,7 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     """Levels of W [out, in] at the model's constant `alpha`, by GPTQ's feedback over inputs and outputs.
 
     Steps alpha * row_i * col_j, rounded to an eighth of an octave; on a trellis levels count half steps of 0.56 of
-    that. Classes are a rank-one fit of |w| in steps.
+    that. Classes are a rank-one fit of |w| in steps. Raises BnError (exit 2) for steps so fine that levels run out.
     """
     order = torch.from_numpy(metric.order)
     targets = w.T[order].contiguous().numpy()
@@ -53,6 +55,8 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     shrink = shrinks(is_trellis)[index]
     levels = np.empty(targets.shape, dtype=np.int16)
     whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
+    if int(np.abs(levels.astype(np.int32)).max()) >= _LARGEST:
+        raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --budget")
     back = order.argsort().numpy()
     coded = Coded(levels[back], row, col[back], row_class, col_class[back])
     values = trellis.multiples(coded.levels, is_trellis)

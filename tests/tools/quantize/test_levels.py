@@ -11,6 +11,7 @@ import torch
 
 from bntools.core import entropy, metric
 from bntools.core.entropy import Counter, Decoder
+from bntools.core.errors import BnError
 from bntools.core.metric import Metric
 from bntools.core.sweep import Sensitivity
 from bntools.tools.quantize import levels
@@ -138,3 +139,8 @@ def test_shrinks_pull_small_classes_in_and_leave_large_ones():
         assert (np.diff(found) >= 0).all()
         assert 0 < found[0] < 0.1
         assert found[-1] > 0.999
+
+
+def test_steps_too_fine_for_the_levels_are_refused_rather_than_clipped():
+    with pytest.raises(BnError, match="levels exceed"):
+        levels.quantize(weights(16, 8), identity(16, 8), 1e-5, True)
