@@ -91,6 +91,34 @@ def closest(hyp_len, ref_len, nearest):
 
 
 @triton.jit
+def clip_orders(
+    out, hyp, start, length, refs, ref_start, ref_lens, one, two,
+    begin: tl.constexpr, end: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Matches and totals of up to four orders, those above begin up to end, of one row."""
+    total = tl.zeros((ROWS,), tl.int64)
+    for block in range(0, length, ROWS):
+        i = block + tl.arange(0, ROWS)
+        upto = tl.minimum(block + ROWS, length)
+        before = count_rows(hyp, start, length, hyp, start, length, i, upto, True, begin, end, COLS)
+        limit = tl.zeros((ROWS,), tl.int64)
+        for r in range(one, two):
+            ref_len = tl.load(ref_lens + r)
+            count = count_rows(
+                hyp, start, length, refs, tl.load(ref_start + r), ref_len, i, ref_len,
+                False, begin, end, COLS,
+            )  # fmt: skip
+            limit = larger_fields(limit, count, end - begin)
+        for k in tl.static_range(end - begin):
+            less = ((before >> (16 * k)) & 0xFFFF) < ((limit >> (16 * k)) & 0xFFFF)
+            total += (less & (i + begin + k < length)).to(tl.int64) << (16 * k)
+    matched = tl.sum(total, 0)
+    for k in tl.static_range(end - begin):
+        tl.store(out + 2 + begin + k, (matched >> (16 * k)).to(tl.int32) & 0xFFFF)
+        tl.store(out + 2 + N + begin + k, tl.maximum(length - begin - k, 0).to(tl.int32))
+
+
+@triton.jit
 def clip_kernel(
     stats, hyp, hyp_start, hyp_lens, refs, ref_start, ref_lens, first, last,
     N: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -101,27 +129,22 @@ def clip_kernel(
     start, length = tl.load(hyp_start + b), tl.load(hyp_lens + b)
     one, two = tl.load(first + b), tl.load(last + b)
     for begin in tl.static_range(0, N, 4):
-        end: tl.constexpr = min(begin + 4, N)
-        total = tl.zeros((ROWS,), tl.int64)
-        for block in range(0, length, ROWS):
-            i = block + tl.arange(0, ROWS)
-            upto = tl.minimum(block + ROWS, length)
-            before = count_rows(hyp, start, length, hyp, start, length, i, upto, True, begin, end, COLS)
-            limit = tl.zeros((ROWS,), tl.int64)
-            for r in range(one, two):
-                ref_len = tl.load(ref_lens + r)
-                count = count_rows(
-                    hyp, start, length, refs, tl.load(ref_start + r), ref_len, i, ref_len,
-                    False, begin, end, COLS,
-                )  # fmt: skip
-                limit = larger_fields(limit, count, end - begin)
-            for k in tl.static_range(end - begin):
-                less = ((before >> (16 * k)) & 0xFFFF) < ((limit >> (16 * k)) & 0xFFFF)
-                total += (less & (i + begin + k < length)).to(tl.int64) << (16 * k)
-        matched = tl.sum(total, 0)
-        for k in tl.static_range(end - begin):
-            tl.store(out + 2 + begin + k, (matched >> (16 * k)).to(tl.int32) & 0xFFFF)
-            tl.store(out + 2 + N + begin + k, tl.maximum(length - begin - k, 0).to(tl.int32))
+        clip_orders(
+            out,
+            hyp,
+            start,
+            length,
+            refs,
+            ref_start,
+            ref_lens,
+            one,
+            two,
+            begin,
+            min(begin + 4, N),
+            N,
+            ROWS,
+            COLS,
+        )
     nearest = tl.full((), 1 << 62, tl.int64)
     for r in range(one, two):
         nearest = closest(length, tl.load(ref_lens + r), nearest)

@@ -6,9 +6,9 @@ moves the state. The denser union is reached at the rate of one set: 1.1 dB of g
 Without a trellis levels are plain multiples of the step.
 
 The search here also takes feedback down the column: what is lost in a row moves the targets of the rows below it,
-along each surviving path by its own errors, so that a column is quantized under a metric e^T A e whose A need not be diagonal. With A the second moment
-of the output's gradients this is the output side of two-sided (Kronecker) GPTQ; the input side is the ordinary
-feedback from column to column, which `columns` does as well.
+along each surviving path by its own errors, so that a column is quantized under a metric e^T A e whose A need not be
+diagonal. With A the second moment of the output's gradients this is the output side of two-sided (Kronecker) GPTQ;
+the input side is the ordinary feedback from column to column, which `columns` does as well.
 """
 
 from __future__ import annotations
