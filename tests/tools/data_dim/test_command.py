@@ -33,6 +33,7 @@ def paths(value: object, prefix: str = "") -> set[str]:
     return {p for key, inner in value.items() for p in paths(inner, f"{prefix}.{key}" if prefix else key)}
 
 
+@pytest.mark.slow
 def test_every_form_of_input_gives_the_same_report_with_the_documented_keys(run, points, npy, tmp_path):
     save_file({"a": torch.from_numpy(points), "b": torch.ones(30)}, tmp_path / "x.safetensors")
     np.savez(tmp_path / "x.npz", points)
@@ -77,6 +78,7 @@ def test_what_holds_no_points_is_refused(run, data, code, what):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_mistakes_are_named_with_a_way_out(run, npy, points, tmp_path):
     np.savez(tmp_path / "two.npz", x=points, y=points[:, :2])
     for words, code, what in (

@@ -195,6 +195,7 @@ def test_adadim_choice_is_made_as_asked(tmp_path):
             assert result.measured["criterion"] == "diag"
 
 
+@pytest.mark.slow
 def test_gptq_on_the_command_line_beats_rounding(run, tmp_path):
     scores = {}
     for method in ("rtn", "gptq"):

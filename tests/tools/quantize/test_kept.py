@@ -133,6 +133,7 @@ def test_kill_9_loses_nothing(arguments, run, tmp_path):
     assert whole == again
 
 
+@pytest.mark.slow
 def test_a_work_folder_of_other_settings_is_refused(run, tmp_path):
     out, work = tmp_path / "q.safetensors", tmp_path / "w"
     assert run("quantize", "default:", *RTN, "--work", work, "-o", out).returncode == 0
@@ -143,6 +144,7 @@ def test_a_work_folder_of_other_settings_is_refused(run, tmp_path):
         assert "hint: " in done.stderr
 
 
+@pytest.mark.slow
 def test_gathered_parts_are_the_bytes_of_one_run(run, tmp_path):
     command = ["quantize", "default:", *RTN, "-q"]
     whole = run(*command, **STILL)
