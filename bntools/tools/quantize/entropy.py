@@ -279,7 +279,7 @@ def _sample(model: Model, names: list[str]) -> list[str]:
     def block(name: str) -> int | None:
         return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
-    numbers = sorted({block(name) for name in names} - {None})  # type: ignore[type-var]
+    numbers = sorted({number for name in names if (number := block(name)) is not None})
     chosen = set(numbers[_SAMPLE // 2 :: _SAMPLE]) or set(numbers)
     return [name for name in names if block(name) is None or block(name) in chosen]
 
