@@ -19,7 +19,7 @@ $(VENV)/developed: $(VENV)/installed
 	$(PIP) coverage hypothesis import-linter
 	$(PIP) nltk sacrebleu torchmetrics
 	$(PIP) compressed-tensors pandas scikit-dimension
-	$(PIP) pre-commit pyright pytest pytest-timeout ruff triton
+	$(PIP) pre-commit pyright pytest pytest-timeout pytest-xdist ruff triton
 	@touch $@
 
 demo: $(VENV)/installed
@@ -27,11 +27,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/developed lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q --durations=15
+	$(BIN)/coverage run -m pytest -q -n 2 --durations=15
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered
 
 test-fast: $(VENV)/developed
-	$(BIN)/python -m pytest -q -m 'not slow and not real'
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not real'
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check .

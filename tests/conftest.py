@@ -76,3 +76,17 @@ def run():
         return done
 
     return call
+
+
+def peak_bytes(words: list[str]) -> int:
+    """Most resident memory of a command, which must succeed.
+
+    A small process between is waited for: what exec() replaces counts as a child's peak, and here that is pytest.
+    """
+    between = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    )
+    return int(
+        subprocess.run([sys.executable, "-c", between, *words], capture_output=True, check=True).stdout
+    )
