@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -56,7 +57,7 @@ def make_model(kind: str, folder: Path, *, seed: int = 0, dtype: str = "float32"
 
 
 @pytest.fixture(scope="session")
-def run():
+def fresh():
     """Run `bntools ...` as a user would; returns the finished process with bytes on stdout and text on stderr."""
 
     def call(
@@ -76,6 +77,23 @@ def run():
         return done
 
     return call
+
+
+@pytest.fixture(scope="session")
+def run(fresh):
+    """The same, forked from a process that has imported the libraries, unless the environment concerns those."""
+    server = forked.Server()
+
+    def call(
+        *words: object, data: bytes | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        if not all(name.startswith("BNTOOLS_") for name in environment):
+            return fresh(*words, data=data, **environment)
+        status, out, error = server.run(list(map(str, words)), data, environment)
+        return subprocess.CompletedProcess(words, status, out, error.decode())
+
+    yield call
+    server.close()
 
 
 def peak_bytes(words: list[str]) -> int:

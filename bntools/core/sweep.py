@@ -45,10 +45,11 @@ class HeadMoments(NamedTuple):
 class Sweep:
     """Fisher statistics of every linear of a model's blocks, the last block first.
 
-    windows: [n, L] token ids. Labels y ~ p_model are drawn at every position, and the sum over a window's positions
-    of -log p(y) is propagated back; `weighted` windows (all by default), evenly spaced, take part in that, all in
-    the plain moments. The constructor runs forward, keeping the inputs of each block (in a file where large) and the
-    moments of the head in `head`; iterating gives (path, {tensor: Sensitivity}) block by block.
+    windows: [n, L] token ids. At every position a random gradient with the covariance of the Fisher information is
+    drawn (`loss_gradient`), and their sum over a window is propagated back; `weighted` windows (all by default),
+    evenly spaced, take part in that, all in the plain moments. The constructor runs forward, keeping the inputs of
+    each block (in a file where large) and the moments of the head in `head`; iterating gives (path, {tensor:
+    Sensitivity}) block by block.
     After the last block `first` holds E[g g^T] [d, d] of the gradients at the first block's inputs, the embeddings.
     outputs: also gather the moments of the gradients across outputs.
     Raises BnError (exit 3) on a model without an output head, or as `Blocks` does.
@@ -231,9 +232,7 @@ class _Head:
         ids, last = self._start(batch, stop=False)
         last.requires_grad_(True)
         length = ids.shape[1]
-        uniform = torch.stack(
-            [uniforms(self.seed, self.order[at], length) for at in range(batch.start, batch.stop)]
-        )
+        generators = [generator(self.seed, self.order[at]) for at in range(batch.start, batch.stop)]
         width = _POSITIONS if self.partial else length
         variance = None
         for start in range(0, length, width):
@@ -241,9 +240,8 @@ class _Head:
             with torch.enable_grad():
                 more = {"logits_to_keep": keep} if self.partial else {}
                 logits = self.model(ids, **more, **_no_cache(self.model)).logits
-            gradient, spread = loss_gradient(
-                logits.detach(), uniform[:, start : start + width].to(ids.device)
-            )
+            signs = torch.stack([random_signs(one, logits.shape[1:]) for one in generators])
+            gradient, spread = loss_gradient(logits.detach(), signs.to(ids.device))
             logits.backward(gradient.to(logits))
             variance = spread if variance is None else variance + spread
         assert last.grad is not None
@@ -255,24 +253,27 @@ class _Fed(Exception):
     """Ends a pass at the output head."""
 
 
-def uniforms(seed: int, window: int, length: int) -> Tensor:
-    """The numbers in [0, 1) that draw the labels of one window: [length] float64."""
-    generator = torch.Generator().manual_seed((seed << 32) + window)
-    return torch.rand(length, generator=generator, dtype=torch.float64)
+def generator(seed: int, window: int) -> torch.Generator:
+    """What the signs of one window are drawn from."""
+    return torch.Generator().manual_seed((seed << 32) + window)
 
 
-def loss_gradient(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient at the logits [n, L, V] of the sum of -log p(y), y drawn from p by `uniform` [n, L]: p - onehot(y).
+def random_signs(drawn: torch.Generator, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """Independent signs, -1 or 1, as int8."""
+    return torch.randint(0, 2, shape, generator=drawn, dtype=torch.int8).mul_(2).sub_(1)
 
-    Second: the sum over positions of p (1 - p), [V] float64.
+
+def loss_gradient(logits: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """A random gradient at the logits [n, L, V] whose covariance is the Fisher information diag(p) - p p^T.
+
+    g_v = sqrt(p_v) s_v - p_v sum_u sqrt(p_u) s_u with signs s. Labels drawn from p would do as well, with
+    p - onehot(y): but where p is nearly certain that is nearly 0 all the time and large once in a while, and moments
+    of some thousand tokens are then those of a few. Second: the sum over positions of p (1 - p), [V] float64.
     """
     p = logits.float().softmax(-1)
-    total = p.cumsum(-1, dtype=torch.float64)
-    labels = torch.searchsorted(total, (uniform * total[..., -1])[..., None], right=True)
-    labels.clamp_(max=logits.shape[-1] - 1)
-    del total
     variance = (p - p.square()).flatten(0, -2).sum(0, dtype=torch.float64)
-    return p.scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=p.dtype)), variance
+    drawn = p.sqrt() * signs
+    return drawn.sub_(p.mul_(drawn.sum(-1, keepdim=True))), variance
 
 
 def _no_cache(model: Any) -> dict[str, bool]:

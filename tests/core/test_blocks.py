@@ -18,7 +18,7 @@ from bntools.core.moments import Moments
 from bntools.core.source import open_model
 from bntools.core.states import States
 from bntools.core.streamed import Streamed
-from bntools.core.sweep import Sweep, loss_gradient, uniforms
+from bntools.core.sweep import Sweep, generator, loss_gradient, random_signs
 from bntools.core.threads import in_order, single_threaded
 
 DECODERS = [kind for kind in ARCHITECTURES if kind != "bert"]
@@ -118,8 +118,8 @@ def test_the_backward_sweep_is_whole_model_autograd(kind, tmp_path, small_batche
         if index in (0, 2, 4):
             p = logits.detach().double().softmax(-1)
             variance = variance + (p * (1 - p)).sum((0, 1)) / 48
-            labels = torch.searchsorted(p.cumsum(-1), uniforms(3, index, 16)[None, :, None])
-            (-logits.log_softmax(-1).gather(-1, labels).sum()).backward()
+            drawn, _ = loss_gradient(logits.detach(), random_signs(generator(3, index), logits.shape))
+            logits.backward(drawn)
     for path, name in paths.items():
         x, g = (torch.cat(parts).double() for parts in zip(*gradients[path], strict=True))
         close(found[name].rows, g.square().mean(0))
@@ -148,14 +148,29 @@ def test_the_sweep_covers_every_linear_outside_expert_stacks(tmp_path):
     assert {name for _, part in sweep for name in part} == set(source.linears)
 
 
-def test_labels_are_drawn_from_the_model():
+def test_random_gradients_have_the_covariance_of_sampled_labels():
     torch.manual_seed(0)
-    logits = torch.randn(1, 1, 5).expand(1, 40_000, 5)
-    gradient, variance = loss_gradient(logits, uniforms(0, 0, 40_000)[None])
+    count = 40_000
+    logits = torch.randn(1, 1, 5).expand(1, count, 5)
+    gradient, variance = loss_gradient(logits, random_signs(generator(0, 0), logits.shape))
     p = logits[0, 0].softmax(-1)
-    # The mean of p - onehot(y) is zero, with standard error sqrt(p (1 - p) / n).
-    assert float((gradient.mean((0, 1)).abs() / (p * (1 - p) / 40_000).sqrt()).max()) < 4
-    torch.testing.assert_close(variance / 40_000, (p * (1 - p)).double(), rtol=1e-5, atol=1e-7)
+    fisher, g = p.diag() - p[:, None] * p, gradient[0]
+    spread = (g[:, :, None] * g[:, None, :]).flatten(1).std(0).view(5, 5) / count**0.5
+    assert float(((g.T @ g / count - fisher).abs() / spread).max()) < 4
+    assert float((g.mean(0).abs() / (fisher.diagonal() / count).sqrt()).max()) < 4
+    torch.testing.assert_close(variance / count, (p * (1 - p)).double(), rtol=1e-5, atol=1e-7)
+
+
+def test_random_gradients_vary_less_than_those_of_sampled_labels():
+    """Moments of a nearly certain prediction: a label that differs is drawn once in a hundred tokens."""
+    logits = torch.tensor([5.0, 0.0, 0.0]).expand(1, 4000, 3)
+    found, _ = loss_gradient(logits, random_signs(generator(0, 0), logits.shape))
+    p = logits[0, 0].softmax(-1)
+    labels = torch.multinomial(p, 4000, replacement=True, generator=generator(1, 0))
+    sampled = p - torch.nn.functional.one_hot(labels, 3)
+    ours, theirs = (g.square().sum(-1) for g in (found[0], sampled))
+    assert float(ours.mean()) == pytest.approx(float(1 - p.square().sum()), rel=0.05)
+    assert float(ours.std()) < 0.2 * float(theirs.std())
 
 
 def test_a_model_without_a_head_has_no_fisher_statistics(tmp_path):
