@@ -148,6 +148,20 @@ def test_the_sweep_covers_every_linear_outside_expert_stacks(tmp_path):
     assert {name for _, part in sweep for name in part} == set(source.linears)
 
 
+def live_bytes():
+    return sum(t.numel() * t.element_size() for t in gc.get_objects() if isinstance(t, torch.Tensor))
+
+
+def test_what_a_block_was_fed_is_freed_with_it(tmp_path):
+    """The hooks of gradients and the inputs they belong to must not keep each other alive."""
+    make_model("llama", tmp_path)
+    sweep, found = Sweep(open_model(str(tmp_path)), windows_of(64), outputs=True), []
+    for _ in sweep:
+        gc.collect()
+        found.append(live_bytes())
+    assert found[1] <= found[0]
+
+
 def test_random_gradients_have_the_covariance_of_sampled_labels():
     torch.manual_seed(0)
     count = 40_000
