@@ -27,11 +27,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/developed lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 --durations=15
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered
 
 test-fast: $(VENV)/developed
-	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not real'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow and not real'
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check .
