@@ -229,7 +229,9 @@ class Decoder:
             out[part] = torch.from_numpy(values(coded, self.tables, spec.octave))
 
         _each(place, spec.lanes)
-        return out if spec.transposed else out.T.contiguous()  # four times as fast as to write columns in place
+        return (
+            out if spec.transposed else out.T.contiguous()
+        )  # four times as fast as to write columns in place
 
     def _lane(self, name: str, spec: Spec, coded: Coded, words: Any, index: int) -> None:
         part = slice(index * spec.lane, (index + 1) * spec.lane)

@@ -1,7 +1,7 @@
 """What a quantizer needs of a layer's statistics: factors of the two metrics, and the steps they imply.
 
 The loss of an error E of W [out, in] is taken as tr(A E B E^T) / 2, in nats a token summed over the layer: B the
-second moments of the inputs, A of the gradients at the outputs (Fisher, with labels drawn from the model). With
+second moments of the inputs, A of the gradients at the outputs (Fisher, by random gradients of its covariance). With
 B^-1 = U^T U, U upper, feedback leaves an error white in E U^-1; reverse water-filling then makes the step of input j
 proportional to U_jj, the step of output i to 1 / sqrt(A_ii), or the same with A's own factor, and one constant for
 the whole model trades bits for loss.

@@ -49,6 +49,7 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     targets = w.T[order].contiguous().numpy()
     unit = alpha * (trellis.HALF_STEP if is_trellis else 1.0)
     row, col = _exponents(metric.row), _exponents(metric.col * unit)
+    col = np.maximum(col, _exponents(_finest(targets, entropy.powers(row, OCTAVE))) + np.int16(1))
     rows, cols = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
     row_class, col_class = _classes(targets, rows, cols / (trellis.HALF_STEP if is_trellis else 1.0))
     index = np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
@@ -85,6 +86,12 @@ def _loss(whitened: trellis.Floats, metric: Metric) -> float:
     """Half the squared errors where B is white, weighted by A's diagonal."""
     energy = np.einsum("ij,ij->j", whitened, whitened, dtype=np.float64)
     return float(energy @ metric.rows.astype(np.float64) / 2)
+
+
+def _finest(targets: trellis.Floats, rows: trellis.Floats) -> trellis.Floats:
+    """The step of every column that leaves its levels within 16 bits: inputs a thousand times the others ask for finer
+    ones, and feedback still moves the targets."""
+    return np.abs(targets / rows).max(1) / (_LARGEST * 0.8)
 
 
 def _exponents(steps: trellis.Floats) -> entropy.Ints:
