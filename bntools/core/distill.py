@@ -214,7 +214,7 @@ def _times(module: nn.Module, out: Tensor, rows: Tensor) -> Tensor:
     return out * rows if bias is None else (out - bias) * rows + bias
 
 
-def train(student: Student, windows: Split, steps: int, step: Step, rate: float = 1e-3) -> Trained:
+def train(student: Student, windows: Split, steps: int, step: Step, rate: float = 3e-3) -> Trained:
     """Train the factors and gains for at most `steps` steps of two windows.
 
     Adam (0.9, 0.95), warm-up and cosine; stops when the held-out KL has grown twice in a row, keeps its best state,

@@ -141,6 +141,18 @@ def test_shrinks_pull_small_classes_in_and_leave_large_ones():
         assert found[-1] > 0.999
 
 
-def test_steps_too_fine_for_the_levels_are_refused_rather_than_clipped():
+@pytest.mark.parametrize("is_trellis", [False, True])
+def test_steps_too_fine_for_16_bits_are_made_coarser_and_levels_never_clipped(is_trellis):
+    found = levels.quantize(weights(16, 8), identity(16, 8), 1e-6, is_trellis)
+    largest = np.abs(found.coded.levels.astype(int)).max(1)
+    assert largest.max() < 15_000
+    assert largest.min() > 3_000 * (1 + is_trellis) / 2
+    assert decibels(weights(16, 8), found) > 70
+
+
+def test_feedback_that_outgrows_16_bits_is_refused():
+    """Only a metric that moves targets by more than they are can do it."""
+    wild = identity(4, 8)
+    factor = np.eye(8, dtype=np.float32) + 1e5 * np.triu(np.ones((8, 8), np.float32), 1)
     with pytest.raises(BnError, match="levels exceed"):
-        levels.quantize(weights(16, 8), identity(16, 8), 1e-5, True)
+        levels.quantize(weights(4, 8) * 1e3, replace(wild, factor=factor), 1e-3, True)
