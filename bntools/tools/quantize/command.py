@@ -153,7 +153,7 @@ Examples:
     "--calib-tokens",
     type=click.IntRange(64),
     default=None,
-    show_default="32768 for gptq, else 4096",
+    show_default="32768 for gptq and entropy, else 4096",
     help="Tokens of that text to use.",
 )
 @click.option("--include", multiple=True, metavar="REGEX", help="Quantize only weights whose name matches.")
@@ -226,7 +226,7 @@ def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: boo
     return Settings(
         Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])),
         rest["criterion"], rest["include"], rest["exclude"], rest["override"],
-        rest["calib_tokens"] or (32768 if rest["method"] == "gptq" else 4096),
+        rest["calib_tokens"] or (32768 if rest["code"] == "entropy" or rest["method"] == "gptq" else 4096),
         method=rest["method"], search=search, choose=rest["choose"], sequential=rest["sequential"],
         rounds=rest["rounds"],
     )  # fmt: skip
@@ -279,12 +279,13 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     started = time.time() - session.started
     if asked is not None:
         tokens = entropy_windows(model, items, settings, calib).numel()
-        report |= entropy_cost.sizes(model, items, asked)
+        report |= {"calib_tokens": tokens, **entropy_cost.sizes(model, items, asked)}
         report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, tokens)
         seconds = entropy_cost.seconds(model, items, asked, tokens)
     elif settings.method == "gptq":
         windows = calibration_windows(model, items, settings, calib)
         sizes = windows.numel(), windows.shape[1]
+        report["calib_tokens"] = sizes[0]
         report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
         seconds = cost.calibrated_seconds(model, items, settings, *sizes)
     else:

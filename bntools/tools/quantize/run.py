@@ -106,6 +106,7 @@ def entropy(
         terminal.detail(session, _line(result))
     report = {
         **method.summarize(model, results, len(tables), done.trial), "settings": asdict(asked), "calib": given["calib"],
+        "calib_tokens": windows.numel(),
         **({"distill": done.report} if asked.distill else {}),
     }  # fmt: skip
     _describe(session, model, results, report, {"code": "entropy"}, source, out)

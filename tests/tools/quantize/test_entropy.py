@@ -47,6 +47,15 @@ def kl(run, path) -> float:
     return json.loads(done.stdout)["kl"]["mean"]
 
 
+def test_as_many_tokens_calibrate_as_for_gptq(run):
+    """Moments of a few thousand tokens cost more than they save."""
+    tokens = []
+    for words in (("--method", "gptq"), ("--code", "entropy", "--budget", "3")):
+        done = run("quantize", "default:", *words, "--dry-run")
+        tokens.append(json.loads(done.stdout)["calib_tokens"])
+    assert tokens == [32768, 32768]
+
+
 @pytest.mark.parametrize("budget", ["2", "3"])
 def test_the_bits_reported_are_the_bytes_on_disk(made, budget):
     with open_path(made[budget]) as source:
