@@ -128,6 +128,8 @@ def prepare(
         _sweep(model, wanted, found, windows, asked, device, step)
         if work is not None:
             work.save(_SWEPT, {}, {"names": found.names})
+    if not asked.embedding:
+        found.names = [name for name in found.names if name in wanted]
     found.skipped = dict.fromkeys(sorted(wanted - set(found.names)), "in no block that the text reaches")
     if not found.names:
         raise bad_input("no linear weight lies in the model's blocks", "--code fixed needs no blocks")
@@ -138,19 +140,15 @@ def _sweep(
     model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
     step: Callable[[int], None],
 ) -> None:  # fmt: skip
-    half = -(-len(windows) // 2)  # of the windows go back through the model, all of them forward
-    sweep = Sweep(
-        model, windows, seed=asked.seed, weighted=half, outputs=asked.two_sided, device=device, step=step
-    )
+    sweep = Sweep(model, windows, seed=asked.seed, outputs=asked.two_sided, device=device, step=step)
     for _, block in sweep:
         chosen = [name for name in block if name in wanted]
         factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
         for name, one in zip(chosen, factored, strict=True):
             found.keep(name, one)
-    if asked.embedding:
-        counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
-        for name, (is_head, is_input) in embeddings(model).items():
-            found.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
+    counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
+    for name, (is_head, is_input) in embeddings(model).items():  # cheap, and another size may want it
+        found.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
     order = {name: index for index, name in enumerate(model.entries)}
     found.names.sort(key=order.__getitem__)
 

@@ -58,9 +58,12 @@ def seconds(model: Model, items: list[Item], asked: Asked, tokens: int) -> float
     pairs = [(size, out) for linears in cost.by_block(model, items).values() for size, out, _ in linears]
     for size, out in pairs:
         forward = 4 * size * out  # twice: on the way there, and again on the way back
-        backward = 2 * size * out / 2
-        outputs = out * out / 2 if asked.two_sided else 0
-        total += tokens * (forward + backward + size * size * 0.75 + outputs) / rate
+        backward = 2 * size * out
+        outputs = out * out if asked.two_sided else 0
+        inputs = (
+            1.5 * size * size
+        )  # half of a product each, by symmetry: weighted ones, and plain ones that are shared
+        total += tokens * (forward + backward + inputs + outputs) / rate
         total += 4 * (size**3 + out**3) / rate
     head = max((model.entries[name].numel for name in entropy.embeddings(model)), default=0)
     total += tokens * 4 * head / rate

@@ -134,8 +134,7 @@ def _entropy_identity(
     session: Session, model: Model, items: list[Item], asked: Asked, windows: Tensor
 ) -> dict[str, Any]:
     """What the metrics in a --work folder depend on; the size asked is not in it, so other sizes start from them."""
-    settings = {"two_sided": asked.two_sided, "embedding": asked.embedding,
-                "tensors": [item.name for item in items if item.grid]}  # fmt: skip
+    settings = {"two_sided": asked.two_sided, "tensors": [item.name for item in items if item.grid]}
     return identity(
         "quantize --code entropy", source_identity(model), settings=settings, seed=session.seed,
         calibration=digest_of(windows), device=session.torch_device(),
