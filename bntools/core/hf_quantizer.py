@@ -37,8 +37,14 @@ class PackedLinear(nn.Module):
         self._view: tuple[Any, Any] = (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = groups.matvec(self.packed(), x)
+        y = groups.matvec(self.packed(), self._scaled(x, "inputs"))
+        y = self._scaled(y, "outputs").to(x.dtype)
         return y if self.bias is None else y + self.bias
+
+    def _scaled(self, x: Tensor, part: str) -> Tensor:
+        """x times the factors of the inputs or outputs, where there are any."""
+        steps = getattr(self.spec, part)
+        return x * packed.factors(getattr(self, f"{_MARK}_{part}"), steps) if steps else x
 
     def packed(self) -> Any:
         """The codes as the kernels take them, made again when a buffer moved."""

@@ -51,8 +51,12 @@ def of_linear(found: Sensitivity) -> Metric:
     A is taken whole where the sweep gathered it, otherwise by its diagonal.
     """
     mean = max(float(found.rows.mean()), 1e-30)
-    inputs = (found.plain + found.weighted / mean) / 2
-    return _metric(inputs, found.rows + ROW_FLOOR * mean, found.outputs)
+    return _metric(mixed(found), found.rows + ROW_FLOOR * mean, found.outputs)
+
+
+def mixed(found: Sensitivity) -> Tensor:
+    """B [in, in], in the units of E[x x^T]."""
+    return (found.plain + found.weighted / max(float(found.rows.mean()), 1e-30)) / 2
 
 
 def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool) -> Metric:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from bntools.kernels.groups import Packed
 
 FILE = "quantization.json"
-VERSION = 2
-PARTS = ("codes", "rows", "scales", "zeros")
+VERSION = 3
+PARTS = ("codes", "rows", "scales", "zeros", "inputs", "outputs")
 METAS = (0, 2, 3, 4)
 MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
+OCTAVES = (0, 8, 16, 32, 64)
+_OPTIONAL = ("meta", "trellis", "inputs", "outputs")  # fields written only where they are not 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Spec:
     shape, dtype: as stored before. transposed: stored [in, out]. A stack of experts has a leading dimension.
     meta: bits of the codes that stand for scales and zeros, 0 where these are numbers (see `kernels.metadata`).
     trellis: memory of the trellis code, 0 where levels are the codes (see `kernels.fixed_trellis`).
+    inputs, outputs: steps in an octave of a factor for every input or output of the weight, a byte each with the
+    meaning 2^((byte - 128) / steps); 0 where there are none.
     """
 
     bits: int
@@ -41,6 +45,8 @@ class Spec:
     transposed: bool
     meta: int = 0
     trellis: int = 0
+    inputs: int = 0
+    outputs: int = 0
 
     @property
     def flipped(self) -> bool:
@@ -61,14 +67,19 @@ class Spec:
         return 1 if self.group == -1 else -(-self.cols // self.group)
 
     def part_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the stored codes, scales and (unless symmetric) zeros; a byte a row where scales are coded."""
+        """Shapes of the stored codes, scales and (unless symmetric) zeros; a byte a row where scales are coded, an
+        input or an output where these have factors."""
         lead = (*self.shape[:-2], self.rows)
         packed = -(-self.groups * (self.meta or self.bits) // 8)
         shapes = {"codes": (*lead, -(-self.cols * self.bits // 8))}
         if self.meta:
-            return {**shapes, "rows": lead, "scales": (*lead, packed), "zeros": (*lead, packed)}
-        shapes["scales"] = (*lead, self.groups)
-        return shapes if self.symmetric else {**shapes, "zeros": (*lead, packed)}
+            shapes |= {"rows": lead, "scales": (*lead, packed), "zeros": (*lead, packed)}
+        else:
+            shapes["scales"] = (*lead, self.groups)
+            shapes |= {} if self.symmetric else {"zeros": (*lead, packed)}
+        inner, out = self.shape[-2:] if self.transposed else self.shape[-2:][::-1]
+        shapes |= {"inputs": (*self.shape[:-2], inner)} if self.inputs else {}
+        return shapes | ({"outputs": (*self.shape[:-2], out)} if self.outputs else {})
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +92,7 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """The fields; those that a reader of version 1 does not know only where they matter."""
-        known = {key: value for key, value in asdict(self).items() if value or key not in ("meta", "trellis")}
+        known = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
         return {**known, "shape": list(self.shape)}
 
 
@@ -91,20 +102,22 @@ AnySpec = Spec | entropy.Spec
 def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
     """Content of quantization.json: a spec and what was measured for each packed tensor.
 
-    The version is 1 where a reader of version 1 can read all of it.
+    The version is the lowest one whose readers can read all of it.
     """
-    new = any(isinstance(spec, Spec) and (spec.meta or spec.trellis) for spec, _ in entries.values())
+    specs = [spec for spec, _ in entries.values() if isinstance(spec, Spec)]
+    second = any(spec.meta or spec.trellis for spec in specs)
+    third = any(spec.inputs or spec.outputs for spec in specs)
     return {
-        "version": VERSION if new else 1,
+        "version": 3 if third else 2 if second else 1,
         "tensors": {name: {**spec.as_json(), **extra} for name, (spec, extra) in entries.items()},
     }
 
 
 def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
-    if table.get("version") not in (1, VERSION):
+    if table.get("version") not in range(1, VERSION + 1):
         raise bad_input(
-            f"{FILE} has version {table.get('version')!r}, this bntools reads 1 and {VERSION}",
+            f"{FILE} has version {table.get('version')!r}, this bntools reads 1 to {VERSION}",
             "upgrade bntools",
         )
     tensors = table.get("tensors")
@@ -120,7 +133,7 @@ def _spec(name: str, value: Any) -> AnySpec:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
             tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
-            int(value.get("meta", 0)), int(value.get("trellis", 0)),
+            *(int(value.get(key, 0)) for key in _OPTIONAL),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"{FILE}: the entry of {name!r} is damaged") from None
@@ -133,6 +146,8 @@ def _spec(name: str, value: Any) -> AnySpec:
         and spec.dtype in ("F16", "BF16", "F32", "F64")
         and spec.meta in METAS
         and spec.trellis in MEMORIES
+        and spec.inputs in OCTAVES
+        and spec.outputs in OCTAVES
         and not (spec.meta and (spec.symmetric or spec.dim != "oc"))
     )
     if not valid:
@@ -213,5 +228,21 @@ def dense(name: str, spec: Spec, get: Callable[[str], torch.Tensor], dtype: torc
 
     from bntools.kernels.groups import dequantize
 
-    values = [dequantize(piece, dtype) for piece in slices(name, spec, get)]
-    return torch.stack(values) if len(spec.shape) == 3 else values[0].contiguous()
+    kind = torch.float32 if spec.inputs or spec.outputs else dtype
+    values = [dequantize(piece, kind) for piece in slices(name, spec, get)]
+    result = torch.stack(values) if len(spec.shape) == 3 else values[0].contiguous()
+    for part, steps in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        if steps:
+            along = -1 if (part == "inputs") == spec.transposed else -2
+            result.mul_(factors(get(f"{name}.{part}"), steps).unsqueeze(along))
+    return result.to(dtype)
+
+
+def factors(stored: torch.Tensor, steps: int) -> torch.Tensor:
+    """float32 factors of the inputs or outputs, from their bytes."""
+    return ((stored.double() - 128) / steps).exp2().float()
+
+
+def exponents(values: torch.Tensor, steps: int) -> torch.Tensor:
+    """The bytes of the nearest factors; what is out of reach becomes the last in reach."""
+    return (steps * values.double().clamp(min=1e-30).log2()).round_().add_(128).clamp_(0, 255).byte()

@@ -57,6 +57,8 @@ class Source:
         """Empty when codes can be carried over at all, else why not."""
         if self.spec.dim != "oc":
             return f"its groups of {self.width} run along the outputs (per IC)"
+        if self.spec.inputs or self.spec.outputs:
+            return "its inputs or outputs have factors of their own"
         return "" if self.plain else "it is no plain integer codes on float scales with integer zeros"
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import usage
 
+if TYPE_CHECKING:
+    from bntools.core.model import Model
+    from bntools.tools.quantize.pipeline import Item
+    from bntools.tools.quantize.settings import Settings
+
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_METADATA = 40_000  # bytes of config, report and history, at most
+_ENTRY = 450  # bytes of a quantized weight in quantization.json besides its name, at most
+_PLACE = 110  # bytes of a tensor in the header besides its name, at most
+_PARTS = 6  # tensors that a quantized weight may have
 
 
 def parse_budget(text: str) -> tuple[float, str]:
@@ -23,3 +33,29 @@ def parse_budget(text: str) -> tuple[float, str]:
     if not 0.5 <= value <= 16:
         raise usage(f"--budget {text}: bits a weight lie between 0.5 and 16", f"a size has a unit: {text}MB")
     return value, "bits"
+
+
+def available(model: Model, items: list[Item], settings: Settings, files: int, spare: int) -> int:
+    """Bytes that the quantized weights may take of the budget.
+
+    A budget in bytes covers the whole artifact: what is kept, side files (`files` bytes) and header (bounded from
+    above) come off. spare: bytes for what is added later. Raises BnError (exit 2) when nothing is left.
+    """
+    chosen = [item for item in items if item.grid]
+    if settings.unit == "bits":
+        return int(settings.budget * sum(model.entries[item.name].numel for item in chosen) / 8) - spare
+    kept = sum(model.entries[item.name].nbytes for item in items if not item.grid)
+    header = sum(_header(item) for item in items) + _METADATA
+    left = int(settings.budget) - kept - files - header
+    if left <= spare:
+        raise usage(
+            f"--budget {settings.budget / 1e6:.1f}MB leaves nothing for the linear weights",
+            f"what is kept takes {(kept + files + header) / 1e6:.1f} MB; --code entropy --embedding codes more of it",
+        )
+    return left - spare
+
+
+def _header(item: Any) -> int:
+    if not item.grid:
+        return len(item.name) + _PLACE
+    return _PARTS * (len(item.name) + _PLACE) + len(item.name) + _ENTRY

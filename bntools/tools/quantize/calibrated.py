@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bntools.core import packed
 from bntools.core.blocks import Blocks
 from bntools.core.errors import BnError
+from bntools.core.metric import INPUT_DAMPING
 from bntools.core.model import Model
 from bntools.core.states import States
 from bntools.core.threads import in_order
@@ -131,7 +132,7 @@ def _code_all(model: Model, jobs: list[_Job], settings: Settings) -> Iterator[tu
         return coding_bytes(model.entries[job.item.name].numel, job.hessian.shape[0])
 
     return in_order(
-        lambda job: _one(model, job.item, job.choice, settings, job.hessian), jobs, size, IN_FLIGHT
+        lambda job: coded_linear(model, job.item, job.choice, settings, job.hessian), jobs, size, IN_FLIGHT
     )
 
 
@@ -162,9 +163,10 @@ def _place(module: nn.Module, values: Tensor, item: Item) -> None:
     weight.data = (values.T if item.linear.transposed else values).to(weight).contiguous()
 
 
-def _one(
+def coded_linear(
     model: Model, item: Item, choice: Choice | None, settings: Settings, hessian: Tensor
 ) -> tuple[Result, Tensor]:
+    """One linear coded by GPTQ with the second moments of its inputs, and its dense values [out, in]."""
     assert item.grid is not None
     assert item.linear is not None
     w = model.tensor(item.name, torch.float32)
@@ -184,7 +186,7 @@ def _one(
         "output_error": float(f"{coded.error:.4g}"),
         **errors,
     }
-    if coded.damping != DAMPING:
+    if coded.damping != _damping(settings):
         measured["damping"] = coded.damping
     if coded.dead:
         measured["dead_inputs"] = coded.dead
@@ -200,7 +202,15 @@ def _code(
     grid, transposed = item.grid, item.linear.transposed
 
     def run(dim: str) -> Coded:
-        return gptq(w, hessian, replace(grid, dim=dim), settings.search, transposed, settings.rounds)
+        return gptq(
+            w,
+            hessian,
+            replace(grid, dim=dim),
+            settings.search,
+            transposed,
+            settings.rounds,
+            _damping(settings),
+        )
 
     if grid.dim != "ada":
         return run(grid.dim), grid.dim, {}
@@ -215,3 +225,7 @@ def _code(
     assert choice is not None
     chosen = best(choice.errors)
     return run(chosen), chosen, {"criterion": choice.criterion, "errors": choice.errors}
+
+
+def _damping(settings: Settings) -> float:
+    return INPUT_DAMPING if settings.fisher else DAMPING

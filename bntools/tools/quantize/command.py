@@ -25,7 +25,7 @@ Examples:
 @click.command("quantize", short_help="Quantize the linear weights of a model to 2 to 8 bits.", epilog=EPILOG)
 @options.input_argument(default=EMBEDDED)
 @options.output
-@click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a code.")
+@click.option("--bits", type=click.IntRange(2, 8), default=None, show_default="4", help="Bits a code.")
 @click.option(
     "--code",
     type=click.Choice(["fixed", "entropy"]),
@@ -36,7 +36,8 @@ Examples:
 @click.option(
     "--budget",
     metavar="BITS|SIZE",
-    help="Size to reach with --code entropy: bits a linear weight (2.6), or of the whole file (60MB, 57MiB).",
+    help="Size not to exceed: bits a linear weight (3.25), or of the whole file (90MB, 57MiB). Fixed codes then choose "
+    "bits and group size for each weight.",
 )
 @click.option(
     "--embedding/--no-embedding",
@@ -63,7 +64,7 @@ Examples:
     metavar="STEPS",
     default=0,
     show_default=True,
-    help="--code entropy: train scales and norm gains on the calibration text against the original's logits.",
+    help="Train factors of rows and columns and norm gains on the calibration text against the original's logits.",
 )
 @click.option(
     "--method",
@@ -81,6 +82,12 @@ Examples:
     help="Scales and zeros from the range of a group, or searched for the smallest error weighted by the inputs.",
 )
 @click.option(
+    "--fisher/--plain",
+    default=None,
+    show_default="with --budget",
+    help="GPTQ weighs what a linear is fed by the gradients at its outputs, or all of it alike.",
+)
+@click.option(
     "--sequential/--parallel",
     default=False,
     show_default=True,
@@ -89,8 +96,8 @@ Examples:
 @click.option(
     "--group-size",
     type=int,
-    default=128,
-    show_default=True,
+    default=None,
+    show_default="128",
     help="Weights that share a scale; -1: a whole row.",
 )
 @click.option(
@@ -111,6 +118,12 @@ Examples:
     default="fp16",
     show_default=True,
     help="Scales as numbers, or scales and zeros as codes of so many bits, searched for the least error.",
+)
+@click.option(
+    "--balance/--no-balance",
+    default=None,
+    show_default="with --calib none",
+    help="Factors on the inputs, a byte each, even out the columns before groups get their scales; with --method rtn.",
 )
 @click.option(
     "--trellis",
@@ -200,50 +213,72 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
     over = "" if given["shard"] else f", {whole:.2f} over the whole model"
+    over += f", {out.manifest['bytes'] / 1e6:.1f} MB" if out.manifest else ""
     terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight{over}")
     return None
 
 
-def _settings(per_ic: bool, bits: int, group_size: int, dim: str, symmetric: bool, **rest: Any) -> Any:
+def _settings(per_ic: bool, **given: Any) -> Any:
+    from bntools.tools.quantize.budget import parse_budget
     from bntools.tools.quantize.settings import Grid, Settings
 
-    if (
-        per_ic
-        and click.get_current_context().get_parameter_source("dim") != click.core.ParameterSource.DEFAULT
-        and dim != "ic"
-    ):
-        raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
-    if rest["method"] == "rtn" and (rest["sequential"] or rest["choose"] == "final"):
-        raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
-    meta = 0 if rest["meta"] == "fp16" else int(rest["meta"])
-    if rest["rounds"] and (not meta or rest["method"] == "rtn"):
-        raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
-    for option, value in (("method", "gptq"), ("search", "weighted")):
-        if rest[option] == value and rest["calib"] == "none":
-            name = "grid" if option == "search" else option
-            raise usage(f"--{name} {value} needs a calibration text", "--calib FILE")
-    search = "weighted" if meta and rest["calib"] != "none" else rest["search"]
+    dim = _dim(per_ic, given["dim"])
+    _contradictions(**{**given, "dim": dim})
+    fixed, blind = given["code"] == "fixed", given["calib"] == "none"
+    budget, unit = parse_budget(given["budget"]) if fixed and given["budget"] is not None else (0.0, "")
+    gptq, meta = given["method"] == "gptq", 0 if given["meta"] == "fp16" else int(given["meta"])
+    balance = (blind and dim == "oc") if given["balance"] is None else given["balance"]
+    fisher = gptq and bool(budget) and not given["sequential"] if given["fisher"] is None else given["fisher"]
+    # A search that knows nothing of the inputs often does harm; with balanced columns it knows something.
+    search = "weighted" if (blind and balance) or (meta and not blind) else given["search"]
+    many = not fixed or gptq or fisher or budget or given["distill"]
     return Settings(
-        Grid(bits, group_size, "ic" if per_ic else dim, symmetric, meta=meta, trellis=int(rest["trellis"])),
-        rest["criterion"], rest["include"], rest["exclude"], rest["override"],
-        rest["calib_tokens"] or (32768 if rest["code"] == "entropy" or rest["method"] == "gptq" else 4096),
-        method=rest["method"], search=search, choose=rest["choose"], sequential=rest["sequential"],
-        rounds=rest["rounds"],
+        Grid(given["bits"] or 4, given["group_size"] or 128, dim, given["symmetric"], meta=meta,
+             trellis=int(given["trellis"]), balance=balance),
+        given["criterion"], given["include"], given["exclude"], given["override"],
+        given["calib_tokens"] or (32768 if many else 4096),
+        method=given["method"], search=search, choose=given["choose"], sequential=given["sequential"],
+        rounds=given["rounds"], fisher=fisher, budget=budget, unit=unit,
     )  # fmt: skip
+
+
+def _dim(per_ic: bool, dim: str) -> str:
+    asked = click.get_current_context().get_parameter_source("dim") != click.core.ParameterSource.DEFAULT
+    if per_ic and asked and dim != "ic":
+        raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
+    return "ic" if per_ic else dim
+
+
+def _contradictions(**given: Any) -> None:
+    """Options that make no sense together (exit 2)."""
+    rtn, blind, budget = given["method"] == "rtn", given["calib"] == "none", given["budget"] is not None
+    fixed = given["code"] == "fixed"
+    if rtn and (given["sequential"] or given["choose"] == "final"):
+        raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
+    if given["rounds"] and (given["meta"] == "fp16" or rtn):
+        raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
+    wants = {"--method gptq": not rtn, "--grid weighted": given["search"] == "weighted",
+             "--distill": given["distill"] > 0}  # fmt: skip
+    for option in (option for option, wanted in wants.items() if wanted and blind):
+        raise usage(f"{option} needs a calibration text", "--calib FILE")
+    if given["balance"] and (not rtn or given["dim"] != "oc"):
+        raise usage("--balance is for --method rtn and --dim oc", "--method rtn --dim oc, or --no-balance")
+    if given["fisher"] and (rtn or given["sequential"]):
+        raise usage("--fisher needs --method gptq and --parallel", "--method gptq --fisher")
+    if fixed and budget and given["bits"] is not None:
+        raise usage("--budget chooses the bits, and --bits sets them", "drop one of them")
+    if given["distill"] and (given["shard"] or given["gather"]):
+        raise usage("--distill trains a whole model, not a part", "drop --distill")
 
 
 def _asked(
     session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
-    two_sided: bool, bits: int, calib: str, distill: int, **rest: Any,
+    two_sided: bool, bits: int | None, calib: str, distill: int, **rest: Any,
 ) -> Any:  # fmt: skip
     """What --code entropy is asked for; None for fixed codes."""
     from bntools.tools.quantize.budget import parse_budget
 
     if code == "fixed":
-        if budget is not None:
-            raise usage("--budget needs --code entropy", "--bits for fixed codes")
-        if distill:
-            raise usage("--distill needs --code entropy", "--code entropy --budget 3")
         return None
     if settings.grid.meta:
         raise usage("--scales is for fixed codes; --code entropy has steps of its own", "drop --scales")
@@ -251,7 +286,7 @@ def _asked(
         raise usage("--code entropy needs a calibration text", "--calib FILE")
     from bntools.tools.quantize.entropy import Asked
 
-    value, unit = parse_budget(budget) if budget is not None else (float(bits), "bits")
+    value, unit = parse_budget(budget) if budget is not None else (float(bits or 4), "bits")
     coded = unit == "bytes" if embedding is None else embedding
     return Asked(value, unit, states == "8", two_sided, coded, session.seed, distill)
 

@@ -58,12 +58,12 @@ def distilled(
         known = distill.targets(built, windows, wanted, step)
     teacher = _place(built, model, found, trial)
     linears = [model.linears[name].module for name in found.names if name in model.linears]
-    names = _gains(built, model)
+    names = gains_of(built, model)
     student = Student(built, linears, list(names), windows, known, teacher)
     with progress("distilling", 2 * steps) as step:
         trained = distill.train(student, parts, steps, step)
     types = {gain: dtypes.torch_dtype(model.entries[name].dtype) for gain, name in names.items()}
-    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": _six(trained.start)}
+    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six(trained.start)}
     for octave in _OCTAVES if trained.end < trained.start else ():
         state, rows, cols = distill.rounded(trained.state, octave, types)
         finer = _folded(model, found, trial, octave, rows, cols)
@@ -75,11 +75,11 @@ def distilled(
         if not end < trained.start:
             break
         gains = {names[gain]: value.cpu() for gain, value in state.gains.items()}
-        return Distilled(finer, streams, tables, gains, {**report, "kl_end": _six(end), "octave": octave})
-    return Distilled(*coded, {}, {**report, "kl_end": _six(trained.start), "octave": levels.OCTAVE})
+        return Distilled(finer, streams, tables, gains, {**report, "kl_end": six(end), "octave": octave})
+    return Distilled(*coded, {}, {**report, "kl_end": six(trained.start), "octave": levels.OCTAVE})
 
 
-def _six(value: float) -> float:
+def six(value: float) -> float:
     return float(f"{value:.6g}")
 
 
@@ -107,7 +107,7 @@ def _place(built: Any, model: Model, found: Prepared, trial: Pass) -> distill.Lo
     return teacher
 
 
-def _gains(built: Any, model: Model) -> dict[str, str]:
+def gains_of(built: Any, model: Model) -> dict[str, str]:
     """Gains of the norms: parameter name to the tensor of the checkpoint it is, where it is one."""
     rename = modules.renamer(modules.skeleton(model.config))
     tensors = {rename(name): name for name, entry in model.entries.items() if len(entry.shape) == 1}

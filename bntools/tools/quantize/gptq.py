@@ -36,13 +36,14 @@ def gptq(
     kind: str = "minmax",
     stored_transposed: bool = False,
     rounds: int = 0,
+    damping: float = DAMPING,
 ) -> Coded:
     """Codes of W [out, in] float32 by GPTQ (arXiv 2210.17323) with the order of falling diag(H).
 
     hessian: E[x x^T] of the inputs, [in, in]. kind: `minmax` or `weighted` grids. Per OC the grids come from the
     weights as they were, weighted by diag(H), so that the order needs no index in the file (static groups). Per IC
     (AdaDim, arXiv 2309.15531) the groups of a column are taken from its compensated values as it is reached.
-    Damping starts at 0.01 of the mean diagonal and grows tenfold while the factorisation fails; inputs that are
+    Damping starts at `damping` of the mean diagonal and grows tenfold while the factorisation fails; inputs that are
     always 0 get weights of 0, as in GPTQ's code. error: tr(E H E^T) / tr(W H W^T). Grids with coded metadata are
     always searched, see `coded_grids`, and polished for `rounds` rounds.
     Raises BnError (exit 3) when W or H is not finite.
@@ -54,7 +55,7 @@ def gptq(
     dead = hessian.diagonal() <= 0
     work = w.masked_fill(dead[None], 0.0)
     order = hessian.diagonal().argsort(descending=True, stable=True)
-    factor, damping = inverse_factor(hessian, dead, order)
+    factor, damping = inverse_factor(hessian, dead, order, damping)
     if grid.meta:
         packed, values = coded_grids.by_feedback(work, hessian, factor, order, damping, grid, rounds)
         packed = packed._replace(transposed=stored_transposed)
@@ -93,13 +94,14 @@ def quadratic(e: Tensor, hessian: Tensor) -> float:
     return float(((e @ hessian) * e).sum(dtype=torch.float64))
 
 
-def inverse_factor(hessian: Tensor, dead: Tensor, order: Tensor) -> tuple[Tensor, float]:
+def inverse_factor(
+    hessian: Tensor, dead: Tensor, order: Tensor, damping: float = DAMPING
+) -> tuple[Tensor, float]:
     """Upper U with H^-1 = U^T U of the damped Hessian in the given order, and the damping it took."""
     h = hessian.clone()
     h.diagonal().masked_fill_(dead, 1.0)
     h = h[order][:, order]
     mean = float(hessian.diagonal().mean()) or 1.0
-    damping = DAMPING
     while True:
         damped = h.clone()
         damped.diagonal().add_(damping * mean)

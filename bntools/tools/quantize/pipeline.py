@@ -17,8 +17,9 @@ from bntools.core.errors import BnError, bad_input
 from bntools.core.model import Model
 from bntools.core.modules import Linear
 from bntools.core.packed import Spec
-from bntools.kernels.groups import Packed
+from bntools.kernels.groups import Packed, dequantize
 from bntools.tools.quantize import coded_grids
+from bntools.tools.quantize.balance import STEPS, balance
 from bntools.tools.quantize.choose import Errors, best, iterate_weight_errors, module_errors
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
@@ -182,22 +183,20 @@ def _quantize_one(
 ) -> Result:
     assert item.linear is not None
     spec = spec_of(item, grid, model)
-    search = "minmax" if importance is None else search  # a search blind to the inputs often does harm
     w = model.tensor(item.name)
-    slices, lost, total = [], 0.0, 0.0
+    slices, inputs, lost, total = [], [], 0.0, 0.0
     for piece in w if w.ndim == 3 else w[None]:
-        flipped = (grid.dim == "ic") != item.linear.transposed
-        # Per IC all weights of a group have the same input, so none is more important than another.
-        weights = importance if grid.dim == "oc" else None
-        if grid.meta:
-            coded, error, energy = _on_coded_grids(piece, grid, flipped, importance)
+        if spec.inputs:
+            coded, stored, error, energy = _balanced(piece, grid, item.linear.transposed, search, importance)
+            inputs.append(stored)
         else:
-            coded, error, energy = rounded(
-                piece, grid.bits, grid.group, grid.symmetric, flipped, search, weights
-            )
+            flipped = (grid.dim == "ic") != item.linear.transposed
+            coded, error, energy = _coded(piece, grid, flipped, search, importance)
         slices.append(coded)
         lost, total = lost + error, total + energy
     tensors = packed.tensors(item.name, spec, slices)
+    if inputs:
+        tensors[f"{item.name}.inputs"] = torch.stack(inputs) if w.ndim == 3 else inputs[0]
     size = sum(tensor.nbytes for tensor in tensors.values())
     measured: dict[str, Any] = {
         "bits_per_weight": round(8 * size / w.numel(), 4),
@@ -207,6 +206,37 @@ def _quantize_one(
         measured["criterion"] = choice.criterion
         measured["errors"] = choice.errors
     return Result(item.name, tensors, spec, measured)
+
+
+def _coded(
+    piece: Tensor, grid: Grid, flipped: bool, search: str, importance: Tensor | None
+) -> tuple[Packed, float, float]:
+    """A matrix to the nearest levels, with the squared norms of its change and of itself."""
+    if grid.meta:
+        return _on_coded_grids(piece, grid, flipped, importance)
+    # A search blind to the inputs often does harm; per IC all weights of a group have the same input.
+    search = "minmax" if importance is None else search
+    weights = importance if grid.dim == "oc" else None
+    return rounded(piece, grid.bits, grid.group, grid.symmetric, flipped, search, weights)
+
+
+def _balanced(
+    piece: Tensor, grid: Grid, transposed: bool, search: str, importance: Tensor | None
+) -> tuple[Packed, Tensor, float, float]:
+    """The same of W / c, c the factors of the inputs, whose bytes are the second result.
+
+    Without a text an error of an input counts by 1 / c^2: large weights tend to stand where inputs are small.
+    """
+    w = (piece.T if transposed else piece).float()
+    if not torch.isfinite(w).all():
+        raise bad_input("weights are NaN or infinite", "the checkpoint is damaged; --exclude keeps a tensor")
+    stored = balance(w)
+    factors = packed.factors(stored, STEPS)
+    weights = torch.ones_like(factors) if importance is None else importance.float() * factors.square()
+    found, _, _ = _coded(w / factors, grid, False, search, weights)
+    lost = float((dequantize(found) * factors - w).square().sum(dtype=torch.float64))
+    total = float(w.square().sum(dtype=torch.float64))
+    return found._replace(transposed=transposed), stored, lost, total
 
 
 def _on_coded_grids(
@@ -229,7 +259,7 @@ def spec_of(item: Item, grid: Grid, model: Model) -> Spec:
     dim = "oc" if grid.dim == "ada" else grid.dim
     return Spec(
         grid.bits, grid.group, dim, grid.symmetric, entry.shape, entry.dtype, item.linear.transposed,
-        grid.meta, grid.trellis,
+        grid.meta, grid.trellis, STEPS if grid.balance and dim == "oc" else 0,
     )  # fmt: skip
 
 

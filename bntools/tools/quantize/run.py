@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,11 +20,13 @@ from bntools.core.model import Model
 from bntools.core.text import default_text, read_text
 from bntools.core.tokens import open_tokenizer
 from bntools.core.work import Work, digest_of, identity, source_identity
-from bntools.core.writer import Writer, compressed
+from bntools.core.writer import Writer, compressed, is_directory
 from bntools.options import Session
-from bntools.tools.quantize import calibrated, distilled, kept, pipeline
+from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
 from bntools.tools.quantize import entropy as method
+from bntools.tools.quantize.budget import available
 from bntools.tools.quantize.entropy import Asked
+from bntools.tools.quantize.fisher import Moments
 from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
 from bntools.tools.quantize.settings import Settings
 
@@ -34,10 +37,13 @@ def fixed(
     """Codes of a fixed number of bits, or one part of them; returns the report."""
     shard, calib = given["shard"], given["calib"]
     source, device = None if shard else history.fingerprint(model), session.torch_device()
-    windows = calibration_windows(model, items, settings, calib)
+    windows = calibration_windows(model, items, settings, calib, given["distill"] > 0)
     if (shard or given["gather"]) and windows is not None:
         raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
     work = Work(given["work"], _identity(session, model, settings, windows, shard)) if given["work"] else None
+    moments = _swept(session, model, items, settings, windows, work)
+    if settings.budget and not given["gather"]:
+        items = _allocated(session, model, items, settings, moments, given, out)
     if shard:
         items = kept.share(model, items, shard)
     adaptive = sum(1 for item in items if item.grid and item.grid.dim == "ada")
@@ -47,19 +53,22 @@ def fixed(
         choices = kept.choices(
             work, lambda: choose(model, items, settings, windows, device, advance) if adaptive else {}
         )
-    results = []
-    stream = _stream(session, model, items, settings, windows, choices, work, given["gather"])
-    with terminal.progress(
-        session, "quantizing", sum(model.entries[item.name].nbytes for item in items)
-    ) as advance:
-        for result in stream:
-            for name, tensor in result.tensors.items():
-                out.add(name, tensor)
-            result.tensors.clear()
-            results.append(result)
-            advance(model.entries[result.name].nbytes)
-            terminal.detail(session, _line(result))
-    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib}
+    stream = _stream(session, model, items, settings, windows, choices, work, given["gather"], moments)
+    results, distill = [], {}
+    if given["distill"]:
+        held = list(_advanced(session, model, items, stream))
+        show = functools.partial(terminal.progress, session)
+        stream, distill = factored.factored(
+            model, held, windows, given["distill"], session.seed, device, show
+        )  # fmt: skip
+    for result in stream if given["distill"] else _advanced(session, model, items, stream):
+        for name, tensor in result.tensors.items():
+            out.add(name, tensor)
+        result.tensors.clear()
+        results.append(result)
+        terminal.detail(session, _line(result))
+    report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib,
+              **({"distill": distill} if given["distill"] else {})}  # fmt: skip
 
     if shard:
         out.files = {packed.FILE: _json(kept.table(results)).encode()}
@@ -69,6 +78,40 @@ def fixed(
     kind = {"bits": grid.bits, "group_size": grid.group, "dim": grid.dim}
     _describe(session, model, results, report, kind, source, out)
     return report
+
+
+def _advanced(session: Session, model: Model, items: list[Item], stream: Any) -> Iterator[Result]:
+    """The results of a stream, with a progress bar."""
+    total = sum(model.entries[item.name].nbytes for item in items)
+    with terminal.progress(session, "quantizing", total) as advance:
+        for result in stream:
+            yield result
+            advance(model.entries[result.name].nbytes)
+
+
+def _swept(
+    session: Session, model: Model, items: list[Item], settings: Settings, windows: Any, work: Work | None
+) -> Moments | None:
+    """What a sweep tells of the linears, where the method or the budget asks for it and there is a text."""
+    if windows is None or not (settings.fisher or settings.budget):
+        return None
+    with terminal.progress(session, "calibrating", method.sweep_tokens(model, windows)) as advance:
+        return fisher.swept(model, items, windows, session.seed, session.torch_device(), advance, work)
+
+
+def _allocated(
+    session: Session, model: Model, items: list[Item], settings: Settings, moments: Moments | None,
+    given: dict[str, Any], out: Writer,
+) -> list[Item]:  # fmt: skip
+    """The items with bits and groups that fit the budget."""
+    out.compress = settings.unit == "bytes"
+    small = not is_directory(out.target)
+    files = sum(len(compressed(name, data)[1] if small else data) for name, data in model.files.items())
+    chosen = [item.name for item in items if item.grid]
+    spare = factored.reserve(model, chosen) if given["distill"] else 0
+    nbytes = available(model, items, settings, files, spare)
+    with terminal.progress(session, "allocating bits", len(chosen)) as advance:
+        return allocate.choose(model, items, settings, moments, nbytes, given["group_size"] is None, advance)
 
 
 def entropy(
@@ -150,18 +193,21 @@ def _identity(session: Session, model: Any, settings: Any, windows: Any, shard: 
 
 
 def _stream(
-    session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any, work: Any, parts: Any
+    session: Session, model: Any, items: list[Any], settings: Any, windows: Any, choices: Any, work: Any, parts: Any,
+    swept: Moments | None,
 ) -> Any:  # fmt: skip
     """Results of the method asked for, as they come."""
     device = session.torch_device()
     if parts:
         return kept.gathered(model, items, parts, settings)
+    if settings.method == "gptq" and swept is not None:
+        return fisher.coded(model, items, choices, settings, swept, work)
     if settings.method == "gptq":
         return calibrated.calibrated(
             model, items, choices, settings, windows, device, lambda count: None, work
         )
-    moments = None
-    if settings.search == "weighted" and windows is not None:
+    moments = swept.squares() if swept is not None and settings.search == "weighted" else None
+    if moments is None and settings.search == "weighted" and windows is not None:
         with terminal.progress(session, "calibrating", windows.numel()) as advance:
             moments = kept.moments(
                 work, lambda: pipeline.input_moments(model, items, windows, device, advance)
@@ -169,10 +215,13 @@ def _stream(
     return kept.resumed(work, items, lambda left: pipeline.quantize(model, left, choices, settings, moments))
 
 
-def calibration_windows(model: Any, items: list[Any], settings: Any, calib: str) -> Any:
+def calibration_windows(
+    model: Any, items: list[Any], settings: Any, calib: str, distill: bool = False
+) -> Any:
     """Calibration windows, or None where none are asked for or needed."""
     adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    if calib == "none" or not (adaptive or settings.method == "gptq" or settings.search == "weighted"):
+    needed = adaptive or distill or settings.method == "gptq" or settings.search == "weighted"
+    if calib == "none" or not (needed or settings.budget or settings.fisher):
         return None
     tokenizer = open_tokenizer(model.files, model.config, model.label)
     text = default_text("calib") if calib == "default" else read_text(calib)

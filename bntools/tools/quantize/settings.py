@@ -15,7 +15,8 @@ METHODS = ("rtn", "gptq")
 SEARCHES = ("minmax", "weighted")
 METAS = (0, 2, 3, 4)
 MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
-_KEYS = ("bits", "group", "dim", "symmetric", "skip", "meta", "trellis")
+_KEYS = ("bits", "group", "dim", "symmetric", "skip", "meta", "trellis", "balance")
+_FLAGS = ("skip", "symmetric", "balance")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Grid:
     """How one tensor is to be quantized. group -1: one group a row.
 
     meta: bits of the codes of scales and zeros, 0 for numbers. trellis: memory of the trellis code, 0 for none.
+    balance: factors on the inputs even out the columns; of no effect per IC, where a column has grids of its own.
     """
 
     bits: int = 4
@@ -32,6 +34,7 @@ class Grid:
     skip: bool = False
     meta: int = 0
     trellis: int = 0
+    balance: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -52,7 +55,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result; recorded in the artifact's report."""
+    """Everything that decides the result; recorded in the artifact's report.
+
+    budget: "bits" a linear weight or "bytes" of the file, as `unit` says; 0 for the bits and groups of the grid.
+    """
 
     grid: Grid = field(default_factory=Grid)
     criterion: str = "module"
@@ -66,6 +72,9 @@ class Settings:
     choose: str = "rtn"
     sequential: bool = False
     rounds: int = 0
+    fisher: bool = False
+    budget: float = 0
+    unit: str = ""
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):
@@ -115,7 +124,7 @@ def parse_override(text: str) -> tuple[re.Pattern[str], dict[str, Any]]:
     changes: dict[str, Any] = {}
     for item in body.split(","):
         key, colon, value = item.strip().partition(":")
-        if key not in _KEYS or (not colon and key not in ("skip", "symmetric")):
+        if key not in _KEYS or (not colon and key not in _FLAGS):
             raise usage(
                 f"--override {text!r}: {item!r} is not one of {', '.join(_KEYS)} with a value",
                 "bits:4,group:64,dim:ic,symmetric,skip",
@@ -126,7 +135,7 @@ def parse_override(text: str) -> tuple[re.Pattern[str], dict[str, Any]]:
 
 
 def _value(text: str, key: str, value: str) -> Any:
-    if key in ("skip", "symmetric"):
+    if key in _FLAGS:
         if value not in ("", "true", "false"):
             raise usage(f"--override {text!r}: {key} is true or false, not {value!r}")
         return value != "false"

@@ -1,0 +1,156 @@
+"""Scale distillation of fixed codes: trained factors of inputs and outputs become a byte each, codes stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bntools.core import distill, dtypes, packed
+from bntools.core.distill import State, Student
+from bntools.core.errors import usage
+from bntools.core.model import Model
+from bntools.core.packed import Spec
+from bntools.tools.quantize.distilled import gains_of, six
+from bntools.tools.quantize.pipeline import Result
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+_OCTAVES = (
+    64,
+    32,
+    16,
+)  # steps of a factor in an octave; the first in which all factors of a model are in reach
+_RATE = 3e-3  # better than 1e-3 in 16 to 64 steps
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Factors [in] and [out] of one weight, its own and the trained ones in one."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+def reserve(model: Model, names: Iterable[str]) -> int:
+    """Bytes that the factors of some weights take."""
+    return sum(sum(model.entries[name].shape) for name in names if len(model.entries[name].shape) == 2)
+
+
+def factored(
+    model: Model, results: list[Result], windows: Tensor, steps: int, seed: int, device: str, progress: Progress
+) -> tuple[list[Result], dict[str, Any]]:  # fmt: skip
+    """The results with factors and norm gains trained against the original for at most `steps` steps; as they are
+    where nothing is better on held-out text. Second: the report.
+
+    The whole model is in memory, in float32. Stacks of experts have no factors.
+    """
+    parts = distill.split(len(windows), steps, seed)
+    built = model.build(torch.float32, device)
+    if built.get_output_embeddings() is None:
+        raise usage("--distill needs a model with an output head", "drop --distill")
+    windows = windows.to(device)
+    wanted = [*parts.train, *parts.held_out]
+    with progress("reading the original's answers", len(wanted) * windows.shape[1]) as step:
+        known = distill.targets(built, windows, wanted, step)
+    paths = _place(built, model, results)
+    gains = gains_of(built, model)
+    student = Student(built, list(paths), list(gains), windows, known, distill.logits_of(built))
+    with progress("distilling", 2 * steps) as step:
+        trained = distill.train(student, parts, steps, step, _RATE)
+    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six(trained.start)}
+    if trained.end < trained.start:
+        types = {gain: dtypes.torch_dtype(model.entries[name].dtype) for gain, name in gains.items()}
+        octave, pairs = _pairs(paths, trained.state)
+        state = _as_stored(paths, pairs, trained.state, types, octave)
+        end = student.measure(state, parts.held_out)
+        if end < trained.start:
+            stored = {gains[name]: gain.to(types[name]).cpu() for name, gain in state.gains.items()}
+            done = [_with(result, pairs, paths, stored, octave) for result in results]
+            return done, {**report, "kl_end": six(end), "octave": octave}
+    return results, {**report, "kl_end": six(trained.start), "octave": 0}
+
+
+def _place(built: Any, model: Model, results: list[Result]) -> dict[str, Result]:
+    """Put the coded weights into the original; the results by module path of those that may get factors."""
+    found = {}
+    for result in results:
+        if not isinstance(result.spec, Spec):
+            continue
+        linear = model.linears[result.name]
+        if len(result.spec.shape) == 2:
+            found[linear.module] = result
+        values = packed.dense(result.name, result.spec, result.tensors.__getitem__, torch.float32)
+        _weight(built, linear.module, result.name).copy_(values)
+    return found
+
+
+def _weight(built: Any, path: str, name: str) -> Tensor:
+    try:
+        return built.get_submodule(path).weight.data
+    except AttributeError:
+        raise usage(f"--distill cannot train {name}, which is a stack of experts", "drop --distill") from None
+
+
+def _own(result: Result, part: str) -> Tensor | None:
+    """The factors that a weight has already."""
+    assert isinstance(result.spec, Spec)
+    steps = getattr(result.spec, part)
+    return packed.factors(result.tensors[f"{result.name}.{part}"], steps) if steps else None
+
+
+def _pairs(paths: dict[str, Result], state: State) -> tuple[int, dict[str, Pair]]:
+    """Trained factors times the weights' own, and the finest steps that reach all of them."""
+    pairs = {}
+    for path, result in paths.items():
+        cols, rows = state.cols[path].cpu().clamp_min(1e-3), state.rows[path].cpu().clamp_min(1e-3)
+        own = _own(result, "inputs"), _own(result, "outputs")
+        pairs[path] = Pair(
+            cols if own[0] is None else cols * own[0], rows if own[1] is None else rows * own[1]
+        )
+    logs = torch.cat(
+        [values.log2().abs() for pair in pairs.values() for values in (pair.inputs, pair.outputs)]
+    )
+    most = float(logs.max())
+    octave = next((steps for steps in _OCTAVES if most * steps < 127), _OCTAVES[-1])
+    return octave, pairs
+
+
+def _as_stored(
+    paths: dict[str, Result], pairs: dict[str, Pair], state: State, types: dict[str, torch.dtype], octave: int
+) -> State:
+    """The trained state as it will be read back, relative to the weights in place."""
+
+    def relative(path: str, part: str, values: Tensor) -> Tensor:
+        stored = packed.factors(packed.exponents(values, octave), octave)
+        own = _own(paths[path], part)
+        return (stored if own is None else stored / own).to(state.rows[path].device)
+
+    rows = {path: relative(path, "outputs", pair.outputs) for path, pair in pairs.items()}
+    cols = {path: relative(path, "inputs", pair.inputs) for path, pair in pairs.items()}
+    return State(rows, cols, {name: gain.to(types[name]).float() for name, gain in state.gains.items()})
+
+
+def _with(
+    result: Result, pairs: dict[str, Pair], paths: dict[str, Result], gains: dict[str, Tensor], octave: int
+) -> Result:
+    """A result with its trained factors, or a norm's trained gains."""
+    if result.spec is None:
+        if result.name not in gains:
+            return result
+        return replace(result, tensors={result.name: gains[result.name]})
+    path = next((path for path, one in paths.items() if one.name == result.name), None)
+    if path is None or not isinstance(result.spec, Spec):
+        return result
+    spec = replace(result.spec, inputs=octave, outputs=octave)
+    tensors = {
+        **result.tensors,
+        f"{result.name}.inputs": packed.exponents(pairs[path].inputs, octave),
+        f"{result.name}.outputs": packed.exponents(pairs[path].outputs, octave),
+    }
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    bits = round(8 * size / (spec.shape[0] * spec.shape[1]), 4)
+    return replace(result, spec=spec, tensors=tensors, measured={**result.measured, "bits_per_weight": bits})
