@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngram_samples import packed
 
-from bntools.kernels import ngrams, ngrams_sorted
+from bntools.kernels import ngrams_cpu, ngrams_sorted
 from bntools.kernels.ngrams import (
     distinct_ngrams,
     ngram_stats,
@@ -73,7 +73,7 @@ def test_long_sentences_and_many_references_are_counted_exactly(
 
 @pytest.mark.parametrize("chunk", [1, 50, 300, 1 << 20])
 def test_chunks_and_threads_do_not_change_counts(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngrams, "CHUNK", chunk)
+    monkeypatch.setattr(ngrams_cpu, "CHUNK", chunk)
     for threads in (1, 3):
         check(batch(2, rows=40), threads=threads)
 
