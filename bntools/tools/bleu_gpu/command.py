@@ -192,13 +192,14 @@ def _lines(
         count += len(stats)
         if raw:
             out.write("".join(f'{{"stats": {row}}}\n' for row in stats.tolist()))
-            continue
-        columns = {"bleu": settings.scores(stats), **also}
-        for name, values in columns.items():
-            known = values[values == values]
-            sums[name] = sums.get(name, 0.0) + float(known.sum())
-            defined[name] = defined.get(name, 0) + len(known)
-        out.write(_written({name: values.tolist() for name, values in columns.items()}))
+        else:
+            columns = {"bleu": settings.scores(stats), **also}
+            for name, values in columns.items():
+                known = values[values == values]
+                sums[name] = sums.get(name, 0.0) + float(known.sum())
+                defined[name] = defined.get(name, 0) + len(known)
+            out.write(_written({name: values.tolist() for name, values in columns.items()}))
+        out.flush()  # a program that writes pairs into the pipe may wait for their scores
     if not count:
         raise _none()
     means = "".join(f", mean {name} {total / max(defined[name], 1):.4f}" for name, total in sums.items())
