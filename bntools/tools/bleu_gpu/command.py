@@ -202,7 +202,10 @@ def _lines(
         out.flush()  # a program that writes pairs into the pipe may wait for their scores
     if not count:
         raise _none()
-    means = "".join(f", mean {name} {total / max(defined[name], 1):.4f}" for name, total in sums.items())
+    means = "".join(
+        f", mean {name} {total / defined[name]:.4f}" if defined[name] else f", {name} nowhere defined"
+        for name, total in sums.items()
+    )
     left_out = f", {skipped[0]} bad lines skipped" if skipped[0] else ""
     terminal.note(session, f"{count} lines{left_out}{means} ({settings.signature(False)})")
 

@@ -35,10 +35,17 @@ def refuse(number: int, reason: str) -> None:
 
 
 def blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number of the first line and the text of whole lines, as they come, about BLOCK bytes at a time."""
+    """Number of the first line and the text of whole lines, as they come, about BLOCK bytes at a time.
+
+    Raises BnError (exit 3) on safetensors, which begin with the length of a JSON header.
+    """
     number, rest = 1, []
     read = getattr(file, "read1", file.read)
     while data := read(BLOCK):
+        if number == 1 and not rest and data[4:9] == b"\0\0\0\0{":
+            raise bad_input(
+                "safetensors where JSON lines are expected", "--refs FILE, with the references' ids"
+            )
         end = data.rfind(b"\n") + 1
         if not end:
             rest.append(data)
