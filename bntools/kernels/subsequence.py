@@ -40,8 +40,8 @@ def lcs_reference(a: Sequence[int], b: Sequence[int]) -> int:
 @numba.njit(cache=True, nogil=True)
 def _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, found):
     long, wide = hyp_len.max(), max(ref_len.max(), 0)
-    slots, owner = np.empty(1 << (64 - shift_for(long)), np.int32), np.empty(long, np.int64)
-    name, mask = np.empty(long, np.int32), np.zeros(long, np.uint64)
+    slots, owner = np.empty(1 << (64 - shift_for(long)), np.int32), np.empty(long + 2, np.int64)
+    name, mask = np.empty(long, np.int32), np.zeros(long + 1, np.uint64)
     other, carry = np.empty(wide, np.int32), np.empty(wide, np.uint64)
     for b in range(len(hyp_len)):
         row = hyp[hyp_start[b] : hyp_start[b] + hyp_len[b]]
@@ -50,7 +50,7 @@ def _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, found):
         kept = 0
         for j in range(ref_len[b]):
             other[kept] = lookup(refs[ref_start[b] + j], shift, slots, owner)
-            kept += other[kept] >= 0
+            kept += other[kept] != 0
         found[b] = _lcs(name[: len(row)], other[:kept], mask, carry)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngram_samples import packed
 
-from bntools.kernels import ngrams, ngrams_sorted
+from bntools.kernels import ngrams_cpu, ngrams_jit, ngrams_sorted
 from bntools.kernels.ngrams import (
     distinct_ngrams,
     ngram_stats,
@@ -73,7 +73,7 @@ def test_long_sentences_and_many_references_are_counted_exactly(
 
 @pytest.mark.parametrize("chunk", [1, 50, 300, 1 << 20])
 def test_chunks_and_threads_do_not_change_counts(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngrams, "CHUNK", chunk)
+    monkeypatch.setattr(ngrams_cpu, "CHUNK", chunk)
     for threads in (1, 3):
         check(batch(2, rows=40), threads=threads)
 
@@ -87,6 +87,18 @@ def test_order_and_repetition_of_references_do_not_change_counts() -> None:
 
 def test_ids_of_32_bits_are_counted_the_same() -> None:
     check(batch(1), dtype=torch.int32)
+
+
+def test_ids_that_all_fall_into_one_slot_are_told_apart() -> None:
+    inverse = pow(
+        ngrams_jit.GOLDEN % 2**64, -1, 2**64
+    )  # GOLDEN * (inverse * j) = j, of which the high bits are 0
+
+    def collide(j: int) -> int:
+        found = inverse * j % 2**64
+        return found - 2**64 if found >= 2**63 else found
+
+    check(mapped(batch(7, longest=200, vocabulary=150), collide))
 
 
 def test_a_missing_reference_is_as_if_it_were_not_there() -> None:

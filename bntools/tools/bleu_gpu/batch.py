@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input, usage
-from bntools.kernels import ngrams
+from bntools.kernels import ngrams, ngrams_jit
 from bntools.kernels.ngrams import Sentences
 
 Ids = Tensor | Sequence[Any]
+
+SMALL = 4096
+"""Up to so many rows, what only the shape of a batch decides is kept for the next one."""
 
 
 class Batch(NamedTuple):
@@ -70,10 +74,6 @@ def _cut(s: Sentences, eos_id: int | None, pad_id: int | None) -> Sentences:
 def _shaped(side: Side, s: Sentences) -> tuple[Sentences, tuple[int, ...]]:
     ids = side.ids
     if isinstance(ids, Tensor) and not ids.is_nested and side.cu is None:
-        if ids.ndim not in (2, 3):
-            raise bad_input(
-                f"hyp has shape {list(ids.shape)}", "give [batch, length] or [batch, group, length]"
-            )
         return s, tuple(ids.shape[:-1])
     return s, (len(s.length),)
 
@@ -84,29 +84,26 @@ def _references(
     """All references, the first and last of each row, and the most a row has where that is known."""
     ids = side.ids
     if isinstance(ids, Tensor):
-        if not ids.is_nested and side.cu is None and ids.ndim not in (2, 3):
-            raise bad_input(f"refs has shape {list(ids.shape)}", "give [batch, references, length]")
         s = _sentences(side, device)
         if rows is not None:
             bounds = _whole(rows, "ref_rows").to(device)
             return s, bounds[:-1], bounds[1:], None
-        each = ids.shape[1] if not ids.is_nested and ids.ndim == 3 else 1
-        first = (
-            torch.arange(ids.shape[0] if each != 1 or ids.ndim == 3 else len(s.length), device=device) * each
-        )
-        return s, first, first + each, each
+        several = not ids.is_nested and side.cu is None and ids.ndim == 3
+        each, count = (ids.shape[1], ids.shape[0]) if several else (1, len(s.length))
+        small = device.type == "cpu" and count <= SMALL
+        return s, *(_bounds_kept if small else _bounds)(count, each, device), each
     if any(_is_id(reference) for row in ids for reference in row):
         raise bad_input(
             "refs is a list of lists of ids", "give a list of references a row: [[[5, 7], [5, 8]], ...]"
         )
-    counts = torch.tensor([len(row) for row in ids], dtype=torch.int64)
+    counts = np.array([len(row) for row in ids], np.int64)
     length = side.length
     if length is not None and not isinstance(length, Tensor):
         length = list(chain.from_iterable(x if isinstance(x, Sequence) else [x] for x in length))
     s = _sentences(side._replace(ids=list(chain.from_iterable(ids)), length=length), device)
-    last = counts.cumsum(0)
+    last = counts.cumsum()
     most = int(counts.max()) if len(counts) else 0
-    return s, (last - counts).to(device), last.to(device), most
+    return s, torch.from_numpy(last - counts).to(device), torch.from_numpy(last).to(device), most
 
 
 def _is_id(value: object) -> bool:
@@ -114,8 +111,8 @@ def _is_id(value: object) -> bool:
 
 
 def _sentences(side: Side, device: torch.device) -> Sentences:
-    given = [x for x in ("length", "mask", "cu") if getattr(side, x) is not None]
-    if len(given) > 1:
+    if (side.length is not None) + (side.mask is not None) + (side.cu is not None) > 1:
+        given = [x for x in ("length", "mask", "cu") if getattr(side, x) is not None]
         raise usage(f"{side.name} has both {given[0]} and {given[1]}", "give one of them")
     ids = side.ids
     if side.cu is not None:
@@ -126,24 +123,48 @@ def _sentences(side: Side, device: torch.device) -> Sentences:
         known = _ragged(ids.unbind() if isinstance(ids, Tensor) else ids)
     if side.length is not None:
         known = known._replace(length=_lengths(side, known))
-    moved = (x.to(device) for x in (known.ids, known.start, known.length))
-    return Sentences(*moved, known.width)
+    if known.ids.device == device:
+        return known
+    return Sentences(*(x.to(device) for x in known[:3]), known.width)
 
 
 def _dense(side: Side, ids: Tensor) -> Sentences:
     """Sentences of a tensor [..., width], in place wherever the last dimension is contiguous."""
+    if ids.ndim not in (2, 3):
+        hint = "references" if side.name == "refs" else "group"
+        raise bad_input(
+            f"{side.name} has shape {list(ids.shape)}", f"[batch, length] or [batch, {hint}, length]"
+        )
     if side.mask is not None:
         return _masked(ids, side.mask, side.name)
     ids = ids if ids.stride(-1) == 1 or ids.shape[-1] < 2 else ids.contiguous()
-    *leading, width = ids.shape
-    start = torch.zeros(leading, dtype=torch.int64, device=ids.device)
-    for axis, (size, stride) in enumerate(zip(leading, ids.stride(), strict=False)):
-        place = torch.arange(size, device=ids.device) * stride
-        start += place.view([-1 if i == axis else 1 for i in range(len(leading))])
+    flat = ids.view(-1) if ids.is_contiguous() else _span(ids)
+    small = ids.is_cpu and ids.shape[0] <= SMALL
+    start, length = (_places_kept if small else _places)(ids.shape, ids.stride(), ids.device)
+    return Sentences(flat, start, length, ids.shape[-1])
+
+
+def _span(ids: Tensor) -> Tensor:
+    """[n] what lies between the first and the last id of a view whose rows are contiguous."""
     span = 1 + sum((n - 1) * stride for n, stride in zip(ids.shape, ids.stride(), strict=True))
-    flat = ids.as_strided((span if ids.numel() else 0,), (1,))
-    start = start.flatten()
-    return Sentences(flat, start, torch.full_like(start, width), width)
+    return ids.as_strided((span if ids.numel() else 0,), (1,))
+
+
+def _places(shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where each row of a tensor begins, and its width; made on the device, so that nothing is copied to it."""
+    steps = [torch.arange(n, device=device) * s for n, s in zip(shape[:-1], strides, strict=False)]
+    start = steps[0] if len(steps) == 1 else (steps[0][:, None] + steps[1]).flatten()
+    return start, torch.full_like(start, shape[-1])
+
+
+def _bounds(count: int, each: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first and one behind the last reference of rows that have `each`."""
+    first = torch.arange(count, device=device) * each
+    return first, first + each
+
+
+_places_kept, _bounds_kept = functools.lru_cache(16)(_places), functools.lru_cache(16)(_bounds)
+"""In a loop over small batches making these costs half as much as counting. Nothing writes to them."""
 
 
 def _masked(ids: Tensor, mask: Tensor, name: str) -> Sentences:
@@ -180,8 +201,9 @@ def _ragged(rows: Sequence[Any]) -> Sentences:
         ids = _integers(torch.cat(parts), "a sentence")
     else:
         ids = _listed(parts)
-    length = torch.tensor([len(part) for part in parts], dtype=torch.int64)
-    return Sentences(ids.cpu(), length.cumsum(0) - length, length, int(length.max()) if len(parts) else 0)
+    length = np.array([len(part) for part in parts], np.int64)
+    width = int(length.max()) if len(parts) else 0
+    return Sentences(ids.cpu(), *map(torch.from_numpy, (length.cumsum() - length, length)), width)
 
 
 def _listed(parts: Sequence[Any]) -> Tensor:
@@ -199,7 +221,7 @@ def _listed(parts: Sequence[Any]) -> Tensor:
 def _integers(ids: Tensor, name: str) -> Tensor:
     """Ids as int32 or int64."""
     if ids.dtype in (torch.int32, torch.int64):
-        return ids.detach()
+        return ids
     if ids.dtype in (torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32):
         return ids.to(torch.int64)
     if not ids.numel() and ids.dtype == torch.float32:  # torch.tensor([])
@@ -222,21 +244,21 @@ def _lengths(side: Side, known: Sentences) -> Tensor:
         raise bad_input(
             f"{side.name}_len has {len(length)} lengths", f"there are {len(known.length)} sentences"
         )
-    if length.device.type == "cpu" and known.length.device.type == "cpu":
-        least = 0 if side.name == "hyp" else -1
-        wrong = torch.nonzero((length > known.length) | (length < least)).flatten()
-        if len(wrong):
-            k = int(wrong[0])
-            hint = f"lengths count ids, {least} to {int(known.length[k])} here"
-            raise bad_input(f"{side.name}_len is {int(length[k])} for sentence {k}", hint)
+    if length.is_cpu and known.length.is_cpu:
+        given, most, least = length.numpy(), known.length.numpy(), 0 if side.name == "hyp" else -1
+        k = ngrams_jit.out_of_range(given, most, least)
+        if k >= 0:
+            hint = f"lengths count ids, {least} to {int(most[k])} here"
+            raise bad_input(f"{side.name}_len is {int(given[k])} for sentence {k}", hint)
+        return length
     return length.to(known.length.device)
 
 
 def _complete(refs: Sentences, first: Tensor, last: Tensor) -> None:
     """Raise BnError where a row has no reference, or references that are not there."""
-    if len(first) and (int(first.min()) < 0 or int(last.max()) > len(refs.length)):
-        raise bad_input(f"ref_rows go beyond {len(refs.length)} references", "cumulative counts, 0 first")
-    there = torch.cat([refs.length.new_zeros(1), (refs.length >= 0).cumsum(0)])
-    bare = torch.nonzero(there[last] - there[first] <= 0).flatten()
-    if len(bare):
-        raise bad_input(f"row {int(bare[0])} has no reference", "each sentence needs one, be it empty")
+    length, one, two = refs.length.numpy(), first.numpy(), last.numpy()
+    bare = ngrams_jit.without_reference(length, one, two)
+    if bare == len(one) > 0:
+        raise bad_input(f"ref_rows go beyond {len(length)} references", "cumulative counts, 0 first")
+    if bare >= 0:
+        raise bad_input(f"row {bare} has no reference", "each sentence needs one, be it empty")

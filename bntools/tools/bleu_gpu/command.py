@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,10 @@ def command(session: Session, source: str, **given: Any) -> None:
     INPUT is a .jsonl file, or - for standard input, also when left out; with --refs a .safetensors file.
     """
     _fits(given)
-    session.apply()
     settings = _settings(given)
     if given["bootstrap"] or given["baseline"]:
-        import torch
-
-        settings.resampling(torch.zeros(1, 2 + 2 * settings.orders))
-    device = session.torch_device()
+        settings.refuse_resampling()
+    device = _device(session, given)
     if session.dry_run:
         what = "standard input" if source == "-" else source
         beside = f" against {given['refs']}" if given["refs"] else ""
@@ -89,6 +87,7 @@ def command(session: Session, source: str, **given: Any) -> None:
     reading = Reading(
         settings.orders, given["eos_id"], given["pad_id"], given["also"], device,
         _skip(session, skipped, given["skip_bad"]), encoder(given["tokenizer"]) if given["tokenizer"] else None,
+        session.threads or len(os.sched_getaffinity(0)),
     )  # fmt: skip
     with _batches(source, given, reading) as batches:
         if given["corpus"]:
@@ -126,6 +125,14 @@ def _settings(given: dict[str, Any]) -> Settings:
         except ValueError:
             raise usage(f"--weights {given['weights']}", "numbers with commas: 0.5,0.5") from None
     return Settings(weights=weights, **{name: given[name] for name in names})
+
+
+def _device(session: Session, given: dict[str, Any]) -> str:
+    """Lines are read faster than torch is imported and copied to a GPU: unless it is asked for, not done."""
+    if session.device in ("auto", "cpu") and not given["refs"] and not given["also"]:
+        return "cpu"
+    session.apply()
+    return session.torch_device() if given["refs"] or session.device != "auto" else "cpu"
 
 
 def _skip(session: Session, skipped: list[int], wanted: bool) -> Any:
@@ -185,15 +192,20 @@ def _lines(
         count += len(stats)
         if raw:
             out.write("".join(f'{{"stats": {row}}}\n' for row in stats.tolist()))
-            continue
-        columns = {"bleu": settings.scores(stats), **also}
-        for name, values in columns.items():
-            sums[name] = sums.get(name, 0.0) + float(values.nansum())
-            defined[name] = defined.get(name, 0) + int(values.isfinite().sum())
-        out.write(_written({name: values.tolist() for name, values in columns.items()}))
+        else:
+            columns = {"bleu": settings.scores(stats), **also}
+            for name, values in columns.items():
+                known = values[values == values]
+                sums[name] = sums.get(name, 0.0) + float(known.sum())
+                defined[name] = defined.get(name, 0) + len(known)
+            out.write(_written({name: values.tolist() for name, values in columns.items()}))
+        out.flush()  # a program that writes pairs into the pipe may wait for their scores
     if not count:
         raise _none()
-    means = "".join(f", mean {name} {total / max(defined[name], 1):.4f}" for name, total in sums.items())
+    means = "".join(
+        f", mean {name} {total / defined[name]:.4f}" if defined[name] else f", {name} nowhere defined"
+        for name, total in sums.items()
+    )
     left_out = f", {skipped[0]} bad lines skipped" if skipped[0] else ""
     terminal.note(session, f"{count} lines{left_out}{means} ({settings.signature(False)})")
 

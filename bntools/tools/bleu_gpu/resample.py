@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
 
-Score = Callable[[Tensor], Tensor]
+Stats = NDArray[Any]
+Score = Callable[[Stats], NDArray[np.float64]]
 """Statistics [n, 2 + 2 N] of n corpora to their scores [n]."""
 DRAWS = 1 << 22
 """Lines drawn at a time: 4 bytes each."""
@@ -32,13 +32,13 @@ class Comparison(NamedTuple):
     p_value: float
 
 
-def resampled(stats: Tensor, times: int, seed: int) -> Iterator[Tensor]:
+def resampled(stats: Stats, times: int, seed: int) -> Iterator[Stats]:
     """Sums [n, columns] int64 of `times` corpora drawn with replacement from the rows of stats (Koehn 2004).
 
     The same seed draws the same rows from any statistics of as many rows, so systems stay paired.
     Memory: DRAWS, whatever the number of rows; one multinomial a corpus, which is the same distribution.
     """
-    table = stats.to(torch.float64).numpy()
+    table = stats.astype(np.float64)
     source = np.random.default_rng(seed)
     rows = len(table)
     for _ in range(times):
@@ -46,18 +46,18 @@ def resampled(stats: Tensor, times: int, seed: int) -> Iterator[Tensor]:
         for start in range(0, rows, DRAWS):
             drawn = source.integers(0, rows, min(DRAWS, rows - start), dtype=np.int32)
             total += np.bincount(drawn, minlength=rows) @ table  # exact: whole numbers below 2^53
-        yield torch.from_numpy(total)
+        yield total
 
 
-def interval(stats: Tensor, score: Score, times: int, seed: int) -> Interval:
+def interval(stats: Stats, score: Score, times: int, seed: int) -> Interval:
     """Percentile bootstrap of a corpus score; value: the score of the corpus itself."""
-    found = score(torch.stack([*resampled(stats, times, seed)])).numpy()
+    found = score(np.stack([*resampled(stats, times, seed)]))
     low, high = np.quantile(found, [0.025, 0.975])
-    value = float(score(stats.sum(0, keepdim=True).double())[0])
+    value = float(score(stats.sum(0, dtype=np.int64, keepdims=True))[0])
     return Interval(value, float(low), float(high))
 
 
-def compare(stats: Tensor, baseline: Tensor, score: Score, times: int, seed: int) -> Comparison:
+def compare(stats: Stats, baseline: Stats, score: Score, times: int, seed: int) -> Comparison:
     """Paired bootstrap of score(stats) - score(baseline) (Koehn 2004), row for row the same sentences.
 
     p_value, two-sided: how often a resampled difference strays from its mean at least as far as the measured
@@ -67,11 +67,11 @@ def compare(stats: Tensor, baseline: Tensor, score: Score, times: int, seed: int
         raise bad_input(
             f"{len(stats)} lines against {len(baseline)} of the baseline", "the same lines in the same order"
         )
-    both = torch.cat([stats, baseline], 1)
+    both = np.hstack([stats, baseline])
     width = stats.shape[1]
-    sums = torch.stack([*resampled(both, times, seed)])
-    found = (score(sums[:, :width]) - score(sums[:, width:])).numpy()
-    whole = both.sum(0, keepdim=True).double()
+    sums = np.stack([*resampled(both, times, seed)])
+    found = score(sums[:, :width]) - score(sums[:, width:])
+    whole = both.sum(0, dtype=np.int64, keepdims=True)
     value = float(score(whole[:, :width])[0] - score(whole[:, width:])[0])
     far = np.abs(found - found.mean()) >= abs(value)
     low, high = np.quantile(found, [0.025, 0.975])

@@ -1,19 +1,27 @@
-"""Where sentences come from: JSON lines of ids or texts, stored statistics, tensors in safetensors files."""
+"""Where sentences come from: JSON lines of ids or texts, stored statistics, tensors in safetensors files.
+
+Lines of ids are counted without torch, whose import costs more than counting a hundred thousand of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from bntools.core.artifact import Artifact, open_path
 from bntools.core.errors import bad_input
+from bntools.kernels import ngrams_cpu
+from bntools.kernels.ngrams_cpu import Flat
 from bntools.tools.bleu_gpu import stream
-from bntools.tools.bleu_gpu.overlap import METRICS, distinct
-from bntools.tools.bleu_gpu.stats import bleu_stats, self_stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bntools.core.artifact import Artifact
 
 ROWS = 4096
 """Rows of a tensor counted at a time."""
@@ -30,13 +38,14 @@ class Reading:
     device: str = "cpu"
     skip: stream.Skip = stream.refuse
     encode: Any = None
+    threads: int = 1
 
     @property
     def ends(self) -> dict[str, int | None]:
         return {"eos_id": self.eos_id, "pad_id": self.pad_id}
 
 
-Batch = tuple[Tensor, dict[str, Tensor]]
+Batch = tuple[NDArray[Any], dict[str, NDArray[np.float64]]]
 """Statistics, and the values of the other metrics."""
 
 
@@ -58,7 +67,22 @@ def from_pairs(file: BinaryIO, reading: Reading) -> Iterator[Batch]:
         batches = stream.batches(file, stream.texts, reading.skip)
         found = (stream.encoded(batch, reading.encode) for batch in batches)
     for pairs in found:
-        yield _counted(pairs._asdict(), reading)
+        if reading.also or reading.device != "cpu":
+            import torch
+
+            yield _counted({k: torch.from_numpy(v) for k, v in pairs._asdict().items()}, reading)
+        else:
+            yield _counted_here(pairs, reading), {}
+
+
+def _counted_here(pairs: stream.Pairs, reading: Reading) -> NDArray[np.int32]:
+    """`bleu_stats` of flat pairs, without torch."""
+    sides = (
+        ngrams_cpu.cut(Flat(ids, cu[:-1], np.diff(cu)), **reading.ends)
+        for ids, cu in ((pairs.hyp, pairs.hyp_cu), (pairs.refs, pairs.ref_cu))
+    )
+    rows = pairs.ref_rows[:-1], pairs.ref_rows[1:]
+    return ngrams_cpu.pair_stats(*sides, *rows, reading.orders, reading.threads)
 
 
 def from_stats(file: BinaryIO, reading: Reading) -> Iterator[Batch]:
@@ -77,23 +101,28 @@ def from_samples(file: BinaryIO, group: int, reading: Reading) -> Iterator[Batch
         ready = len(waiting) // group * group
         count += len(batch)
         if ready:
-            yield (
-                self_stats(waiting[:ready], group, reading.orders, **reading.ends),
-                _spread(waiting[:ready], reading),
-            )
+            yield _counted_samples(waiting[:ready], group, reading)
             waiting = waiting[ready:]
     if waiting:
         raise bad_input(f"{count} samples do not divide into groups of {group}", "each group needs as many")
 
 
-def _spread(samples: Sequence[Any], reading: Reading) -> dict[str, Tensor]:
-    """Distinct-1 and -2 of each sample."""
-    found = distinct(samples, 1, 2, **reading.ends)
-    return {"distinct-1": found[:, 0], "distinct-2": found[:, 1]}
+def _counted_samples(samples: Sequence[Any], group: int, reading: Reading) -> Batch:
+    """Statistics of each sample against its group; distinct-1 and -2 of each."""
+    length = np.array([len(sample) for sample in samples], np.int64)
+    ids = np.fromiter(chain.from_iterable(samples), np.int64, int(length.sum()))
+    flat = ngrams_cpu.cut(Flat(ids, length.cumsum() - length, length), **reading.ends)
+    stats = ngrams_cpu.others_stats(flat, group, reading.orders, reading.threads)
+    each = np.arange(len(samples))
+    different = ngrams_cpu.distinct_ngrams(flat, each, each + 1, 2, reading.threads)
+    total = np.maximum(flat.length[:, None] - np.arange(2), 1)
+    return stats, {f"distinct-{n}": different[:, n - 1] / total[:, n - 1] for n in (1, 2)}
 
 
 def from_tensors(hyp: str, refs: str, reading: Reading) -> Iterator[Batch]:
     """Two safetensors files: ids [B, L], [B, M] or [B, R, M]; lengths, if any, under hyp_len and ref_len."""
+    from bntools.core.artifact import open_path
+
     with open_path(hyp) as one, open_path(refs) as two:
         (ids, length), (others, lengths) = _ids(one, "hyp"), _ids(two, "ref")
         if len(ids) != len(others):
@@ -122,14 +151,20 @@ def _ids(source: Artifact, side: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _counted(sentences: dict[str, Any], reading: Reading) -> Batch:
+    """Statistics and other metrics of tensors, as `bleu_stats` takes them."""
+    from torch import Tensor
+
+    from bntools.tools.bleu_gpu.overlap import METRICS
+    from bntools.tools.bleu_gpu.stats import bleu_stats
+
     given = {**sentences, **reading.ends}
-    also = {name: METRICS[name](**given) for name in reading.also}
+    also = {name: METRICS[name](**given).numpy() for name in reading.also}
     if reading.device != "cpu":
         given = {k: v.to(reading.device) if isinstance(v, Tensor) else v for k, v in given.items()}
-    return bleu_stats(**given, max_n=reading.orders).cpu(), also
+    return bleu_stats(**given, max_n=reading.orders).cpu().numpy(), also
 
 
-def stored_stats(path: str, orders: int) -> Tensor:
+def stored_stats(path: str, orders: int) -> NDArray[np.int32]:
     """All statistics of a file that --stats wrote."""
     try:
         with open(path, "rb") as file:
@@ -138,4 +173,4 @@ def stored_stats(path: str, orders: int) -> Tensor:
         raise bad_input(f"{path}: {error.strerror}", "a file that --stats wrote") from None
     if not parts:
         raise bad_input(f"{path}: no statistics", "a file that --stats wrote")
-    return torch.cat(parts)
+    return np.concatenate(parts)

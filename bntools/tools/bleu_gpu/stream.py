@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from bntools.core.errors import BnError, bad_input
 
@@ -23,11 +22,11 @@ Skip = Callable[[int, str], None]
 class Pairs(NamedTuple):
     """A batch of pairs, flat, under the names that `bleu_stats` gives its arguments."""
 
-    hyp: Tensor
-    refs: Tensor
-    hyp_cu: Tensor
-    ref_cu: Tensor
-    ref_rows: Tensor
+    hyp: NDArray[np.int64]
+    refs: NDArray[np.int64]
+    hyp_cu: NDArray[np.int64]
+    ref_cu: NDArray[np.int64]
+    ref_rows: NDArray[np.int64]
 
 
 def refuse(number: int, reason: str) -> None:
@@ -36,10 +35,17 @@ def refuse(number: int, reason: str) -> None:
 
 
 def blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number of the first line and the text of whole lines, as they come, about BLOCK bytes at a time."""
+    """Number of the first line and the text of whole lines, as they come, about BLOCK bytes at a time.
+
+    Raises BnError (exit 3) on safetensors, which begin with the length of a JSON header.
+    """
     number, rest = 1, []
     read = getattr(file, "read1", file.read)
     while data := read(BLOCK):
+        if number == 1 and not rest and data[4:9] == b"\0\0\0\0{":
+            raise bad_input(
+                "safetensors where JSON lines are expected", "--refs FILE, with the references' ids"
+            )
         end = data.rfind(b"\n") + 1
         if not end:
             rest.append(data)
@@ -115,7 +121,7 @@ def _parsed(text: bytes) -> tuple[Pairs, Any]:
         ref_cu[: known + 1],
         ref_rows[: rows + 1],
     )
-    return Pairs(*map(torch.from_numpy, parts)), regular
+    return Pairs(*parts), regular
 
 
 def _repaired(first: int, text: bytes, regular: Any, skip: Skip) -> bytes:
@@ -200,10 +206,10 @@ def encoded(batch: Sequence[tuple[str, list[str]]], encode: Callable[[list[str]]
     refs = encode([ref for _, row in batch for ref in row])
     counts = [len(row) for _, row in batch]
     hyp_cu, ref_cu, ref_rows = (
-        torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0)
+        np.array([0, *sizes], np.int64).cumsum()
         for sizes in ([len(h) for h in hyps], [len(r) for r in refs], counts)
     )
-    flat = (torch.tensor([i for row in rows for i in row], dtype=torch.int64) for rows in (hyps, refs))
+    flat = (np.array([i for row in rows for i in row], np.int64) for rows in (hyps, refs))
     return Pairs(*flat, hyp_cu, ref_cu, ref_rows)
 
 
@@ -223,6 +229,6 @@ def stored(orders: int) -> Parse:
     return parse
 
 
-def table(rows: list[Any]) -> Tensor:
+def table(rows: list[Any]) -> NDArray[np.int32]:
     """Statistics of a batch of `stored` lines."""
-    return torch.tensor(rows, dtype=torch.int32)
+    return np.array(rows, np.int32)

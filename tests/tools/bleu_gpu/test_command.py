@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import sys
+from types import SimpleNamespace
 
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu, sentence_bleu
 from sacrebleu.metrics import BLEU
+
+from bntools import cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `bntools ...` in this process, up to its exit code."""
+
+    def call(*words, data=b""):
+        given = ["bntools", *map(str, words)]
+        monkeypatch.setattr(sys, "argv", given)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = cli.run(given[1:])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return call
 
 
 def pairs(count, seed=0):
@@ -42,7 +62,7 @@ def test_statistics_through_a_pipe_give_the_corpus_score_of_the_pairs(run, tmp_p
     (tmp_path / "p.jsonl").write_bytes(lines(rows))
     stats = run("bleu-gpu", tmp_path / "p.jsonl", "--stats")
     for mode in ("nltk", "sacrebleu"):
-        done = run("bleu-gpu", "--from-stats", "--corpus", "--mode", mode, data=stats.stdout)
+        done = run("bleu-gpu", "--from-stats", "--corpus", "--mode", mode, data=stats.stdout.encode())
         report = json.loads(done.stdout)
         if mode == "nltk":
             expected = corpus_bleu([row["refs"] for row in rows], [row["hyp"] for row in rows])

@@ -103,6 +103,19 @@ def test_tensors_in_files_score_like_lines(tmp_path):
     assert report["bleu"] == pytest.approx(want, abs=1e-12)
 
 
+def test_tensors_without_references_are_told_from_bad_lines(tmp_path):
+    save_file({"ids": torch.ones(2, 3, dtype=torch.int64)}, tmp_path / "h.safetensors")
+    with pytest.raises(BnError, match="safetensors") as caught:
+        call(tmp_path / "h.safetensors", "--skip-bad")
+    assert caught.value.code == 3
+
+
+def test_a_mean_of_undefined_scores_is_not_made_up():
+    done = CliRunner().invoke(command, ["--smoothing", "6"], input=lines([{"hyp": [1, 2], "refs": [[1, 2]]}]))
+    assert json.loads(done.stdout) == {"bleu": None}
+    assert "nowhere defined" in done.stderr
+
+
 def test_texts_are_scored_as_the_ids_of_a_tokenizer():
     from bntools.tools.bleu_gpu.sources import encoder
 

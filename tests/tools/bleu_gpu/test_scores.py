@@ -13,6 +13,8 @@ from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu, sentence_b
 from sacrebleu.metrics.bleu import BLEU
 
 from bntools.core.errors import BnError
+from bntools.tools.bleu_gpu import scores_device
+from bntools.tools.bleu_gpu.definition import define
 from bntools.tools.bleu_gpu.scores import bleu_scores, signature
 from bntools.tools.bleu_gpu.stats import bleu_stats
 
@@ -52,6 +54,15 @@ def nltk_sentence(refs: list[list[int]], hyp: list[int], **options: Any) -> Any:
         return [float("nan")] * len(options["weights"]) if several else float("nan")
 
 
+def both(stats: torch.Tensor, *given: Any, corpus: bool = False, **options: Any) -> torch.Tensor:
+    """Scores by the loops of a CPU, which must be those of a GPU's torch operations."""
+    found = bleu_scores(stats, *given, corpus=corpus, **options)
+    chosen = define(stats.shape[1] // 2 - 1, *given, corpus=corpus, **options)
+    on_device = scores_device.scores(stats, chosen, corpus)
+    torch.testing.assert_close(found, on_device, rtol=0, atol=1e-14, equal_nan=True)
+    return found
+
+
 def close(got: torch.Tensor, want: Any) -> None:
     torch.testing.assert_close(
         got, torch.tensor(want, dtype=torch.float64), rtol=0, atol=1e-12, equal_nan=True
@@ -69,7 +80,7 @@ def test_sentence_scores_are_nltks(method: int, seed: int) -> None:
             continue
         options = {"weights": weights, "smoothing_function": function}
         want = [nltk_sentence(r, h, **options) for h, r in zip(hyps, refs, strict=True)]
-        close(bleu_scores(stats, smoothing=f"method{method}", weights=weights), want)
+        close(both(stats, smoothing=f"method{method}", weights=weights), want)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -80,7 +91,7 @@ def test_corpus_scores_are_nltks_quirks_included(method: int, seed: int) -> None
     stats = bleu_stats(hyps, refs, max_n=5)
     for weights in [*WEIGHTS[1:], WEIGHTS]:
         want = quiet(corpus_bleu, refs, hyps, weights=weights, smoothing_function=function)
-        close(bleu_scores(stats, smoothing=f"method{method}", weights=weights, corpus=True), want)
+        close(both(stats, smoothing=f"method{method}", weights=weights, corpus=True), want)
 
 
 @pytest.mark.parametrize("method", [0, 1, 3])
@@ -90,7 +101,7 @@ def test_auto_reweigh_is_nltks(method: int) -> None:
     stats = bleu_stats(hyps, refs)
     options = {"auto_reweigh": True, "smoothing_function": function}
     want = [float(quiet(sentence_bleu, r, h, **options)) for h, r in zip(hyps, refs, strict=True)]
-    close(bleu_scores(stats, smoothing=f"method{method}", auto_reweigh=True), want)
+    close(both(stats, smoothing=f"method{method}", auto_reweigh=True), want)
 
 
 def test_epsilon_alpha_and_k_are_nltks() -> None:
@@ -99,7 +110,7 @@ def test_epsilon_alpha_and_k_are_nltks() -> None:
     for method in (1, 4, 6):
         options = {"weights": (0.25,) * 4, "smoothing_function": getattr(functions, f"method{method}")}
         want = [nltk_sentence(r, h, **options) for h, r in zip(hyps, refs, strict=True)]
-        got = bleu_scores(bleu_stats(hyps, refs), smoothing=f"method{method}", value=0.3, alpha=2, k=7)
+        got = both(bleu_stats(hyps, refs), smoothing=f"method{method}", value=0.3, alpha=2, k=7)
         close(got, [float(x) for x in want])
 
 
@@ -118,24 +129,24 @@ def test_scores_are_sacrebleus(smoothing: str, value: float | None, effective: b
             found, total = row[2 : 2 + max_n], row[2 + max_n :]
             return BLEU.compute_bleu(found, total, *row[:2], smoothing, value, effective, max_n).score / 100
 
-        close(bleu_scores(stats, **options), [score(row) for row in stats.tolist()])
-        close(bleu_scores(stats, **options, corpus=True), score(stats.sum(0).tolist()))
+        close(both(stats, **options), [score(row) for row in stats.tolist()])
+        close(both(stats, **options, corpus=True), score(stats.sum(0).tolist()))
 
 
 def test_statistics_and_defaults_are_sacrebleus_on_text() -> None:
     hyps, refs = corpus(7)
     words = [[" ".join(map(str, r)) for r in row] for row in refs]
     metric = BLEU(tokenize="none", effective_order=True)
-    scores = [metric.sentence_score(" ".join(map(str, h)), r) for h, r in zip(hyps, words, strict=True)]
+    found = [metric.sentence_score(" ".join(map(str, h)), r) for h, r in zip(hyps, words, strict=True)]
     stats = bleu_stats(hyps, refs)
-    assert stats.tolist() == [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores]
-    close(bleu_scores(stats, "sacrebleu"), [s.score / 100 for s in scores])
+    assert stats.tolist() == [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found]
+    close(both(stats, "sacrebleu"), [s.score / 100 for s in found])
 
 
 def test_a_short_sentence_adds_one_to_nltks_corpus_denominator_only() -> None:
     stats = bleu_stats([[1, 2, 3, 4, 5], [1, 2]], [[[1, 2, 3, 4, 5]], [[1, 2]]])
-    assert bleu_scores(stats, corpus=True).item() == pytest.approx(0.5**0.25, abs=1e-12)
-    assert bleu_scores(stats, "sacrebleu", corpus=True).item() == 1
+    assert both(stats, corpus=True).item() == pytest.approx(0.5**0.25, abs=1e-12)
+    assert both(stats, "sacrebleu", corpus=True).item() == 1
 
 
 def test_options_that_do_not_fit_are_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +176,26 @@ def test_self_bleu_and_the_matrix_are_those_of_single_calls() -> None:
     matrix = matrix_stats(samples, 3)
     for i, j in ((0, 1), (2, 0), (5, 4), (3, 3)):
         assert torch.equal(matrix[i // 3, i % 3, j % 3], bleu_stats([samples[i]], [[samples[j]]])[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_counting_takes_little_memory_whatever_the_batch(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense tables of the same batch take gigabytes; the tokens themselves are 52 MB."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    hyp, refs = torch.randint(0, 999, (1280, 1024)), torch.randint(0, 999, (1280, 4, 1024))
+    bleu_stats(hyp[:2], refs[:2])  # compiled
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed but still resident would hide the growth
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident("VmRSS")
+    bleu_stats(hyp, refs)
+    assert resident("VmHWM") - before < 32e6
+
+
+def resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def test_a_device_cuts_sentences_like_the_cpu() -> None:
