@@ -1,6 +1,7 @@
 """The synthetic manifolds the weights of the calibrated estimate were fitted to; `--fit` fits them again.
 
-22 kinds, none of them from scikit-dimension's benchmark. Without `--fit` prints the error on them beside TwoNN's.
+22 kinds, none of them from scikit-dimension's benchmark. Without `--fit` prints the error on fresh draws of them
+beside TwoNN's; with it also the error on each kind of weights fitted to the other 21.
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.kernels.neighbours import nearest
-from bntools.tools.data_dim.calibrated import WEIGHTS, calibrate, readings, statistics
-from bntools.tools.data_dim.estimators import twonn
+from bntools.tools.data_dim.calibrated import (
+    ANGLE_NEIGHBOURS,
+    NARROW,
+    NEIGHBOURS,
+    PULL,
+    PUSH,
+    WEIGHTS,
+    WIDE,
+    calibrate,
+    readings,
+    statistics,
+)
+from bntools.tools.data_dim.estimators import squared_cosines, twonn
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator
@@ -116,33 +128,78 @@ def manifolds(count: int, seed: int) -> Iterator[tuple[str, int, Floats]]:
             yield name, d, draw(rng, count, d)
 
 
-def fit(features: Floats, truth: Floats) -> Floats:
-    """Weights [k] that add up to 1, by least absolute relative error (reweighted least squares, ridge 0.02)."""
-    change, rest = features[:, 1:] - features[:, :1], truth - features[:, 0]
-    weights, result = np.ones(len(truth)), np.zeros(change.shape[1])
+def fit(change: Floats, rest: Floats) -> Floats:
+    """Weights [k] so that change [N, k] times them is rest [N], by least absolute relative error.
+
+    Reweighted least squares, ridge 1e-4 of N.
+    """
+    weights, result = np.ones(len(rest)), np.zeros(change.shape[1])
     for _ in range(30):
-        normal = change.T @ (weights[:, None] * change) + 0.02 * np.eye(len(result))
+        normal = change.T @ (weights[:, None] * change) + 1e-4 * len(rest) * np.eye(len(result))
         result = np.linalg.solve(normal, change.T @ (weights * rest))
         weights = 1 / np.maximum(np.abs(np.expm1(change @ result - rest)), 0.03)
         weights /= weights.mean()
-    return np.r_[1 - result.sum(), result]
+    return result
+
+
+def error(logs: Floats) -> float:
+    """Mean relative error of estimates whose ln d is so far from the truth."""
+    return float(np.abs(np.expm1(logs)).mean())
+
+
+class Samples:
+    """All synthetic manifolds of some sizes: kind, ln d, TwoNN's and the tool's ln d, and what it computes with."""
+
+    def __init__(self, counts: tuple[int, ...], seed: int) -> None:
+        kinds, truth, plain, ours, ratios, angles = [], [], [], [], [], []
+        for count in counts:
+            for name, d, points in manifolds(count, seed=count + seed):
+                near = nearest(points, np.arange(count), NEIGHBOURS, 1)
+                cosines = squared_cosines(points, near.indices[:, :ANGLE_NEIGHBOURS])
+                found = statistics(near.distances, cosines)
+                kinds.append(name)
+                truth.append(np.log(d))
+                plain.append(np.log(twonn(near.distances)))
+                ours.append(np.log(calibrate(found, count).value))
+                ratios.append(np.mean(list(readings(found.ratios, count).values()), axis=0))
+                angles.append(found.angle)
+        self.kinds, self.truth, self.plain, self.ours = map(np.array, (kinds, truth, plain, ours))
+        self.ratios, self.angles = np.array(ratios), np.array(angles)
+        self.middle = self.ratios @ np.array(list(WEIGHTS.values()))
+
+    def left_out(self, change: Floats, start: Floats) -> float:
+        """Error on each kind of what is fitted to all other kinds: `start` + change times weights."""
+        off = np.empty(len(self.truth))
+        for kind in np.unique(self.kinds):
+            out = self.kinds == kind
+            off[out] = start[out] + change[out] @ fit(change[~out], (self.truth - start)[~out])
+        return error(off - self.truth)
+
+
+def fitted(data: Samples) -> None:
+    """Fit the weights of the ratios, then of the two terms of the correction, and print both."""
+    base = data.ratios[:, 0]
+    change = data.ratios[:, 1:] - base[:, None]
+    weights = fit(change, data.truth - base)
+    weights = np.r_[1 - weights.sum(), weights]
+    print("ratios fitted", dict(zip(WEIGHTS, weights.round(2).tolist(), strict=True)), "used", WEIGHTS)
+    gap = data.angles - data.middle
+    terms = np.stack([np.tanh(gap / NARROW), -np.tanh(gap / WIDE)], 1)
+    pair = fit(terms, data.truth - data.middle)
+    print("angles fitted", pair.round(3).tolist(), "used", [PULL, PUSH])
+    print(f"each kind left out of the fit: ratios {data.left_out(change, base):.4f}, "
+          f"and angles {data.left_out(terms, data.middle):.4f}")  # fmt: skip
 
 
 def main() -> None:
-    features, truth, plain, ours = [], [], [], []
-    for count in (500, 1000):
-        for _, d, points in manifolds(count, seed=count):
-            r = nearest(points, np.arange(count), 20, 1).distances
-            found = statistics(r)
-            ours.append(calibrate(found, count).value / d - 1)
-            plain.append(twonn(r) / d - 1)
-            truth.append(np.log(d))
-            features.append(np.mean(list(readings(found, count).values()), axis=0))
-    print(f"{len(truth)} synthetic manifolds of 500 and 1000 points, mean relative error")
-    print(f"twonn {np.abs(plain).mean():.4f}  calibrated {np.abs(ours).mean():.4f}")
+    seed = 0 if "--fit" in sys.argv else 7
+    for counts in ((500,), (1000,), (2500,)):
+        data = Samples(counts, seed)
+        print(f"{len(data.truth)} synthetic manifolds of {counts[0]} points, mean relative error:")
+        print(f"  twonn {error(data.plain - data.truth):.4f}  ratios {error(data.middle - data.truth):.4f}  "
+              f"calibrated {error(data.ours - data.truth):.4f}", flush=True)  # fmt: skip
     if "--fit" in sys.argv:
-        weights = fit(np.array(features), np.array(truth))
-        print("fitted", dict(zip(WEIGHTS, weights.round(2).tolist(), strict=True)), "used", WEIGHTS)
+        fitted(Samples((500, 1000, 2500), seed))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from bntools.core.errors import bad_input
 from bntools.kernels.neighbours import count_within, nearest
 from bntools.tools.data_dim import estimators
-from bntools.tools.data_dim.calibrated import FEWEST_CALIBRATED, NEIGHBOURS, calibrate, statistics
+from bntools.tools.data_dim.calibrated import (
+    ANGLE_NEIGHBOURS,
+    FEWEST_CALIBRATED,
+    NEIGHBOURS,
+    calibrate,
+    statistics,
+)
 from bntools.tools.data_dim.points import FEWEST, Cloud, clean
 
 Floats = NDArray[np.float64]
@@ -169,10 +175,15 @@ def _calibrated(cloud: Cloud, measured: Measured, settings: Settings) -> dict[st
             f"{count} distinct points are too few for the calibrated estimate: {FEWEST_CALIBRATED} are needed",
             "use --estimator gride, or more points",
         )
-    sampling = _interval(lambda keep: calibrate(statistics(r[keep]), count).value, measured.blocks)
+    cosines = estimators.squared_cosines(cloud.points, measured.indices[:, :ANGLE_NEIGHBOURS])
+
+    def one(keep: NDArray[np.bool_]) -> float:
+        return calibrate(statistics(r[keep], cosines[keep]), count).value
+
+    sampling = _interval(one, measured.blocks)
     if None in sampling.values():
         return {**sampling, "families": {}}
-    families = calibrate(statistics(r), count).families
+    families = calibrate(statistics(r, cosines), count).families
     factor = sampling["high"] / sampling["value"]
     low, high = min(families.values()) / factor, max(families.values()) * factor
     return {**sampling, "low": low, "high": high, "families": families}

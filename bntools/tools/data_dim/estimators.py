@@ -81,6 +81,26 @@ def local_rank(eigenvalues: Floats, alpha: float = 0.05) -> Floats:
     return (eigenvalues > alpha * eigenvalues.max(1, keepdims=True)).sum(1).astype(np.float64)
 
 
+def squared_cosines(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
+    """Sum of squared cosines between the differences of disjoint pairs of neighbours, and their number, [M, 2].
+
+    neighbours [M, k]: indices, k even. In the plane of dimension d, whatever the distances, the mean is 1 / d if
+    directions are uniform. Differences of neighbours, not of a neighbour and the point, so that a point at the edge,
+    all of whose neighbours lie on one side, counts like any other. A pair at one place has no direction, and no part.
+    """
+    found = []
+    for chunk in np.array_split(neighbours, max(1, neighbours.size * points.shape[1] // 4_000_000)):
+        local = points[chunk]
+        apart = local[:, 0::2] - local[:, 1::2]
+        length = np.sqrt(np.square(apart).sum(2, keepdims=True))
+        apart = np.divide(apart, length, out=np.zeros_like(apart), where=length > 0)
+        i, j = np.triu_indices(apart.shape[1], 1)
+        squares = np.square((apart @ apart.transpose(0, 2, 1))[:, i, j])
+        there = (length[:, i, 0] > 0) & (length[:, j, 0] > 0)
+        found.append(np.stack([squares.sum(1), there.sum(1)], 1))
+    return np.concatenate(found)
+
+
 def local_eigenvalues(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
     """Eigenvalues [M, k], ascending, of the covariance of each neighbourhood's points, indices [M, k]."""
     found = []

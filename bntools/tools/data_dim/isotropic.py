@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -97,6 +98,7 @@ def _deviations(dimension: float) -> float:
     return float(4 + 4 / np.sqrt(dimension))
 
 
+@functools.lru_cache(maxsize=64)
 def _directions(dimension: float, count: int = 64) -> tuple[Floats, Floats]:
     """Gauss-Gegenbauer nodes and weights of one coordinate of a uniform direction (Golub and Welsch 1969)."""
     order, shape = np.arange(1, count), dimension / 2 - 1

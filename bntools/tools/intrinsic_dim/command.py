@@ -310,5 +310,14 @@ def _interval(found: dict[str, Any]) -> str:
     if found["value"] is None:
         low = f", more than {found['low']:,.0f}" if found["low"] else ""
         return f"not reached{low}"
-    ends = f" ({found['low']:,.0f} to {found['high']:,.0f})" if found["low"] and found["high"] else ""
+    low, high = (None if found[end] is None else f"{found[end]:,.0f}" for end in ("low", "high"))
+    ends = (
+        f" ({low} to {high})"
+        if low and high
+        else f" ({low} or more)"
+        if low
+        else f" ({high} or less)"
+        if high
+        else ""
+    )
     return f"{found['value']:,.0f}{ends}"

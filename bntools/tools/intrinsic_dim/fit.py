@@ -76,13 +76,14 @@ def _pooled(residuals: Array, place: NDArray, count: NDArray) -> Array:
 
 def dimension(
     dims: Sequence[int], scores: Sequence[float], baseline: Sequence[float], threshold: float, floor: float | None,
-    level: float = 0.95, seed: int = 0,
+    level: float = 0.95, seed: int = 0, least: int = 1,
 ) -> tuple[Interval, float, Curve]:  # fmt: skip
     """The dimension at which the monotone curve reaches the target, its bootstrap interval, target and curve.
 
     Target: threshold times the mean of the baseline's scores (Li et al. 2018); with a `floor`, threshold of the way
     from it to the baseline. The bootstrap resamples residuals from the means, pooled near the crossing and enlarged
     by sqrt(n / (n - 1)), of the runs as of the baseline: without repeated runs the interval is the bracket.
+    Nothing bounds the dimension from below where the smallest one tried may reach the target, unless it is `least`.
     """
     base = np.asarray(baseline, np.float64)
     target = aim(float(base.mean()), threshold, floor)
@@ -96,7 +97,8 @@ def dimension(
     tail = int((1 - level) / 2 * len(draws))
     low, high = float(draws[tail]), float(draws[-1 - tail])
     low = low if np.isfinite(low) else float(found.dims[-1])
-    return Interval(value, low, high if np.isfinite(high) else None), target, found
+    unbounded = low == found.dims[0] > least and value is not None
+    return Interval(value, None if unbounded else low, high if np.isfinite(high) else None), target, found
 
 
 def aim(baseline: float, threshold: float, floor: float | None) -> float:

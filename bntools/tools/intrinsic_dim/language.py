@@ -38,8 +38,8 @@ class Language(Gradients):
 
     def __init__(self, source: Source, data: str) -> None:
         if source.shuffle or not data.endswith((".jsonl", ".txt")):
-            what = f"a language model learns from .jsonl or .txt documents, in order, not {data}"
-            raise usage(what, 'one object a line: {"text": "..."}')
+            what = f"--model {source.model} is a language model, which learns from .jsonl or .txt in order, not {data}"
+            raise usage(what, "for labelled data: --model fc:200,200, lenet or FILE.py:FUNCTION")
         self.source, self.batch = source, source.batch or _BATCH
         self.base: Model = open_model(source.model)
         windows = self._windows(read_documents(data))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from bntools.core.errors import require
@@ -55,8 +57,8 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
         )
         axes.axvline(found["value"], color=dark, lw=0.8)
     axes.set(xscale="log")
-    ticks = [run["dim"] for run in report["curve"]]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45 if len(ticks) > 7 else 0)
+    ticks = _ticks([c["dim"] for c in report["curve"]], [run["dim"] for run in runs])
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="dimension d of the subspace", ylabel=_name(report))
     axes.set_title(_title(report), fontsize=10)
@@ -64,13 +66,31 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
     _sides(axes)
 
 
+def _ticks(curve: list[int], all_dims: list[int]) -> list[int]:
+    """Dimensions to write at the axis: those of the curve first, none so near another that they would overlap."""
+    least = math.log(max(all_dims) / min(all_dims)) * 0.075
+    chosen: list[int] = []
+    for dim in [*sorted(curve), *sorted(set(all_dims))]:
+        if all(abs(math.log(dim / other)) > least for other in chosen):
+            chosen.append(dim)
+    return sorted(chosen)
+
+
 def _title(report: dict[str, Any]) -> str:
     key = dimension_key(report)
     found = report[key]
+    what = f"{report['model']} on {Path(report['data']).name}"
     if found["value"] is None:
-        return f"{report['model']}: {key} not reached"
-    ends = f", 95 %: {found['low']:.0f} to {found['high']:.0f}" if found["low"] and found["high"] else ""
-    return f"{report['model']}: {key} = {found['value']:.0f}{ends}"
+        return f"{what}: {key} not reached"
+    return f"{what}: {key} = {found['value']:,.0f}{_ends(found, ', 95 %: ')}"
+
+
+def _ends(found: dict[str, Any], before: str) -> str:
+    """The interval in words; nothing where neither side is bounded."""
+    low, high = (None if found[end] is None else f"{found[end]:,.0f}" for end in ("low", "high"))
+    if low and high:
+        return f"{before}{low} to {high}"
+    return f"{before}{low} or more" if low else f"{before}{high} or less" if high else ""
 
 
 def _name(report: dict[str, Any]) -> str:
@@ -93,15 +113,14 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
     for cell in cells:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         found = cell[key]
-        text = "not reached" if found["value"] is None else f"{found['value']:.0f}"
-        if found["low"] and found["high"] and found["value"]:
-            text += f"\n{found['low']:.0f} to {found['high']:.0f}"
+        text = "not reached" if found["value"] is None else f"{found['value']:,.0f}{_ends(found, chr(10))}"
         colour = "white" if (found["value"] or 0) > 0.55 * top else "black"
         axes.text(
             column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour
         )
     axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
-             xlabel="width of a hidden layer", ylabel="hidden layers", title=f"{key} on {report['data']}")  # fmt: skip
+             xlabel="width of a hidden layer", ylabel="hidden layers")  # fmt: skip
+    axes.set_title(f"{key} on {Path(report['data']).name}", fontsize=10)
     figure.colorbar(image, label=key)
 
 

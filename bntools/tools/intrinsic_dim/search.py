@@ -277,7 +277,8 @@ def estimate(runs: Sequence[Run], baseline: Sequence[Run], plan: Plan) -> tuple[
     floor = baseline[0].outcome.floor if plan.spans_from_floor else None
     dims = [run.job.dim or 0 for run in runs]
     scores = [run.outcome.score for run in runs]
-    return fit.dimension(dims, scores, [run.outcome.score for run in baseline], plan.threshold, floor)
+    base = [run.outcome.score for run in baseline]
+    return fit.dimension(dims, scores, base, plan.threshold, floor, least=plan.least)
 
 
 def _distinct(runs: Sequence[Run]) -> list[Run]:

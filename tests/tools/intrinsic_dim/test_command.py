@@ -94,13 +94,14 @@ def test_a_search_cut_short_goes_on_where_it_was(searched, tmp_path):
     report, folder, words = searched
     lines = (folder / "work" / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "points").mkdir()
-    (tmp_path / "runs.jsonl").write_bytes(b"".join(lines[:20]) + lines[20][:30])
+    done = len(lines) - 6
+    (tmp_path / "runs.jsonl").write_bytes(b"".join(lines[:done]) + lines[done][:30])
     for path in (folder / "work" / "points").iterdir():
         (tmp_path / "points" / path.name).write_bytes(path.read_bytes())
     again = call(*words[:-4], "--work", tmp_path)
     assert again["d_int90"] == report["d_int90"]
-    kept = [json.loads(line)["key"] for line in (tmp_path / "runs.jsonl").read_bytes().splitlines()[:20]]
-    assert [json.loads(line)["key"] for line in lines[:20]] == kept
+    kept = [json.loads(line)["key"] for line in (tmp_path / "runs.jsonl").read_bytes().splitlines()[:done]]
+    assert [json.loads(line)["key"] for line in lines[:done]] == kept
 
 
 def test_the_network_is_scored_and_expanded(searched, data, tmp_path):
@@ -119,8 +120,24 @@ def test_the_network_is_scored_and_expanded(searched, data, tmp_path):
 
 
 def test_the_picture_shows_the_number(searched):
-    _, folder, _ = searched
+    from bntools.tools.intrinsic_dim.picture import _ticks, _title
+
+    report, folder, _ = searched
     assert "<svg" in (folder / "p.svg").read_text()[:500]
+    found = report["d_int90"]
+    low, value, high = (round(found[key]) for key in ("low", "value", "high"))
+    assert _title(report) == f"fc:16 on clusters.npz: d_int90 = {value}, 95 %: {low} to {high}"
+    # names of dimensions at the axis do not run into each other
+    assert _ticks([14, 15, 17, 19, 20, 22, 31], [1, 4, 14, 15, 31]) == [1, 4, 14, 19, 31]
+
+
+def test_a_bound_on_one_side_is_said_in_words():
+    from bntools.tools.intrinsic_dim.command import _interval
+
+    assert _interval({"value": 40.0, "low": None, "high": 40.0}) == "40 (40 or less)"
+    assert _interval({"value": 9.0, "low": 8.0, "high": None}) == "9 (8 or more)"
+    assert _interval({"value": 1234.0, "low": 900.0, "high": 2000.0}) == "1,234 (900 to 2,000)"
+    assert _interval({"value": None, "low": 400.0, "high": None}) == "not reached, more than 400"
 
 
 @pytest.mark.slow
@@ -132,7 +149,7 @@ def test_processes_change_no_result(data, tmp_path):
 
 
 def test_parts_gathered_are_the_whole(data, tmp_path):
-    words = ("intrinsic-dim", "--data", data, *FEW, "--dims", "30,60")
+    words = ("intrinsic-dim", "--data", data, *FEW, "--epochs", 1, "--dims", "30,60")
     whole = call(*words)
     parts = (*words, "--work", tmp_path)
     assert "missing" in call(*parts, "--gather", code=3)["error"]
@@ -144,7 +161,20 @@ def test_parts_gathered_are_the_whole(data, tmp_path):
 
 
 def test_a_grid_has_a_cell_for_each_width_and_depth(data, tmp_path):
-    words = ("intrinsic-dim", "--data", data, *FEW[2:], "--dims", "40,80", "--lr", "0.1", "--seeds", 1)
+    words = (
+        "intrinsic-dim",
+        "--data",
+        data,
+        *FEW[2:],
+        "--epochs",
+        1,
+        "--dims",
+        "40,80",
+        "--lr",
+        "0.1",
+        "--seeds",
+        1,
+    )
     report = call(*words, "--widths", "8,16", "--depths", "1,2", "--plot", tmp_path / "g.png")
     cells = {(cell["width"], cell["depth"]): cell for cell in report["grid"]}
     assert set(cells) == {(8, 1), (16, 1), (8, 2), (16, 2)}

@@ -81,3 +81,12 @@ def test_what_is_never_reached_has_no_value_but_a_lower_end():
 def test_with_a_floor_the_target_is_a_share_of_the_way():
     assert fit.aim(-1.0, 0.9, -2.0) == pytest.approx(-1.1)
     assert fit.aim(0.97, 0.9, None) == pytest.approx(0.873)
+
+
+def test_a_smallest_dimension_that_reaches_the_target_is_no_lower_end():
+    """Reported as precise, 40 (40 to 40) would be believed."""
+    scores = [0.95, 0.96, 0.95, 0.97, 0.98, 0.97]
+    interval, _, _ = fit.dimension([40] * 3 + [80] * 3, scores, [1.0], 0.9, None)
+    assert interval == (40, None, 40)
+    interval, _, _ = fit.dimension([1] * 3 + [2] * 3, scores, [1.0], 0.9, None)
+    assert interval == (1, 1, 1)
