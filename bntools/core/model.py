@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,9 @@ from bntools.core.errors import bad_input
 from bntools.core.header import Entry
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 
@@ -117,9 +119,7 @@ class Model:
         wanted = dtype or dtypes.torch_dtype(spec.dtype)
         if isinstance(spec, entropy.Spec):
             stream = self.store.tensor(spec.part_names(name)[0])
-            found = self.planes(name) if isinstance(spec, stack.Spec) else None
-            found = found.limited(planes) if found and planes is not None else found
-            refine = found.refine if found else None
+            refine = self._refine(name, planes) if isinstance(spec, stack.Spec) else None
             return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted, refine)
         return packed.dense(name, spec, self.store.tensor, wanted)
 
@@ -132,6 +132,15 @@ class Model:
         return stack.Planes.read(
             name, spec, lambda block: store.part(block) if block in store.entries else b""
         )
+
+    def _refine(self, name: str, planes: int | None) -> entropy.Refine:
+        """For the decoder, which has then checked that the stream is of the size it claims: memory is asked for now."""
+
+        def refine(row_scale: entropy.Ints) -> Callable[[int, NDArray[np.float32]], None]:
+            found = self.planes(name)
+            return (found if planes is None else found.limited(planes)).refine(row_scale)
+
+        return refine
 
     @cached_property
     def decoder(self) -> entropy.Decoder:

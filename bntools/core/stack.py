@@ -141,13 +141,16 @@ class Planes:
 
     def refine(self, row_scale: Ints) -> Callable[[int, NDArray[np.float32]], None]:
         """For `entropy.Decoder.dense`: adds the planes' fractions of a step to the multiples of a lane."""
+        place = row_order(row_scale).argsort()
+        return Planes(self.bits[:, place], self.depth[place]).in_order()
+
+    def in_order(self) -> Callable[[int, NDArray[np.float32]], None]:
+        """The same for multiples whose rows are those of `bits`, in their order."""
         import numpy as np
 
         from bntools.kernels import planes
 
-        place = row_order(row_scale).argsort()
-        depth = self.depth[place]
-        deepest = int(depth.max(initial=0))
-        bits = np.ascontiguousarray(self.bits[:deepest, place].transpose(2, 0, 1))
-        scales = [((depth > plane) * 2.0 ** -(plane + 2)).astype(np.float32) for plane in range(deepest)]
+        deepest = int(self.depth.max(initial=0))
+        bits = np.ascontiguousarray(self.bits[:deepest].transpose(2, 0, 1))
+        scales = [((self.depth > plane) * 2.0 ** -(plane + 2)).astype(np.float32) for plane in range(deepest)]
         return lambda first, values: planes.add(values, first, bits, scales)

@@ -102,7 +102,7 @@ def _ground(inputs: Tensor) -> _Ground:
 
 
 def sides(moments: Moments, alpha: float, theta: float) -> tuple[_Ground, entropy.Ints, entropy.Ints]:
-    """The ground of a matrix, and its scale exponents by reverse water-filling: rows A_ii^(-1/2), columns alpha U_jj."""
+    """The ground of a matrix, and scale exponents by reverse water-filling: rows A_ii^(-1/2), columns alpha U_jj."""
     ground = _ground(moments.inputs)
     row = moments.rows.clamp(min=1e-30).rsqrt()
     return ground, _exponents(row), _exponents(alpha * ground.factor(theta).diagonal())

@@ -66,10 +66,10 @@ class Network:
             entropy.values(coded, self._stacks.tables, encode.OCTAVE, lambda values: add(0, values))
         )
 
-    @torch.no_grad()
     def kl(self) -> float:
         """Mean divergence from the original on the windows, nats a token."""
 
+        @torch.no_grad()  # inside, as it holds for the thread that sets it
         def work(at: int) -> float:
             hidden = distill.final_states(self._built, self._windows[at])
             return distill.divergence(hidden, self._known[at], self._ours, self._teacher, gradient=False)[0]
@@ -77,10 +77,10 @@ class Network:
         with single_threaded() as (pool, _):
             return sum(pool.map(work, self._wanted)) / self._windows.numel()
 
-    @torch.no_grad()
     def loss(self) -> float:
         """Mean negative log-likelihood of the windows' tokens, nats a token; the perplexity is its exponential."""
 
+        @torch.no_grad()  # inside, as it holds for the thread that sets it
         def work(at: int) -> float:
             ids = self._windows[at]
             scores = self._ours(distill.final_states(self._built, ids)[:-1]).log_softmax(-1)

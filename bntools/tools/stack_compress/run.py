@@ -15,6 +15,7 @@ from bntools import options, terminal
 from bntools.core import entropy, history, packed, stack
 from bntools.core.artifact import Artifact
 from bntools.core.calibration import text_windows
+from bntools.core.errors import bad_input
 from bntools.core.header import BITS, BLOCK_PREFIX
 from bntools.core.model import Model
 from bntools.core.shelf import Shelf
@@ -159,6 +160,8 @@ def truncate(session: Session, source: Artifact, out: Writer) -> dict[str, Any]:
         entry, data = source.entries[name], source.part(name)
         shape = entry.shape
         if name.startswith(BLOCK_PREFIX) and len(data) < entry.nbytes:
+            if len(shape) != 2:
+                raise bad_input(f"block {name!r} of {source.label} has no rows")
             rows = len(data) // shape[1]
             if not rows:
                 continue
