@@ -46,7 +46,8 @@ class Gathered:
     def _hook(self, name: str) -> Callable[..., None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
             seen: Seen = self._local.seen
-            x = args[0] if args else next(iter(kwargs.values()))
+            # Detached: the hook below would otherwise hold later inputs, whose graph holds the hook, for ever.
+            x = (args[0] if args else next(iter(kwargs.values()))).detach()
             seen.inputs.append((name, x))
             if self._gradients and out.requires_grad:
                 out.register_hook(lambda g: seen.gradients.append((name, flat(x), flat(g))))
@@ -57,7 +58,7 @@ class Gathered:
         """Products that add one batch to the second moments."""
         tasks: list[Task] = []
         for name, x in seen.inputs:
-            leader = next(other for other, tensor in seen.inputs if tensor is x)
+            leader = next(other for other, tensor in seen.inputs if _same(tensor, x))
             if self._leader.setdefault(name, leader) != name:
                 continue
             rows = flat(x)
@@ -77,6 +78,11 @@ class Seen(NamedTuple):
 
     inputs: list[tuple[str, Tensor]]
     gradients: list[tuple[str, Tensor, Tensor]]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors, both alive, are the same memory seen the same way."""
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def flat(x: Tensor) -> Tensor:
