@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from bntools.core.artifact import open_path
+from bntools.core.resident import Resident
 from bntools.core.source import as_model, open_model
 
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
@@ -79,6 +80,14 @@ def load_seconds(path: Path, size: int) -> tuple[float, float]:
     return time.process_time() - cpu, time.monotonic() - began
 
 
+def resize_seconds(path: Path, base: int, whole: int) -> list[float]:
+    """Time of a step of 10 MB, or a tenth of a small file, up and down again, after one that warms the loops."""
+    step = min(10_000_000, (whole - base) // 10)
+    held = Resident(path, (base + whole) // 2)
+    sizes = [held.nbytes + step, held.nbytes, held.nbytes + step, held.nbytes]
+    return [held.resize(size).seconds for size in sizes][2:]
+
+
 def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
     import matplotlib
 
@@ -125,6 +134,8 @@ def measure(given: argparse.Namespace, folder: Path, path: Path) -> None:
         f"{base:,} to {whole:,} bytes; loading all of it takes %.2f s of CPU, %.2f s"
         % load_seconds(path, whole)
     )
+    up, down = resize_seconds(path, base, whole)
+    print(f"a step of 10 MB, or a tenth of the blocks: {up:.3f} s up, {down:.3f} s down")
     print(f"{'':28} {'bits':>6} {'MB':>8} {'KL':>9} {'':8} {'ppl':>8} {'top-1':>6}")
     rows: dict[str, list[dict[str, float]]] = {"one stack": [], "made for the size": [], "GPTQ": []}
     prefixes = {f"stack, {bits} bits": size for bits in BITS if (size := size_of(path, bits))}
