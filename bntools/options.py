@@ -131,6 +131,24 @@ def output(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)  # fmt: skip
 
 
+def budget(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--budget of tools that read stacks; the callback gets `budget`, bytes or None."""
+    return click.option(
+        "--budget",
+        metavar="SIZE",
+        callback=_budget,
+        help="Of a stack, read so many bytes at most: 90MB, 86MiB.",
+    )(function)
+
+
+def _budget(context: click.Context, _: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    from bntools.core.sizes import parse_bytes
+
+    return parse_bytes(value)
+
+
 def work(function: Callable[..., Any]) -> Callable[..., Any]:
     """--work of tools whose run can be continued; the callback gets `work`, a path or None."""
     return click.option(

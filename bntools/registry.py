@@ -13,9 +13,10 @@ from bntools.tools.info.command import command as info_command
 from bntools.tools.intrinsic_dim.command import command as intrinsic_dim_command
 from bntools.tools.quantize.command import command as quantize_command
 from bntools.tools.scale_fit.command import command as scale_fit_command
+from bntools.tools.stack_compress.command import command as stack_command
 
 _TOOLS: dict[str, list[click.Command]] = {
-    "Compress": [quantize_command],
+    "Compress": [quantize_command, stack_command],
     "Score": [eval_command, bleu_command],
     "Measure": [intrinsic_dim_command, data_dim_command, scale_fit_command],
     "Inspect and convert": [info_command, export_command],

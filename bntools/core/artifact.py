@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bntools.core import dtypes, header, streams
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.core.header import Entry
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "1"
+STACK = "stack"
 _LARGEST_FILE = 256 << 20
 
 
@@ -26,19 +27,31 @@ class Artifact:
 
     Tensors are read with positioned reads, not through a memory map: the resident set stays at one tensor whatever
     the file's size, and a file cut short under the reader is an error, not a SIGBUS.
+    A stack (bntools-stack(5)) may end anywhere behind its base; budget: bytes of it to be read at most. `nbytes` is
+    what is there of it, and `entries` lists the tensors of which there is anything.
     """
 
-    def __init__(self, fd: int, label: str, path: Path | None = None) -> None:
+    def __init__(self, fd: int, label: str, path: Path | None = None, budget: int | None = None) -> None:
         self.fd = fd
         self.label = label
         self.path = path
         try:
-            self.header = _read_header(fd, label)
+            self.header = _read_header(fd, label, budget)
+            self.nbytes = _present(self.header, fd, label, budget)
         except BaseException:
             self.close()
             raise
-        self.entries = self.header.entries
+        end = self.nbytes - self.header.size
+        whole = self.nbytes == self.header.total
+        entries = self.header.entries
+        self.entries = (
+            entries if whole else {n: e for n, e in entries.items() if e.start < end or not e.nbytes}
+        )
         self.metadata = self.header.metadata
+
+    def within(self, budget: int) -> Artifact:
+        """The same stack with at most so many bytes of it, to be closed for itself."""
+        return Artifact(os.dup(self.fd), self.label, self.path, budget)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -74,6 +87,19 @@ class Artifact:
     def names(self) -> list[str]:
         """Names of the tensors proper, in the order of their data; side files are not among them."""
         return [name for name in self.entries if header.side_file_name(name) is None]
+
+    def part(self, name: str) -> bytearray:
+        """The bytes of one tensor that are there: of the last one of a stack, maybe not all."""
+        entry = self.entries[name]
+        end = min(entry.end, self.nbytes - self.header.size)
+        buffer = bytearray(end - entry.start)
+        self._fill(memoryview(buffer), entry)
+        return buffer
+
+    def part_bytes(self, name: str) -> int:
+        """How many bytes of one tensor are there."""
+        entry = self.entries[name]
+        return min(entry.end, self.nbytes - self.header.size) - entry.start
 
     def raw(self, name: str) -> bytearray:
         """The bytes of one tensor."""
@@ -116,10 +142,10 @@ class Artifact:
         return found
 
     def sha256(self) -> str:
-        """Digest of the whole stream, header included."""
+        """Digest of the whole stream, header included; of a stack, of what is there."""
         digest = hashlib.sha256()
         position = 0
-        while block := os.pread(self.fd, streams.CHUNK, position):
+        while block := os.pread(self.fd, min(streams.CHUNK, self.nbytes - position), position):
             digest.update(block)
             position += len(block)
         return digest.hexdigest()
@@ -139,7 +165,7 @@ def _expand(name: str, data: bytes) -> bytes:
     return found
 
 
-def _read_header(fd: int, label: str) -> header.Header:
+def _read_header(fd: int, label: str, budget: int | None) -> header.Header:
     size = os.fstat(fd).st_size
     head = os.pread(fd, 9, 0)
     kind = streams.sniff(head)
@@ -148,11 +174,30 @@ def _read_header(fd: int, label: str) -> header.Header:
     length = header.header_length(head)
     if 8 + length > size:
         raise bad_input(f"truncated: {label} has {size} bytes, its header alone needs {8 + length}")
-    parsed = header.parse(os.pread(fd, length, 8))
-    if parsed.total != size:
+    if budget is not None and 8 + length > budget:
+        raise bad_input(
+            f"a budget of {budget:,} bytes does not hold the header of {label}, {8 + length:,} bytes"
+        )
+    return header.parse(os.pread(fd, length, 8))
+
+
+def _present(parsed: header.Header, fd: int, label: str, budget: int | None) -> int:
+    """Bytes to be read: all of them, of a stack those within size and budget, its base at least."""
+    size = os.fstat(fd).st_size
+    stack = parsed.metadata.get("bntools.kind") == STACK
+    if budget is not None and not stack:
+        raise usage(f"a budget is for stacks, and {label} is none", "bntools stack-compress makes one")
+    if parsed.total < size or (parsed.total > size and not stack):
         problem = "truncated" if parsed.total > size else "trailing bytes"
         raise bad_input(f"{problem}: {label} has {size} bytes, its header describes {parsed.total}")
-    return parsed
+    limit = min(size, budget or size)
+    if limit < parsed.base_bytes:
+        what = f"a budget of {limit:,} bytes" if limit < size else f"{label}, {size:,} bytes,"
+        raise bad_input(
+            f"{what} is below the base of the stack: its smallest prefix has {parsed.base_bytes:,} bytes",
+            f"--budget {parsed.base_bytes}, or more of the file",
+        )
+    return limit
 
 
 def _json_instead(label: str) -> Exception:
@@ -170,18 +215,21 @@ def parse_json(text: str | bytes, expected: type, what: str) -> Any:
     return value
 
 
-def open_path(path: str | os.PathLike[str]) -> Artifact:
-    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError (exit 3) if it is no artifact."""
+def open_path(path: str | os.PathLike[str], budget: int | None = None) -> Artifact:
+    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError (exit 3) if it is no artifact.
+
+    budget: bytes of a stack to be read at most.
+    """
     path = Path(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise bad_input(f"cannot open {path}: {error.strerror}", "check the path") from None
     if not streams.is_regular(fd):
-        spooled = streams.spool(fd)
+        spooled = streams.spool(fd, budget)
         os.close(fd)
-        return Artifact(spooled, str(path))
-    return Artifact(fd, str(path), path.absolute())
+        return Artifact(spooled, str(path), None, budget)
+    return Artifact(fd, str(path), path.absolute(), budget)
 
 
 def stream(fd: int) -> Iterator[tuple[Entry, bytearray]]:

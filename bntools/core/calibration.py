@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bntools.core.errors import bad_input
+from bntools.core.model import Model
+from bntools.core.text import default_text, read_text
+from bntools.core.tokens import open_tokenizer
 
 
 def token_windows(ids: list[int], tokens: int, window: int, bos: int | None = None) -> Tensor:
@@ -25,6 +28,15 @@ def token_windows(ids: list[int], tokens: int, window: int, bos: int | None = No
     starts = [round(index * last / max(count - 1, 1)) for index in range(count)]
     rows = [([] if bos is None else [bos]) + ids[start : start + body] for start in starts]
     return torch.tensor(rows)
+
+
+def text_windows(model: Model, calib: str, tokens: int, window: int = 512) -> Tensor:
+    """Windows of a text file, or of the `default` calibration text, no longer than the model has positions for."""
+    tokenizer = open_tokenizer(model.files, model.config, model.label)
+    text = default_text("calib") if calib == "default" else read_text(calib)
+    longest = model.config.get("max_position_embeddings") or model.config.get("n_positions") or window
+    window = min(window, longest)
+    return token_windows(tokenizer.ids(text), tokens, window, tokenizer.window_bos)
 
 
 def run(model: nn.Module, ids: Tensor) -> None:

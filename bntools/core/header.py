@@ -14,6 +14,7 @@ from bntools.core.errors import BnError, bad_input
 MAX_HEADER = 100_000_000  # the limit of the safetensors format
 MAX_METADATA = 64 * 1024
 FILE_PREFIX = "bntools.file/"
+BLOCK_PREFIX = "bntools.block/"  # of the tensors of a stack that may be missing (bntools-stack(5))
 FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 BITS = {
@@ -57,6 +58,12 @@ class Header:
     @property
     def total(self) -> int:
         return self.size + self.data_bytes
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the smallest prefix that holds everything but blocks of a stack."""
+        base = (entry.end for name, entry in self.entries.items() if not name.startswith(BLOCK_PREFIX))
+        return self.size + max(base, default=0)
 
 
 def nbytes(dtype: str, shape: Iterable[int]) -> int:
@@ -144,8 +151,11 @@ def _entry(name: str, value: object) -> Entry:
     return Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
 
 
-def encode(metadata: Mapping[str, str], entries: Iterable[Entry]) -> bytes:
-    """Length prefix and JSON text, padded with spaces so that the data start on a multiple of 64 bytes."""
+def encode(metadata: Mapping[str, str], entries: Iterable[Entry], room: int = 0) -> bytes:
+    """Length prefix and JSON text, padded with spaces so that the data start on a multiple of 64 bytes.
+
+    room: bytes of padding at least.
+    """
     size = sum(len(key) + len(value) for key, value in metadata.items())
     if size > MAX_METADATA:
         raise BnError(
@@ -157,7 +167,7 @@ def encode(metadata: Mapping[str, str], entries: Iterable[Entry]) -> bytes:
             "dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.start, entry.end],
         }  # fmt: skip
     text = json.dumps(body, separators=(",", ":")).encode()
-    text += b" " * (-(len(text) + 8) % 64)
+    text += b" " * (room + -(len(text) + room + 8) % 64)
     if len(text) > MAX_HEADER:
         raise BnError(f"header of {len(text)} bytes is over the limit of {MAX_HEADER}")
     return len(text).to_bytes(8, "little") + text

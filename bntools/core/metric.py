@@ -50,8 +50,12 @@ def of_linear(found: Sensitivity) -> Metric:
     B is the mean of the plain moments and of those weighted by the gradients (the few gradients alone overfit);
     A is taken whole where the sweep gathered it, otherwise by its diagonal.
     """
-    mean = max(float(found.rows.mean()), 1e-30)
-    return _metric(mixed(found), found.rows + ROW_FLOOR * mean, found.outputs)
+    return _metric(*linear_moments(found), found.outputs)
+
+
+def linear_moments(found: Sensitivity) -> tuple[Tensor, Tensor]:
+    """B [in, in] and A's diagonal [out] of a linear layer, float32."""
+    return mixed(found), found.rows + ROW_FLOOR * max(float(found.rows.mean()), 1e-30)
 
 
 def mixed(found: Sensitivity) -> Tensor:
@@ -60,7 +64,14 @@ def mixed(found: Sensitivity) -> Tensor:
 
 
 def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool) -> Metric:
-    """The metric of an embedding [vocabulary, d], of an output head, or of a matrix that is both.
+    """The metric of an embedding [vocabulary, d], of an output head, or of a matrix that is both."""
+    return _metric(*embedding_moments(head, first, counts, is_head, is_input), None)
+
+
+def embedding_moments(
+    head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool
+) -> tuple[Tensor, Tensor]:
+    """B [d, d] and A's diagonal [vocabulary] of an embedding, of an output head, or of a matrix that is both.
 
     As head, row v weighs E[p_v (1 - p_v)] with inputs `head.second`; as embedding it weighs how often token v
     occurs, with `first` = E[g g^T] at the embedded tokens. counts: [vocabulary] occurrences in the calibration text.
@@ -75,14 +86,10 @@ def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool
             rows = rows + weights * (moments.diagonal().sum() / width)
             inputs = inputs + weights.sum() * moments
     inputs = inputs / inputs.diagonal().mean() + _EMBEDDING_FLOOR * torch.eye(width)
-    return _metric(inputs, rows + _EMBEDDING_FLOOR * rows.mean(), None)
+    return inputs, rows + _EMBEDDING_FLOOR * rows.mean()
 
 
 def _metric(inputs: Tensor, rows: Tensor, outputs: Tensor | None) -> Metric:
-    if not torch.isfinite(inputs).all():
-        raise bad_input(
-            "the inputs' second moments are not finite", "the checkpoint is damaged; --exclude it"
-        )
     order = inputs.diagonal().argsort(descending=True, stable=True)
     factor, damping = inverse_factor(inputs[order][:, order], INPUT_DAMPING)
     if outputs is None:

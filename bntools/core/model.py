@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bntools.core import dtypes, entropy, header, modules, packed
+from bntools.core import dtypes, entropy, header, modules, packed, stack
 from bntools.core.artifact import Artifact, parse_json
 from bntools.core.errors import bad_input
 from bntools.core.header import Entry
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 
@@ -50,8 +52,16 @@ class Shards:
     def tensor(self, name: str) -> torch.Tensor:
         return self._home[name].tensor(name)
 
+    def part(self, name: str) -> bytearray:
+        """What is there of the bytes of one tensor."""
+        return self._home[name].part(name)
+
+    def part_bytes(self, name: str) -> int:
+        """How many bytes of one tensor are there."""
+        return self._home[name].part_bytes(name)
+
     def nbytes(self) -> int:
-        return sum(artifact.header.total for artifact in self.artifacts)
+        return sum(artifact.nbytes for artifact in self.artifacts)
 
     def sha256(self) -> str:
         """Digest of the file; of the digests of its shards where there are several."""
@@ -91,7 +101,7 @@ class Model:
         found: dict[str, Entry] = {}
         for stored, entry in self.store.entries.items():
             name = parts.get(stored)
-            if stored == entropy.TABLES:
+            if stored == entropy.TABLES or stored.startswith(header.BLOCK_PREFIX):
                 continue
             if name is None:
                 found[stored] = entry
@@ -100,8 +110,8 @@ class Model:
                 found[name] = Entry(name, spec.dtype, spec.shape, 0, header.nbytes(spec.dtype, spec.shape))
         return found
 
-    def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """One dense tensor in its own type, or in `dtype`."""
+    def tensor(self, name: str, dtype: torch.dtype | None = None, planes: int | None = None) -> torch.Tensor:
+        """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes."""
         spec = self.packing.get(name)
         if spec is None:
             plain = self.store.tensor(name)
@@ -109,8 +119,28 @@ class Model:
         wanted = dtype or dtypes.torch_dtype(spec.dtype)
         if isinstance(spec, entropy.Spec):
             stream = self.store.tensor(spec.part_names(name)[0])
-            return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted)
+            refine = self._refine(name, planes) if isinstance(spec, stack.Spec) else None
+            return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted, refine)
         return packed.dense(name, spec, self.store.tensor, wanted)
+
+    def planes(self, name: str) -> stack.Planes:
+        """The planes of a stack that are there of one weight."""
+        spec = self.packing[name]
+        assert isinstance(spec, stack.Spec)
+        assert isinstance(self.store, Shards)
+        store = self.store
+        return stack.Planes.read(
+            name, spec, lambda block: store.part(block) if block in store.entries else b""
+        )
+
+    def _refine(self, name: str, planes: int | None) -> entropy.Refine:
+        """For the decoder, which has then checked that the stream is of the size it claims: memory is asked for now."""
+
+        def refine(row_scale: entropy.Ints) -> Callable[[int, NDArray[np.float32]], None]:
+            found = self.planes(name)
+            return (found if planes is None else found.limited(planes)).refine(row_scale)
+
+        return refine
 
     @cached_property
     def decoder(self) -> entropy.Decoder:
@@ -128,7 +158,11 @@ class Model:
         """Bytes one dense tensor takes in the store, all metadata of its packing counted."""
         spec = self.packing.get(name)
         parts = [name] if spec is None else packed.part_names(name, spec)
-        return sum(self.store.entries[part].nbytes for part in parts)
+        held = sum(self.store.entries[part].nbytes for part in parts)
+        if isinstance(spec, stack.Spec) and isinstance(self.store, Shards):
+            blocks = (block for block in spec.block_names(name) if block in self.store.entries)
+            held += sum(map(self.store.part_bytes, blocks))
+        return held
 
     def bits_per_weight(self, names: Iterable[str] | None = None) -> float:
         """Bits per weight of some tensors, or of all, the metadata of their packing counted."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bntools.core import entropy
+from bntools.core import entropy, stack
 from bntools.core.errors import bad_input
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
 def _spec(name: str, value: Any) -> AnySpec:
     if isinstance(value, dict) and value.get("code") == entropy.CODE:
         return entropy.parse(name, value)
+    if isinstance(value, dict) and value.get("code") == stack.CODE:
+        return stack.parse(name, value)
     try:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
@@ -157,6 +159,8 @@ def _spec(name: str, value: Any) -> AnySpec:
 
 def kind_of(spec: AnySpec) -> str:
     """Dimension of the groups, or the kind of code that has none."""
+    if isinstance(spec, stack.Spec):
+        return stack.CODE
     return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bntools.core import EMBEDDED, streams
-from bntools.core.artifact import Artifact, open_path, parse_json
+from bntools.core.artifact import STACK, Artifact, open_path, parse_json
 from bntools.core.errors import BnError, bad_input, require, usage
 from bntools.core.model import Model, Shards
 from bntools.core.packed import FILE as PACKING_FILE
@@ -24,10 +24,15 @@ SIDE_FILES = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_model(spec: str) -> Model:
-    """Open the model that INPUT names. Raises BnError: exit 3 for bad input, 2 for a name nothing answers to."""
+def open_model(spec: str, budget: int | None = None) -> Model:
+    """Open the model that INPUT names. Raises BnError: exit 3 for bad input, 2 for a name nothing answers to.
+
+    budget: bytes of a stack to be read at most; anything else is then refused (exit 2).
+    """
     if spec == STDIN:
-        return _from_stdin()
+        return as_model(open_input(STDIN, budget), "standard input")
+    if budget is not None:
+        return as_model(open_input(spec, budget), spec)
     if spec == EMBEDDED:
         from bntools.core.text import tiny_model_dir
 
@@ -50,10 +55,17 @@ def _is_hub_id(spec: str) -> bool:
     return bool(_HUB_ID.fullmatch(spec)) and Path(spec).suffix not in (".safetensors", ".gguf", ".json")
 
 
-def open_input(spec: str) -> Artifact | Path | dict[str, Any]:
+def open_input(spec: str, budget: int | None = None) -> Artifact | Path | dict[str, Any]:
     """What INPUT holds without opening it as a model: an artifact, a directory or GGUF path, or a JSON object."""
+    opened = _open_input(spec, budget)
+    if budget is not None and not isinstance(opened, Artifact):
+        raise usage(f"a budget is for stacks, and {spec} is none", "bntools stack-compress makes one")
+    return opened
+
+
+def _open_input(spec: str, budget: int | None) -> Artifact | Path | dict[str, Any]:
     if spec == STDIN:
-        return _sniff(_stdin_fd(), "standard input", None)
+        return _sniff(_stdin_fd(budget), "standard input", None, budget)
     if spec == EMBEDDED:
         from bntools.core.text import tiny_model_dir
 
@@ -67,10 +79,10 @@ def open_input(spec: str) -> Artifact | Path | dict[str, Any]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise usage(f"cannot open {spec}: {error.strerror}", "check the path") from None
-    return _sniff(fd if streams.is_regular(fd) else streams.spool(fd), spec, path)
+    return _sniff(fd if streams.is_regular(fd) else streams.spool(fd, budget), spec, path, budget)
 
 
-def _stdin_fd() -> int:
+def _stdin_fd(budget: int | None) -> int:
     fd = os.dup(0)
     if streams.is_regular(fd):
         if os.lseek(fd, 0, os.SEEK_CUR) == 0:
@@ -79,30 +91,30 @@ def _stdin_fd() -> int:
         while block := os.read(fd, streams.CHUNK):
             streams.write_all(spooled, block)
     else:
-        spooled = streams.spool(fd)
+        spooled = streams.spool(fd, budget)
     os.close(fd)
     return spooled
 
 
-def _sniff(fd: int, label: str, path: Path | None) -> Artifact | Path | dict[str, Any]:
+def _sniff(fd: int, label: str, path: Path | None, budget: int | None) -> Artifact | Path | dict[str, Any]:
     kind = streams.sniff(os.pread(fd, 64, 0))
     if kind == "safetensors":
-        return Artifact(fd, label, path.absolute() if path else None)
+        return Artifact(fd, label, path.absolute() if path else None, budget)
     if kind == "json":
         text = os.pread(fd, os.fstat(fd).st_size, 0)
         os.close(fd)
-        return _json_object(text, label, path)
+        return _json_object(text, label, path, budget)
     if kind == "gguf":
         return path or Path(f"/proc/self/fd/{fd}")
     os.close(fd)
     raise streams.refuse(kind, label)
 
 
-def _json_object(text: bytes, label: str, path: Path | None) -> Any:
+def _json_object(text: bytes, label: str, path: Path | None, budget: int | None) -> Any:
     """A JSON object; a manifest or shard index is followed to what it names."""
     value = parse_json(text, dict, label)
     if value.get("bntools") == 1 and isinstance(value.get("path"), str):
-        return _follow(value)
+        return _follow(value, budget)
     if path is not None and isinstance(value.get("weight_map"), dict):
         return _indexed(path)
     return value
@@ -115,7 +127,7 @@ def _indexed(path: Path) -> Path:
     return path.parent
 
 
-def _follow(manifest: dict[str, Any]) -> Artifact | Path | dict[str, Any]:
+def _follow(manifest: dict[str, Any], budget: int | None) -> Artifact | Path | dict[str, Any]:
     """What a manifest points to, checked against the size it states."""
     path = Path(manifest["path"])
     if not path.exists():
@@ -131,7 +143,9 @@ def _follow(manifest: dict[str, Any]) -> Artifact | Path | dict[str, Any]:
             f"{path} has {size} bytes, its manifest says {manifest.get('bytes')}",
             "it changed since; write it again",
         )
-    opened = open_input(str(path))
+    opened = open_input(str(path), budget)
+    if budget is not None:
+        return opened  # a prefix is all that may be read, and has another digest
     if isinstance(opened, Artifact) and size <= _VERIFIED and opened.sha256() != manifest.get("sha256"):
         raise bad_input(f"{path} is not the file its manifest describes", "it changed since; write it again")
     return opened
@@ -153,10 +167,6 @@ def as_model(opened: Artifact | Path | dict[str, Any], label: str) -> Model:
     )
 
 
-def _from_stdin() -> Model:
-    return as_model(open_input(STDIN), "standard input")
-
-
 def _from_file(path: Path) -> Model:
     return as_model(open_input(str(path)), str(path))
 
@@ -164,7 +174,7 @@ def _from_file(path: Path) -> Model:
 def _from_artifact(source: Artifact) -> Model:
     if source.kind == "subspace":
         return _from_subspace(source)
-    if source.kind not in ("model", "tensors"):
+    if source.kind not in ("model", "tensors", STACK):
         raise bad_input(
             f"{source.label} is an artifact of kind {source.kind!r}, not a model",
             f"bntools info {source.label}",

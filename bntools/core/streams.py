@@ -76,16 +76,17 @@ def widen(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)
 
 
-def spool(fd: int) -> int:
-    """Move everything readable from a pipe into an unlinked temporary file; returns its descriptor."""
-    target = temporary_fd()
+def spool(fd: int, limit: int | None = None) -> int:
+    """Move what is readable from a pipe, `limit` bytes at most, into an unlinked temporary file; its descriptor."""
+    target, left = temporary_fd(), limit if limit is not None else 1 << 62
     widen(fd)
     try:
-        while os.splice(fd, target, CHUNK):
-            pass
+        while moved := os.splice(fd, target, min(CHUNK, left)) if left else 0:
+            left -= moved
     except (OSError, AttributeError):
-        while block := os.read(fd, CHUNK):  # sockets, terminals and other systems have no splice
+        while block := os.read(fd, min(CHUNK, left)):  # sockets, terminals and other systems have no splice
             write_all(target, block)
+            left -= len(block)
     return target
 
 

@@ -30,7 +30,8 @@ class Writer:
     target: `-` (standard output), a path, or a directory (`DIR/` or an existing one: HF layout). Memory holds one
     tensor; the others wait in an unlinked temporary file, so the header can carry results known only at the end.
     Side files come first, then tensors in the order added, except that a tensor whose size is not a multiple of
-    eight bytes goes behind the others: every offset stays a multiple of its item size.
+    eight bytes goes behind the others: every offset stays a multiple of its item size. With `order`, names of all
+    tensors, these stand in that order, which then is the caller's to align. room: spare bytes in the header.
     """
 
     def __init__(self, target: str, kind: str, *, force: bool = False) -> None:
@@ -42,6 +43,8 @@ class Writer:
         self.weights_file = "model.safetensors"
         self.compress = False
         self.manifest: dict[str, Any] | None = None
+        self.order: list[str] | None = None
+        self.room = 0
         self._spooled: list[tuple[Entry, int]] = []
         self._names: set[str] = set()
         check_target(target, force)
@@ -110,7 +113,12 @@ class Writer:
             tensor = FILE_PREFIX + name
             side_file_name(tensor)
             parts.append((tensor, "U8", (len(padded),), len(padded), padded))
-        for entry, _ in sorted(self._spooled, key=lambda item: _rank(item[0], item[1])):
+        if self.order is None:
+            spooled = sorted(self._spooled, key=lambda item: _rank(item[0], item[1]))
+        else:
+            place = {name: index for index, name in enumerate(self.order)}
+            spooled = sorted(self._spooled, key=lambda item: place[item[0].name])
+        for entry, _ in spooled:
             parts.append((entry.name, entry.dtype, entry.shape, entry.nbytes, entry.start))
         layout, position = [], 0
         for name, dtype, shape, size, place in parts:
@@ -132,7 +140,7 @@ class Writer:
         if self.config is not None:
             metadata["config.json"] = json.dumps(self.config, separators=(",", ":"))
         layout = self._layout(side_files)
-        self._put(fd, encode(metadata, [entry for entry, _ in layout]), digest)
+        self._put(fd, encode(metadata, [entry for entry, _ in layout], self.room), digest)
         run_start = run_size = 0
         for entry, place in layout:
             if isinstance(place, bytes):

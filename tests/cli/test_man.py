@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from bntools import _docs
 from bntools.core import entropy, header
+from bntools.core.artifact import open_path
 from bntools.core.errors import BnError
 from bntools.core.source import open_model
 from bntools.kernels import trellis as machine
@@ -27,6 +28,7 @@ PAGES = [
     "bntools.1",
     "bntools-artifact.5",
     "bntools-entropy.5",
+    "bntools-stack.5",
     "bntools-subspace.5",
     *(f"bntools-{name}.1" for name in COMMANDS),
 ]
@@ -34,6 +36,7 @@ EVERY_PAGE = {"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "EXIT STATUS", "
 ALSO = {
     "bntools.1": {"INPUT", "THE PIPE", "FILES"},
     "bntools-quantize.1": {"METHOD", "DEFAULTS", "REPORT", "FILES"},
+    "bntools-stack-compress.1": {"METHOD", "DEFAULTS", "REPORT"},
     "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
     "bntools-bleu-gpu.1": {"JSON OUTPUT"},
     "bntools-scale-fit.1": {"LAWS", "METHOD", "WARNINGS", "JSON OUTPUT", "DEFAULTS"},
@@ -52,6 +55,8 @@ FORMAT_PAGES = {
         "NAME", "DESCRIPTION", "TENSORS", "VALUES", "TRELLIS", "TABLES", "STREAM", "DECODING", "DAMAGE", "EXAMPLES",
         "SEE ALSO",
     },
+    "bntools-stack.5": {"NAME", "DESCRIPTION", "LAYOUT", "TENSORS", "VALUES", "METADATA", "READING", "EXAMPLES",
+                        "SEE ALSO"},
     "bntools-subspace.5": {"NAME", "DESCRIPTION", "TENSORS", "METADATA", "RANDOM NUMBERS", "SEE ALSO"},
 }  # fmt: skip
 
@@ -159,6 +164,7 @@ def test_every_key_of_an_eval_report_is_documented(run, stream, tmp_path):
     # what no such run shows: several tasks, encoders, and networks scored on data
     unseen = {"tasks.tasks", "sentences", "similarity_rms_error"}
     unseen |= {"rows", "accuracy.value", "accuracy.se", "largest_class", "parameters"}
+    unseen |= {"points", "weights_bytes"}  # of --curve, below
     assert {name for name in known - seen if not name.startswith("cosine.")} == unseen
 
 
@@ -239,6 +245,74 @@ def test_the_decoder_of_the_entropy_page_reads_what_bntools_reads(tmp_path, trel
     exec(compile(source, "bntools-entropy.5", "exec"), names)
     ours = entropy.Decoder(dumped).dense("w", spec, stream, torch.float32)
     assert torch.equal(torch.from_numpy(names["read_weight"](path, "w").copy()), ours)
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory) -> Path:
+    """A small model with a head of its own, transposed storage and an odd number of inputs in places, as a stack."""
+    from click.testing import CliRunner
+
+    from bntools.cli import bntools
+
+    path = tmp_path_factory.mktemp("stacked") / "s.safetensors"
+    words = [
+        "stack-compress",
+        "default:",
+        "--calib-tokens",
+        "2048",
+        "--curve",
+        "2",
+        "--planes",
+        "2",
+        "-q",
+        "-o",
+        str(path),
+    ]
+    done = CliRunner().invoke(bntools, words, standalone_mode=False)
+    assert done.exception is None, done.exception
+    return path
+
+
+@pytest.mark.slow
+def test_the_decoder_of_the_stack_page_reads_any_prefix_as_bntools_reads_it(stacked):
+    names: dict = {}
+    for page in ("bntools-entropy.5", "bntools-stack.5"):
+        source = next(b for b in literal_blocks(section(page, "EXAMPLES")) if "import" in b)
+        assert "bntools" not in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+        exec(compile(source, page, "exec"), names)
+    data = stacked.read_bytes()
+    with open_path(stacked) as opened:
+        base = opened.header.base_bytes
+    for size in (base, (base + len(data)) // 2 + 1, len(data)):
+        model = open_model(str(stacked), size)
+        for name in ("model.layers.1.self_attn.k_proj.weight", "model.layers.2.mlp.down_proj.weight"):
+            ours = model.tensor(name, torch.float32)
+            assert torch.equal(torch.from_numpy(names["read_weight"](data[:size], name).copy()), ours)
+
+
+def test_every_key_of_a_stack_s_reports_is_documented(stacked):
+    from click.testing import CliRunner
+
+    from bntools.cli import bntools
+
+    model = open_model(str(stacked))
+    report = {key: value for key, value in model.report.items() if key != "settings"}
+    known = items(section("bntools-stack-compress.1", "REPORT"))
+    assert set(paths(report)) | {"settings"} == known - {"base", "planes", "embedding", "sort", "seed"}
+    table = json.loads(model.files["quantization.json"])
+    specs = items(section("bntools-stack.5", "TENSORS")) | items(section("bntools-entropy.5", "TENSORS"))
+    for spec in table["tensors"].values():
+        assert set(spec) == specs
+    words = ["info", str(stacked), "--budget", "1MB", "--blocks", "--against", "default:", "--json"]
+    done = CliRunner().invoke(bntools, words, standalone_mode=False)
+    assert done.exception is None, done.exception
+    found = json.loads(done.stdout)
+    text = section("bntools-info.1", "JSON OUTPUT")
+    opaque = {"types", "dims", "report"}
+    assert set(paths({key: None if key in opaque else value for key, value in found.items()})) <= items(text)
+    for key in ("budgets", "blocks", "errors"):
+        for name in found[key][0]:
+            assert re.search(rf"\b{name}\b", text), name
 
 
 def test_the_entropy_page_names_every_key_and_the_true_machine():

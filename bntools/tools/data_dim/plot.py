@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from bntools.core.errors import require, usage
+from bntools.core.pictures import check, save
 
-FORMATS = (".svg", ".png", ".pdf")
-
-
-def check(path: str) -> None:
-    """Before the work: raises BnError, exit 2 for a name nothing can be drawn to, 5 without matplotlib."""
-    if Path(path).suffix.lower() not in FORMATS:
-        raise usage(f"--plot {path}: no picture format", f"end the name in {', '.join(FORMATS)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise usage(f"--plot {path}: no such folder", "make it first")
-    require("matplotlib", "plot")
+__all__ = ["check", "draw"]
 
 
 def draw(report: dict[str, Any], path: str) -> None:
     """Draw GRIDE against the mean distance it sees, and the report's estimate as a band; replaces the file at once."""
-    figure = _figure(report)
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    metadata = {"Date": None} if target.suffix.lower() == ".svg" else None  # the same report, the same bytes
-    try:
-        figure.savefig(partial, format=target.suffix[1:].lower(), dpi=150, metadata=metadata)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    save(_figure(report), path)
 
 
 def _figure(report: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ Examples:
   bntools quantize --bits 3 | bntools eval
   bntools eval q.safetensors --against smollm2/ --text book.txt --tokens 16000
   bntools eval q/ --max-kl 0.2 --json | jq .kl.mean
+  bntools eval smollm2.stack.safetensors --curve 8 --plot curve.svg
 """
 
 
@@ -67,11 +68,21 @@ Examples:
 )
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
+@options.budget
+@click.option(
+    "--curve",
+    type=click.IntRange(2, 64),
+    metavar="N",
+    help="Of a stack: measure at N sizes, from its base to all of it.",
+)
+@click.option(
+    "--plot", metavar="FILE", help="With --curve: draw the divergence against the size: .svg, .png or .pdf."
+)
 @options.dtype
 @options.common
 def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: str | None,
-            file: str | None, max_ppl: float | None, max_kl: float | None, dtype: str,
-            **given: Any) -> None:  # fmt: skip
+            file: str | None, max_ppl: float | None, max_kl: float | None, budget: int | None,
+            curve: int | None, plot: str | None, dtype: str, **given: Any) -> None:  # fmt: skip
     """Perplexity of INPUT and, where its original can be found, the divergence from it, in nats a token.
 
     INPUT is what bntools quantize takes, most often an artifact on standard input.
@@ -83,7 +94,8 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
 
     if data is not None:
         return _classify(session, source, data, file)
-    model = open_model(source)
+    _check_curve(curve, plot, budget, tasks)
+    model = open_model(source, budget)
     documents = [default_text("eval")] if text is None else read_documents(text)
     if tasks is not None:
         read_tasks(tasks)  # a damaged file is found before the long work
@@ -92,11 +104,53 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     settings = Settings(**given, dtype=options.torch_dtype(dtype), device=session.torch_device())
     if session.dry_run:
         return _plan(session, model, reference, documents, settings)
+    if curve is not None:
+        return _curve(session, model, reference, documents, settings, curve, plot)
     report = evaluate(
         model, reference, documents, tasks, settings, functools.partial(terminal.progress, session)
     )
     terminal.emit(session, report, lambda console: _draw(console, report))
     return _gates(report, max_ppl, max_kl)
+
+
+def _check_curve(curve: int | None, plot: str | None, budget: int | None, tasks: str | None) -> None:
+    from bntools.core import pictures
+    from bntools.core.errors import usage
+
+    if curve is None and plot is not None:
+        raise usage("--plot draws a curve", "--curve 8 --plot curve.svg")
+    if curve is not None and (budget is not None or tasks is not None):
+        raise usage("--curve measures text at sizes of its own", "drop --budget and --tasks")
+    if plot is not None:
+        pictures.check(plot)
+
+
+def _curve(
+    session: Session,
+    model: Any,
+    reference: Any,
+    documents: list[str],
+    settings: Any,
+    points: int,
+    plot: str | None,
+) -> None:
+    from bntools.tools.eval import curve
+
+    report = curve.measure(
+        model, reference, documents, settings, points, functools.partial(terminal.progress, session)
+    )
+    if plot is not None:
+        curve.draw(report, plot)
+    rows = [
+        [terminal.megabytes(p["bytes"]), f"{p['bits_per_weight']['linear']:.2f}", terminal.three(p["kl"]["mean"]),
+         terminal.three(p["kl"]["se"]), terminal.three(p["perplexity"])]
+        if "kl" in p else
+        [terminal.megabytes(p["bytes"]), f"{p['bits_per_weight']['linear']:.2f}", "-", "-",
+         terminal.three(p["perplexity"])]
+        for p in report["points"]
+    ]  # fmt: skip
+    heads = [report["model"], "bits/weight, linear", "KL (nats/token)", "± se", "perplexity"]
+    terminal.emit(session, report, lambda console: console.print(terminal.table(heads, rows)))
 
 
 def _classify(session: Session, source: str, data: str, file: str | None) -> None:

@@ -38,10 +38,12 @@ FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
 @click.option(
     "--model", "file", metavar="FILE.py:NAME", help="The file that builds a subspace's network; it is run."
 )
+@options.budget
 @options.common
 def command(
-    session: Session, source: str, output: str, force: bool, layout: str, requantize: bool, file: str | None
-) -> None:
+    session: Session, source: str, output: str, force: bool, layout: str, requantize: bool, file: str | None,
+    budget: int | None,
+) -> None:  # fmt: skip
     """Write INPUT in a format of others, tensor by tensor.
 
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.
@@ -51,12 +53,12 @@ def command(
 
     _check(session, output, force, layout, requantize)
     if source == "-" or os.path.isfile(source):
-        opened = open_input(source)
+        opened = open_input(source, budget)
         if network.is_network(opened):
             return _network(session, opened, output, force, file)
         model = as_model(opened, "standard input" if source == "-" else source)
     else:
-        model = open_model(source)
+        model = open_model(source, budget)
     session.apply()
     if layout == "gguf":
         return _gguf(session, model, output, force, requantize)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from bntools import options, terminal
+from bntools.core.errors import usage
 from bntools.options import Session
 
 EPILOG = """\b
@@ -21,8 +22,24 @@ Examples:
 @options.input_argument(example="bntools info default:")
 @click.option("--tensors", is_flag=True, help="List every tensor: type, shape, bytes.")
 @click.option("--modules", is_flag=True, help="List every quantized weight: dimension, bits, errors.")
+@click.option(
+    "--budget",
+    metavar="SIZE,...",
+    help="Of a stack: what is expected of it at these sizes, such as 60MB,90MB.",
+)
+@click.option(
+    "--blocks", is_flag=True, help="Of a stack: list every block in its order: rows, bytes, offset."
+)
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="With --blocks: also the relative error of every matrix with its first planes, against the original.",
+)
 @options.common
-def command(session: Session, source: str, tensors: bool, modules: bool) -> None:
+def command(
+    session: Session, source: str, tensors: bool, modules: bool, budget: str | None, blocks: bool,
+    against: str | None,
+) -> None:  # fmt: skip
     """Show kind, size, bits per weight and history of INPUT; only headers are read.
 
     INPUT is an artifact, a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, default: or -.
@@ -30,7 +47,14 @@ def command(session: Session, source: str, tensors: bool, modules: bool) -> None
     from bntools.core.source import open_input
     from bntools.tools.info import describe
 
-    report = describe.describe(open_input(source), source, tensors=tensors, modules=modules)
+    if against is not None and not blocks:
+        raise usage("--against needs --blocks", "add --blocks")
+    opened = open_input(source)
+    report = describe.describe(opened, source, tensors=tensors, modules=modules)
+    if budget is not None or blocks:
+        from bntools.tools.info import stacks
+
+        report |= stacks.describe(opened, source, budget, blocks, against)
     terminal.emit(session, report, lambda console: _draw(console, report))
 
 
@@ -53,6 +77,7 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
             for t in report["tensors"]
         ]
         console.print(terminal.table(["tensor", "type", "shape", "bytes"], rows))
+    _draw_stack(console, report)
     if "modules" in report:
         console.print(
             terminal.table(
@@ -62,11 +87,38 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
         )
 
 
+def _draw_stack(console: Any, report: dict[str, Any]) -> None:
+    if "budgets" in report:
+        rows = [
+            [terminal.megabytes(b["bytes"]), f"{b['bits_per_weight']['linear']:.2f}", terminal.three(b["kl"])]
+            for b in report["budgets"]
+        ]
+        console.print(terminal.table(["budget", "bits/weight, linear", "expected KL (nats/token)"], rows))
+    if "blocks" in report:
+        rows = [
+            [
+                b["name"],
+                str(b["plane"]),
+                f"{b['rows'][0]:,} to {b['rows'][1]:,}",
+                f"{b['bytes']:,}",
+                f"{b['offset']:,}",
+            ]
+            for b in report["blocks"]
+        ]
+        console.print(terminal.table(["block", "plane", "rows", "bytes", "offset"], rows))
+    if "errors" in report:
+        rows = [[e["name"], *(terminal.three(value) for value in e["errors"])] for e in report["errors"]]
+        most = max(len(row) for row in rows)
+        heads = ["relative error", "base", *(f"{plane} planes" for plane in range(1, most - 1))]
+        console.print(terminal.table(heads[:most], [row + [""] * (most - len(row)) for row in rows]))
+
+
 _FACTS = (
     "kind",
     "architecture",
     "bytes",
     "tensor_count",
+    "base_bytes",
     "weights",
     "types",
     "bits_per_weight",
@@ -77,7 +129,7 @@ _FACTS = (
 
 
 def _show(key: str, value: Any) -> str:
-    if key == "bytes":
+    if key in ("bytes", "base_bytes"):
         return terminal.megabytes(value)
     if isinstance(value, dict):
         return ", ".join(
@@ -92,6 +144,7 @@ def _show(key: str, value: Any) -> str:
 def _row(module: dict[str, Any]) -> list[str]:
     errors = module.get("errors", {})
     return [
-        module["name"], module["dim"], str(module["bits"]), str(module["group"]), f"{module['bits_per_weight']:.3f}",
+        module["name"], module.get("dim", module.get("code", "-")), str(module.get("bits", "-")),
+        str(module.get("group", "-")), f"{module['bits_per_weight']:.3f}" if "bits_per_weight" in module else "-",
         terminal.three(errors.get("oc")), terminal.three(errors.get("ic")),
     ]  # fmt: skip

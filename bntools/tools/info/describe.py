@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bntools.core import packed
-from bntools.core.artifact import Artifact, parse_json
+from bntools.core import packed, stack
+from bntools.core.artifact import STACK, Artifact, parse_json
 from bntools.core.header import side_file_name
 from bntools.core.model import Model
 from bntools.core.source import as_model
@@ -29,12 +29,15 @@ def describe(
         }
     if isinstance(opened, Artifact) and not _is_model(opened):
         return _artifact(opened, tensors)
-    return _model(as_model(opened, label), tensors, modules)
+    report = _model(as_model(opened, label), tensors, modules)
+    if isinstance(opened, Artifact) and opened.kind == STACK:
+        report |= {"kind": STACK, "base_bytes": opened.header.base_bytes, "curve": stack.Curve(opened).points}
+    return report
 
 
 def _is_model(source: Artifact) -> bool:
     beside = source.path is not None and (source.path.parent / "config.json").is_file()
-    return source.kind == "model" or (
+    return source.kind in ("model", STACK) or (
         source.kind == "tensors" and ("config.json" in source.metadata or beside)
     )
 

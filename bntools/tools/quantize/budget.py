@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import usage
+from bntools.core.sizes import UNITS, split_unit
 
 if TYPE_CHECKING:
     from bntools.core.model import Model
     from bntools.tools.quantize.pipeline import Item
     from bntools.tools.quantize.settings import Settings
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _METADATA = 40_000  # bytes of config, report and history, at most
 _ENTRY = 450  # bytes of a quantized weight in quantization.json besides its name, at most
 _PLACE = 110  # bytes of a tensor in the header besides its name, at most
@@ -21,15 +20,14 @@ _PARTS = 6  # tensors that a quantized weight may have
 
 def parse_budget(text: str) -> tuple[float, str]:
     """(value, "bits" or "bytes"): MB is 10^6 bytes, MiB 2^20. Raises BnError (exit 2) on anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    unit = found[2].upper() if found else ""
-    if not found or (unit and unit not in _UNITS):
+    found = split_unit(text)
+    if found is None:
         raise usage(
             f"--budget {text!r} is neither bits a weight nor a size", "--budget 2.6, or --budget 60MB"
         )
-    value = float(found[1])
+    value, unit = found
     if unit:
-        return value * _UNITS[unit], "bytes"
+        return value * UNITS[unit], "bytes"
     if not 0.5 <= value <= 16:
         raise usage(f"--budget {text}: bits a weight lie between 0.5 and 16", f"a size has a unit: {text}MB")
     return value, "bits"

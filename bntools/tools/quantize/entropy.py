@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core import entropy, metric, modules
+from bntools.core import entropy, metric
 from bntools.core.errors import bad_input, usage
 from bntools.core.metric import Metric
 from bntools.core.model import Model
+from bntools.core.sensitivity import embeddings
 from bntools.core.spool import Spool
 from bntools.core.sweep import Sweep
 from bntools.core.threads import in_order
@@ -90,25 +91,6 @@ class Prepared:
             with unit:
                 *arrays, damping = [unit.tensor(str(index)).numpy() for index in range(len(unit.names()))]
         return Metric(*arrays, float(damping[0]))
-
-
-def embeddings(model: Model) -> dict[str, tuple[bool, bool]]:
-    """Tensors of the input embedding and the output head, each (is head, is input); one where they are tied."""
-    skeleton = modules.skeleton(model.config)
-    inner, head = skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
-    paths = {id(module): path for path, module in skeleton.named_modules()}
-    names = [f"{paths[id(module)]}.weight" for module in (inner, head) if module is not None]
-    names = [name for name in names if name in model.entries]
-    if len(names) < 2:
-        return dict.fromkeys(names, (head is not None, True))
-    return {names[0]: (False, True), names[1]: (True, False)}
-
-
-def sweep_tokens(model: Model, windows: Tensor) -> int:
-    """Tokens that a sweep's progress counts: every block, forward and back."""
-    return (
-        2 * windows.numel() * int(model.config.get("num_hidden_layers") or model.config.get("n_layer") or 1)
-    )
 
 
 def prepare(

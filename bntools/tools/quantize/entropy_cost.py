@@ -8,9 +8,10 @@ import torch
 
 from bntools.core import metric
 from bntools.core.model import Model
+from bntools.core.sensitivity import embeddings
 from bntools.core.states import RESIDENT
 from bntools.core.sweep import Sensitivity
-from bntools.tools.quantize import cost, entropy, levels
+from bntools.tools.quantize import cost, levels
 from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.pipeline import Item
 
@@ -21,7 +22,7 @@ _PROBE = 256  # rows and columns of the probe's matrix
 def sizes(model: Model, items: list[Item], asked: Asked) -> dict[str, Any]:
     """Bytes written and bits per linear weight: as asked in bits, or what a size leaves, about."""
     names = {item.name for item in items if item.grid}
-    coded = names | (set(entropy.embeddings(model)) if asked.embedding else set())
+    coded = names | (set(embeddings(model)) if asked.embedding else set())
     weights = sum(model.entries[name].numel for name in coded)
     kept = sum(entry.nbytes for name, entry in model.entries.items() if name not in coded)
     if asked.unit == "bits":
@@ -45,7 +46,7 @@ def memory_bytes(model: Model, items: list[Item], asked: Asked, tokens: int) -> 
     )
     largest = max((max(size, out) for linears in blocks.values() for size, out, _ in linears), default=0)
     factors = 5 * 8 * largest * largest  # in float64
-    coded = [model.entries[name].numel for name in entropy.embeddings(model)] if asked.embedding else []
+    coded = [model.entries[name].numel for name in embeddings(model)] if asked.embedding else []
     coded += [model.entries[item.name].numel for item in items if item.grid]
     coding = 30 * sum(sorted(coded)[-torch.get_num_threads() :])
     return cost.LIBRARIES + states + max(moments + factors, coding)
@@ -65,7 +66,7 @@ def seconds(model: Model, items: list[Item], asked: Asked, tokens: int) -> float
         )  # half of a product each, by symmetry: weighted ones, and plain ones that are shared
         total += tokens * (forward + backward + inputs + outputs) / rate
         total += 4 * (size**3 + out**3) / rate
-    head = max((model.entries[name].numel for name in entropy.embeddings(model)), default=0)
+    head = max((model.entries[name].numel for name in embeddings(model)), default=0)
     total += tokens * 4 * head / rate
     weights = sum(size * out for size, out in pairs) + (head if asked.embedding else 0)
     return (total + _PASSES * weights * _coding(asked)) / workers

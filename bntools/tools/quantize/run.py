@@ -13,12 +13,11 @@ from torch import Tensor
 
 from bntools import options, terminal
 from bntools.core import history, packed
-from bntools.core.calibration import token_windows
+from bntools.core.calibration import text_windows
 from bntools.core.entropy import TABLES
 from bntools.core.errors import usage
 from bntools.core.model import Model
-from bntools.core.text import default_text, read_text
-from bntools.core.tokens import open_tokenizer
+from bntools.core.sensitivity import sweep_tokens
 from bntools.core.work import Work, digest_of, identity, source_identity
 from bntools.core.writer import Writer, compressed, is_directory
 from bntools.options import Session
@@ -127,7 +126,7 @@ def entropy(
         if given["work"]
         else None
     )
-    with show("calibrating", method.sweep_tokens(model, windows)) as advance:
+    with show("calibrating", sweep_tokens(model, windows)) as advance:
         prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance, work)
     out.compress = True
     files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
@@ -223,10 +222,7 @@ def calibration_windows(
     needed = adaptive or distill or settings.method == "gptq" or settings.search == "weighted"
     if calib == "none" or not (needed or settings.budget or settings.fisher):
         return None
-    tokenizer = open_tokenizer(model.files, model.config, model.label)
-    text = default_text("calib") if calib == "default" else read_text(calib)
-    window = min(settings.calib_window, model.config.get("max_position_embeddings") or settings.calib_window)
-    return token_windows(tokenizer.ids(text), settings.calib_tokens, window, tokenizer.window_bos)
+    return text_windows(model, calib, settings.calib_tokens, settings.calib_window)
 
 
 def entropy_windows(model: Model, items: list[Item], settings: Settings, calib: str) -> Tensor:

@@ -1,0 +1,156 @@
+"""Stacked weights: an entropy-coded base, then one-bit planes of which any prefix may be there (bntools-stack(5))."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from bntools.core import entropy
+from bntools.core.errors import bad_input
+from bntools.core.header import BLOCK_PREFIX
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bntools.core.artifact import Artifact
+    from bntools.core.entropy import Ints
+
+CODE = "planes"
+MOST_PLANES = 8
+
+
+@dataclass(frozen=True)
+class Spec(entropy.Spec):
+    """An entropy-coded base and `planes` planes over it, each cut into blocks of `band` rows."""
+
+    planes: int = 0
+    band: int = 1
+
+    @property
+    def bands(self) -> int:
+        return -(-self.rows // self.band)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row of a plane."""
+        return -(-self.cols // 8)
+
+    def band_rows(self, index: int) -> range:
+        """Rows of a block, in the order of the planes."""
+        return range(index * self.band, min((index + 1) * self.band, self.rows))
+
+    def block_names(self, name: str) -> list[str]:
+        return [
+            block_name(name, plane, band) for plane in range(1, self.planes + 1) for band in range(self.bands)
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**super().as_json(), "code": CODE}
+
+
+def block_name(name: str, plane: int, band: int) -> str:
+    """Tensor of one block: planes count from 1, bands from 0."""
+    return f"{BLOCK_PREFIX}{name}/{plane}/{band}"
+
+
+def spec(base: entropy.Spec, planes: int, band: int) -> Spec:
+    """The spec of a stack over a base."""
+    return Spec(base.shape, base.dtype, base.transposed, base.octave, base.lane, planes, band)
+
+
+def parse(name: str, value: Mapping[str, Any]) -> Spec:
+    """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
+    base = entropy.parse(name, value)
+    try:
+        found = spec(base, int(value["planes"]), int(value["band"]))
+    except (KeyError, TypeError, ValueError):
+        raise bad_input(f"the coding of {name!r} is damaged") from None
+    if not (0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows):
+        raise bad_input(f"the coding of {name!r} is out of range")
+    return found
+
+
+class Curve:
+    """The divergence that the writer of a stack measured at some sizes. points: (bytes of the file, nats a token)."""
+
+    def __init__(self, source: Artifact) -> None:
+        found = source.json("bntools.stack", dict).get("curve", [])
+        base = source.header.base_bytes
+        try:
+            self.points = sorted((base + int(size), float(kl)) for size, kl in found)
+        except (TypeError, ValueError):
+            raise bad_input(f"the curve of {source.label} is damaged") from None
+
+    def expected(self, nbytes: int) -> float | None:
+        """Divergence at a size, its logarithm interpolated; that of the last point beyond it; None below the first."""
+        if not self.points or nbytes < self.points[0][0]:
+            return None
+        for (low, before), (high, after) in pairwise(self.points):
+            if nbytes <= high and min(before, after) > 0:
+                share = (nbytes - low) / max(high - low, 1)
+                return math.exp((1 - share) * math.log(before) + share * math.log(after))
+        return self.points[-1][1]
+
+
+def row_order(row_scale: Ints) -> NDArray[np.intp]:
+    """The rows in the order of the planes: the smallest scale, which is of the most important row, first."""
+    import numpy as np
+
+    return np.argsort(row_scale, kind="stable")
+
+
+@dataclass
+class Planes:
+    """What is there of a weight's planes. bits: [planes, rows, width] uint8, rows in the order of the planes.
+
+    depth [rows]: how many planes a row has.
+    """
+
+    bits: NDArray[np.uint8]
+    depth: NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, name: str, spec: Spec, part: Callable[[str], bytes | bytearray]) -> Planes:
+        """part: the bytes of a block that are there. A row counts when all of it and all planes before it are."""
+        import numpy as np
+
+        bits = np.zeros((spec.planes, spec.rows, spec.width), np.uint8)
+        there = np.zeros((spec.planes, spec.rows), bool)
+        for plane in range(spec.planes):
+            for band in range(spec.bands):
+                data = part(block_name(name, plane + 1, band))
+                rows = spec.band_rows(band)
+                count = len(data) // spec.width
+                if count > len(rows):
+                    raise bad_input(f"{name}: a block of plane {plane + 1} has {count} rows, not {len(rows)}")
+                here = slice(rows.start, rows.start + count)
+                whole = np.frombuffer(data, np.uint8, count * spec.width)
+                bits[plane, here] = whole.reshape(count, spec.width)
+                there[plane, here] = True
+        return cls(bits, np.logical_and.accumulate(there, axis=0).sum(0, dtype=np.uint8))
+
+    def limited(self, planes: int) -> Planes:
+        """The first `planes` planes alone."""
+        import numpy as np
+
+        return Planes(self.bits, np.minimum(self.depth, np.uint8(planes)))
+
+    def refine(self, row_scale: Ints) -> Callable[[int, NDArray[np.float32]], None]:
+        """For `entropy.Decoder.dense`: adds the planes' fractions of a step to the multiples of a lane."""
+        place = row_order(row_scale).argsort()
+        return Planes(self.bits[:, place], self.depth[place]).in_order()
+
+    def in_order(self) -> Callable[[int, NDArray[np.float32]], None]:
+        """The same for multiples whose rows are those of `bits`, in their order."""
+        import numpy as np
+
+        from bntools.kernels import planes
+
+        deepest = int(self.depth.max(initial=0))
+        bits = np.ascontiguousarray(self.bits[:deepest].transpose(2, 0, 1))
+        scales = [((self.depth > plane) * 2.0 ** -(plane + 2)).astype(np.float32) for plane in range(deepest)]
+        return lambda first, values: planes.add(values, first, bits, scales)

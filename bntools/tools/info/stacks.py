@@ -1,0 +1,86 @@
+"""What a stack holds: its blocks in order, what is expected of it at a size, and the error plane by plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bntools.core import stack
+from bntools.core.artifact import STACK, Artifact
+from bntools.core.errors import bad_input, usage
+from bntools.core.header import BLOCK_PREFIX
+from bntools.core.model import Model
+from bntools.core.sizes import parse_bytes
+from bntools.core.source import as_model, open_model
+
+
+def describe(
+    opened: Artifact | Path | dict[str, Any],
+    label: str,
+    budgets: str | None,
+    blocks: bool,
+    against: str | None,
+) -> dict[str, Any]:
+    """Keys `budgets`, `blocks` and `errors` of the report. Raises BnError: exit 2 on what is no stack."""
+    if not isinstance(opened, Artifact) or opened.kind != STACK:
+        raise usage(
+            f"--budget and --blocks are for stacks, and {label} is none", "bntools stack-compress makes one"
+        )
+    found: dict[str, Any] = {}
+    if budgets is not None:
+        sizes = [parse_bytes(text) for text in budgets.split(",")]
+        found["budgets"] = [_expected(opened, size) for size in sizes]
+    model = as_model(opened, label)
+    if blocks:
+        found["blocks"] = [
+            _block(opened, model, name) for name in opened.names() if name.startswith(BLOCK_PREFIX)
+        ]
+    if against is not None:
+        found["errors"] = _errors(model, open_model(against))
+    return found
+
+
+def _expected(source: Artifact, size: int) -> dict[str, Any]:
+    """BnError (exit 3) naming the least size where `size` is below the base."""
+    with source.within(size) as part:
+        model = as_model(part, part.label)
+        bits = {"linear": model.bits_per_weight(model.linears), "model": model.bits_per_weight()}
+        kl = stack.Curve(source).expected(part.nbytes)
+        return {
+            "bytes": part.nbytes,
+            "bits_per_weight": bits,
+            "kl": None if kl is None else float(f"{kl:.4g}"),
+        }
+
+
+def _block(source: Artifact, model: Model, tensor: str) -> dict[str, Any]:
+    name, plane, band = tensor.removeprefix(BLOCK_PREFIX).rsplit("/", 2)
+    spec, entry = model.packing.get(name), source.entries[tensor]
+    if not isinstance(spec, stack.Spec):
+        raise bad_input(f"block {tensor!r} belongs to no matrix of {source.label}")
+    first = spec.band_rows(int(band)).start
+    rows = [first, first + source.part_bytes(tensor) // spec.width]
+    return {"name": name, "plane": int(plane), "rows": rows, "bytes": source.part_bytes(tensor),
+            "offset": source.header.size + entry.start}  # fmt: skip
+
+
+def _errors(model: Model, original: Model) -> list[dict[str, Any]]:
+    """||W_p - W|| / ||W|| of every matrix with 0, 1, ... planes."""
+    found = []
+    for name, spec in model.packing.items():
+        assert isinstance(spec, stack.Spec)
+        if name not in original.entries or original.entries[name].shape != spec.shape:
+            raise bad_input(
+                f"{original.label} has no {name} of shape {list(spec.shape)}", "--against the original"
+            )
+        truth = original.tensor(name, torch.float32)
+        errors = []
+        for planes in range(spec.planes + 1):
+            lost = float(
+                (model.tensor(name, torch.float32, planes) - truth).norm() / truth.norm().clamp(min=1e-30)
+            )
+            errors.append(float(f"{lost:.4g}"))
+        found.append({"name": name, "errors": errors})
+    return found

@@ -1,0 +1,225 @@
+"""A whole model as a stack: a sweep for the moments, a constant for the base's size, every matrix, their order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bntools.core import dtypes, entropy, sensitivity, stack
+from bntools.core.errors import bad_input
+from bntools.core.header import Entry
+from bntools.core.model import Model
+from bntools.core.sensitivity import Moments
+from bntools.core.shelf import Shelf
+from bntools.core.threads import in_order
+from bntools.kernels import rans
+from bntools.tools.stack_compress import encode
+from bntools.tools.stack_compress.encode import Recipe, Stacked
+from bntools.tools.stack_compress.order import Block
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+BLOCK_BYTES = 1 << 18  # of a block at most: larger matrices are cut into bands of rows
+_IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
+_SAMPLE = 5  # every so many blocks the constant is found on
+_TRIALS = 3
+_SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a code
+_CLOSE = 0.01  # bits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the stack; recorded in the report. base: bits a linear weight of the base."""
+
+    base: float = 2.25
+    planes: int = 4
+    embedding: bool = True
+    sort: str = "fisher"
+    seed: int = 0
+
+
+@dataclass
+class Stacks:
+    """Every coded matrix, put away on disk, with its spec and its blocks; and the tables they share."""
+
+    model: Model
+    shelf: Shelf
+    alpha: float
+    specs: dict[str, stack.Spec]
+    blocks: list[Block]
+    losses: dict[str, float]
+    tables: entropy.Tables
+
+    def coded(self, name: str) -> entropy.Coded:
+        return entropy.Coded(*self.shelf.get(f"base {name}"))  # type: ignore[arg-type]
+
+    def bits(self, name: str) -> NDArray[np.uint8]:
+        """All planes of a matrix [planes, rows, width], rows in the order of the planes."""
+        return self.shelf.get(f"planes {name}")[0]  # type: ignore[return-value]
+
+
+def names_of(model: Model, settings: Settings) -> list[str]:
+    """What will be coded: linear weights of two dimensions and, if asked for, embedding and head."""
+    entries = model.entries
+    linears = [name for name in model.linears if _worth(entries[name])]
+    return linears + (list(sensitivity.embeddings(model)) if settings.embedding else [])
+
+
+def _worth(entry: Entry) -> bool:
+    return len(entry.shape) == 2 and min(entry.shape) >= _SMALLEST and entry.dtype in dtypes.FLOATS
+
+
+def prepare(
+    model: Model, windows: Tensor, settings: Settings, shelf: Shelf, device: str, progress: Progress
+) -> list[str]:
+    """Sweep over the calibration windows, once; names of the tensors whose moments are on the shelf, in order.
+
+    Raises BnError (exit 3) where no linear weight lies in a block.
+    """
+    wanted = names_of(model, settings)
+    if not shelf.has("swept"):
+        with progress("calibrating", sensitivity.sweep_tokens(model, windows)) as step:
+            found = sensitivity.moments(
+                model,
+                set(wanted),
+                windows,
+                embedding=settings.embedding,
+                seed=settings.seed,
+                device=device,
+                step=step,
+            )
+            for name, moments in found:
+                shelf.put(f"moments {name}", [part.numpy() for part in moments])
+        shelf.put("swept", [np.zeros(1, np.uint8)])
+    names = [name for name in wanted if shelf.has(f"moments {name}")]
+    if not any(name in model.linears for name in names):
+        raise bad_input("no linear weight lies in the model's blocks", "bntools info MODEL --tensors")
+    return names
+
+
+def moments_of(shelf: Shelf, name: str) -> Moments:
+    return Moments(*(torch.from_numpy(part) for part in shelf.get(f"moments {name}")))
+
+
+def weight(model: Model, name: str) -> Tensor:
+    """W [out, in] in float32."""
+    w, linear = model.tensor(name, torch.float32), model.linears.get(name)
+    return w.T.contiguous() if linear is not None and linear.transposed else w
+
+
+def solve(
+    model: Model, shelf: Shelf, names: list[str], bits: float, recipe: Recipe, progress: Progress
+) -> float:
+    """The constant at which the linears' base takes about so many bits a weight, found on every fifth block.
+
+    The rate falls by a bit when the constant doubles.
+    """
+    linears = [name for name in names if name in model.linears]
+    chosen = _sample(linears)
+    alpha = _first(model, shelf, chosen, bits, recipe)
+    for _ in range(_TRIALS):
+        counter = entropy.Counter(False)
+        weights = sum(model.entries[name].numel for name in chosen)
+        with progress("finding the step", weights) as step:
+
+            def work(name: str, alpha: float = alpha) -> tuple[str, entropy.Coded]:
+                return name, encode.base(weight(model, name), moments_of(shelf, name), alpha, recipe)
+
+            for name, coded in in_order(work, chosen, lambda name: 8 * model.entries[name].numel, _IN_FLIGHT):
+                counter.add(coded)
+                step(model.entries[name].numel)
+        found = counter.bits() / weights
+        alpha *= 2 ** (found - bits)
+        if abs(found - bits) < _CLOSE:
+            break
+    return alpha
+
+
+def _first(model: Model, shelf: Shelf, names: list[str], bits: float, recipe: Recipe) -> float:
+    """A constant from the weights' size in steps: the entropy of a Gaussian is log2(sigma / step) + 2.05 bits."""
+    total = weights = 0.0
+    for name in names:
+        w = weight(model, name)
+        sigma = math.log2(max(float(w.square().mean().sqrt()), 1e-30))
+        _, row, col = encode.sides(moments_of(shelf, name), 1.0, recipe.base)
+        steps = (float(row.mean()) + float(col.mean())) / encode.OCTAVE
+        total += (sigma - steps) * w.numel()
+        weights += w.numel()
+    return 2 ** (total / weights + 1.8 - bits)
+
+
+def _sample(names: list[str]) -> list[str]:
+    """Tensors of every fifth block."""
+    blocks = {name: next((int(part) for part in name.split(".") if part.isdigit()), 0) for name in names}
+    numbers = sorted(set(blocks.values()))
+    chosen = set(numbers[_SAMPLE // 2 :: _SAMPLE]) or set(numbers)
+    return [name for name in names if blocks[name] in chosen]
+
+
+def build(
+    model: Model, shelf: Shelf, names: list[str], alpha: float, recipe: Recipe, progress: Progress
+) -> Stacks:
+    """Code every matrix; those that an earlier run left on the shelf are taken from there."""
+    counter, found = entropy.Counter(False), Stacks(model, shelf, alpha, {}, [], {}, None)  # type: ignore[arg-type]
+    order = {name: index for index, name in enumerate(model.entries)}
+
+    def work(name: str) -> str:
+        if not shelf.has(f"planes {name}"):
+            made = encode.encode(weight(model, name), moments_of(shelf, name), alpha, recipe)
+            _put(shelf, name, made)
+        return name
+
+    sizes = {name: model.entries[name].numel for name in names}
+    largest = sorted(names, key=lambda name: -sizes[name])  # first, so that none is left alone at the end
+    with progress("coding", sum(sizes.values())) as step:
+        for name in in_order(work, largest, lambda name: 16 * sizes[name], _IN_FLIGHT):
+            step(sizes[name])
+    for name in sorted(names, key=order.__getitem__):
+        coded = found.coded(name)
+        counter.add(coded)
+        entry, linear = model.entries[name], model.linears.get(name)
+        bits, losses, errors = shelf.get(f"planes {name}")
+        base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
+        spec = stack.spec(base, len(bits), band_rows(base.rows, -(-base.cols // 8)))
+        found.specs[name] = spec
+        found.blocks += _blocks(name, order[name], spec, losses, errors)
+        found.losses[name] = float(losses[0].sum())
+    found.tables = counter.tables(np.ones(rans.CLASSES, np.float32))
+    return found
+
+
+def band_rows(rows: int, width: int) -> int:
+    """Rows of a block: all of them, or as few as make bands of about equal size below 256 kB."""
+    bands = -(-rows * width // BLOCK_BYTES)
+    return -(-rows // bands)
+
+
+def _put(shelf: Shelf, name: str, made: Stacked) -> None:
+    """Rows of planes and losses in the order of the planes. errors: relative to the output's energy."""
+    coded = made.coded
+    order = stack.row_order(coded.row_scale)
+    shelf.put(f"base {name}", [coded.levels, *(coded.side(kind) for kind in entropy.SIDES)])
+    shelf.put(
+        f"planes {name}",
+        [made.planes[:, order], made.losses[:, order], made.errors[:, order] / max(made.energy, 1e-300)],
+    )
+
+
+def _blocks(name: str, index: int, spec: stack.Spec, losses: Any, errors: Any) -> list[Block]:
+    found = []
+    for plane in range(spec.planes):
+        for band in range(spec.bands):
+            rows = spec.band_rows(band)
+            part = slice(rows.start, rows.stop)
+            gain, error = (
+                float((sums[plane, part] - sums[plane + 1, part]).sum()) for sums in (losses, errors)
+            )
+            found.append(Block(name, index, plane + 1, band, len(rows) * spec.width, gain, error))
+    return found

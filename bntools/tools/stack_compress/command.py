@@ -1,0 +1,177 @@
+"""bntools stack-compress: parse, build the stack or cut one, write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bntools import options, terminal
+from bntools.core import EMBEDDED
+from bntools.core.errors import usage
+from bntools.options import Session
+
+EPILOG = """\b
+Examples:
+  bntools stack-compress smollm2/ -o smollm2.stack.safetensors
+  bntools eval smollm2.stack.safetensors --budget 90MB
+  head -c 90000000 smollm2.stack.safetensors | bntools eval
+  bntools stack-compress --truncate 90MB smollm2.stack.safetensors -o small.safetensors
+"""
+
+
+@click.command(
+    "stack-compress", short_help="One file, any size: every prefix of it is a model.", epilog=EPILOG
+)
+@options.input_argument(default=EMBEDDED)
+@options.output
+@click.option(
+    "--truncate",
+    metavar="SIZE",
+    help="Cut a stack, given as INPUT, to at most so many bytes (90MB, 86MiB), with a header of its own.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice(["planes"]),
+    default="planes",
+    show_default=True,
+    help="An entropy-coded base and planes of one bit a weight.",
+)
+@click.option(
+    "--base",
+    type=click.FloatRange(1, 6),
+    metavar="BITS",
+    default=2.25,
+    show_default=True,
+    help="Bits a linear weight of the base, the smallest model in the file; about.",
+)
+@click.option(
+    "--planes",
+    type=click.IntRange(0, 8),
+    default=4,
+    show_default=True,
+    help="Planes over the base, of one bit a weight each.",
+)
+@click.option(
+    "--embedding/--no-embedding",
+    default=True,
+    show_default=True,
+    help="The embedding and the output head are stacks as well, or kept as they are.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["fisher", "output-error", "layer", "perplexity"]),
+    default="fisher",
+    show_default=True,
+    help="Order of the blocks: by the predicted decrease of the loss a byte, by that of a matrix' relative output "
+    "error, as in the checkpoint, or by the measured perplexity (slow).",
+)
+@click.option(
+    "--curve",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    default=6,
+    show_default=True,
+    help="Sizes at which the divergence is measured and noted in the file; the model is then in memory.",
+)
+@click.option(
+    "--calib",
+    default="default",
+    metavar="FILE",
+    show_default=True,
+    help="Text to calibrate on: .txt or .jsonl.",
+)
+@click.option(
+    "--calib-tokens",
+    type=click.IntRange(64),
+    default=32768,
+    show_default=True,
+    help="Tokens of that text to use.",
+)
+@options.work
+@options.common
+def command(
+    session: Session, source: str, output: str, force: bool, truncate: str | None, codec: str, base: float,
+    planes: int, embedding: bool, sort: str, **given: Any,
+) -> None:  # fmt: skip
+    """Write a model as one file in order of importance: cut anywhere behind its base, it is a smaller model.
+
+    INPUT is what bntools quantize takes; with --truncate, a stack.
+    """
+    from bntools.core.source import open_model
+    from bntools.core.writer import Writer, is_directory
+    from bntools.tools.stack_compress.build import Settings
+
+    if is_directory(output):
+        raise usage(
+            f"a stack is one file, and {output} is a directory", f"-o {output.rstrip('/')}.safetensors"
+        )
+    if truncate is not None:
+        return _truncate(session, source, output, force, truncate)
+    settings = Settings(base, planes, embedding, sort, session.seed)
+    _check(session, output, force)
+    if source == EMBEDDED:
+        terminal.note(session, "no model named: using the small embedded one (default:)")
+    model = open_model(source)
+    session.apply()
+    if session.dry_run:
+        return _plan(session, model, settings)
+    from bntools.tools.stack_compress import run
+
+    with Writer(output, "stack", force=force) as out:
+        report = run.compress(session, model, settings, given, out)
+    terminal.manifest(out.manifest)
+    terminal.note(
+        session,
+        f"{report['tensors']} tensors, base of {report['base_bits_per_weight']:.2f} bits a linear weight, "
+        f"{report['blocks']} blocks of {terminal.megabytes(report['block_bytes'])} over it",
+    )
+    return None
+
+
+def _check(session: Session, output: str, force: bool) -> None:
+    from bntools.core.writer import check_target
+
+    if not session.dry_run:
+        check_target(output, force)
+
+
+def _plan(session: Session, model: Any, settings: Any) -> None:
+    from bntools.tools.stack_compress.build import names_of
+
+    names = names_of(model, settings)
+    weights = sum(model.entries[name].numel for name in names)
+    kept = sum(entry.nbytes for name, entry in model.entries.items() if name not in set(names))
+    report = {
+        "kind": "plan",
+        "tensors": len(names),
+        "reads_bytes": model.store.nbytes(),
+        "writes_bytes": int((settings.base + settings.planes) * weights / 8) + kept,
+        "base_bytes": int(settings.base * weights / 8) + kept,
+    }
+    rows = [["tensors to stack", str(len(names))], ["reads", terminal.megabytes(report["reads_bytes"])],
+            ["writes, about", terminal.megabytes(report["writes_bytes"])],
+            ["the base of it, about", terminal.megabytes(report["base_bytes"])]]  # fmt: skip
+    terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
+
+
+def _truncate(session: Session, source: str, output: str, force: bool, size: str) -> None:
+    from bntools.core.artifact import Artifact
+    from bntools.core.sizes import parse_bytes
+    from bntools.core.source import open_input
+    from bntools.core.writer import Writer
+    from bntools.tools.stack_compress import run
+
+    budget = parse_bytes(size, "--truncate")
+    _check(session, output, force)
+    opened = open_input(source, budget)
+    assert isinstance(opened, Artifact)
+    if session.dry_run:
+        report = {"kind": "plan", "reads_bytes": opened.nbytes, "writes_bytes": opened.nbytes}
+        rows = [["writes, at most", terminal.megabytes(opened.nbytes)]]
+        return terminal.emit(
+            session, report, lambda console: console.print(terminal.table(["plan", "value"], rows))
+        )
+    with Writer(output, "stack", force=force) as out:
+        run.truncate(session, opened, out)
+    return terminal.manifest(out.manifest)

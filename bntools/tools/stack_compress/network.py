@@ -1,0 +1,103 @@
+"""The original as a running network whose coded weights can be swapped for those of any prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from bntools.core import distill, entropy, stack
+from bntools.core.stack import Planes
+from bntools.core.threads import in_order, single_threaded
+from bntools.tools.stack_compress import encode
+from bntools.tools.stack_compress.build import Stacks
+from bntools.tools.stack_compress.order import Block
+
+
+class Network:
+    """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text.
+
+    depths: blocks, by (name, band) the planes and the rows of one plane more, that the weights now have.
+    """
+
+    def __init__(self, stacks: Stacks, windows: Tensor, device: str) -> None:
+        self._stacks, self._windows = stacks, windows.to(device)
+        model = stacks.model
+        self._built = model.build(torch.float32, device)
+        self._wanted = list(range(len(windows)))
+        self._known = distill.targets(self._built, self._windows, self._wanted, lambda count: None)
+        self._teacher = self._frozen_head()
+        self._ours = distill.logits_of(self._built)
+
+    def _frozen_head(self) -> distill.Logits:
+        """The original's head, a copy where the stack replaces it."""
+        head = self._built.get_output_embeddings()
+        kept, bias = head.weight.detach().clone(), head.bias
+        return distill.logits_of(self._built, lambda hidden: torch.nn.functional.linear(hidden, kept, bias))
+
+    def place(self, rows: Mapping[str, Mapping[tuple[int, int], int]]) -> None:
+        """Give some weights what these rows of their blocks make of them: by name, (plane, band) to whole rows."""
+        names = list(rows)
+
+        def work(name: str) -> tuple[str, Tensor]:
+            return name, self._dense(name, rows[name])
+
+        size = self._stacks.model.entries
+        for name, values in in_order(work, names, lambda name: 8 * size[name].numel, 1 << 30):
+            linear = self._stacks.model.linears.get(name)
+            path = linear.module if linear is not None else name.removesuffix(".weight")
+            weight = self._built.get_submodule(path).weight
+            with torch.no_grad():
+                weight.copy_(values if linear is not None and linear.transposed else values.T)
+
+    def _dense(self, name: str, rows: Mapping[tuple[int, int], int]) -> Tensor:
+        """Values [in, out] float32."""
+        spec, coded = self._stacks.specs[name], self._stacks.coded(name)
+        bits = self._stacks.bits(name)
+
+        def part(block: str) -> bytes:
+            plane, band = map(int, block.rsplit("/", 2)[1:])
+            start = spec.band_rows(band).start
+            return bits[plane - 1, start : start + rows.get((plane, band), 0)].tobytes()
+
+        add = Planes.read(name, spec, part).refine(coded.row_scale)
+        return torch.from_numpy(
+            entropy.values(coded, self._stacks.tables, encode.OCTAVE, lambda values: add(0, values))
+        )
+
+    def kl(self) -> float:
+        """Mean divergence from the original on the windows, nats a token."""
+
+        @torch.no_grad()  # inside, as it holds for the thread that sets it
+        def work(at: int) -> float:
+            hidden = distill.final_states(self._built, self._windows[at])
+            return distill.divergence(hidden, self._known[at], self._ours, self._teacher, gradient=False)[0]
+
+        with single_threaded() as (pool, _):
+            return sum(pool.map(work, self._wanted)) / self._windows.numel()
+
+    def loss(self) -> float:
+        """Mean negative log-likelihood of the windows' tokens, nats a token; the perplexity is its exponential."""
+
+        @torch.no_grad()  # inside, as it holds for the thread that sets it
+        def work(at: int) -> float:
+            ids = self._windows[at]
+            scores = self._ours(distill.final_states(self._built, ids)[:-1]).log_softmax(-1)
+            return -float(scores.gather(1, ids[1:, None]).sum(dtype=torch.float64))
+
+        with single_threaded() as (pool, _):
+            return sum(pool.map(work, self._wanted)) / (len(self._windows) * (self._windows.shape[1] - 1))
+
+
+def rows_of(
+    blocks: Iterable[Block], specs: Mapping[str, stack.Spec], nbytes: int
+) -> dict[str, dict[tuple[int, int], int]]:
+    """Whole rows of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
+    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in specs}
+    for block in blocks:
+        if nbytes <= 0:
+            break
+        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes) // specs[block.name].width
+        nbytes -= block.nbytes
+    return found

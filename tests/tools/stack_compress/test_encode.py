@@ -1,0 +1,128 @@
+"""One matrix as a stack: what it decodes to, what it says it loses, and that every plane helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bntools.core import entropy, stack
+from bntools.core.errors import BnError
+from bntools.core.sensitivity import Moments
+from bntools.core.stack import Planes
+from bntools.tools.stack_compress import encode
+from bntools.tools.stack_compress.encode import Recipe
+
+OCTAVE = encode.OCTAVE
+
+
+def problem(out=40, inner=53, seed=0, tokens=300):
+    torch.manual_seed(seed)
+    x = torch.randn(tokens, inner) @ torch.randn(inner, inner) * torch.rand(inner)
+    return torch.randn(out, inner), Moments(x.T @ x / tokens, torch.rand(out) + 0.1)
+
+
+def dense(made, planes):
+    """The weights [out, in] with so many planes, by the formula of the page."""
+    coded = made.coded
+    value = coded.levels.T.astype(np.float64)
+    for plane in range(planes):
+        bits = np.unpackbits(made.planes[plane], axis=1, bitorder="little")[:, : value.shape[1]]
+        value += (bits - 0.5) * 2.0 ** -(plane + 1)
+    rows, cols = (entropy.powers(side, OCTAVE) for side in (coded.row_scale, coded.col_scale))
+    return torch.from_numpy(value * rows[:, None] * cols)
+
+
+def test_the_losses_are_those_of_what_is_decoded():
+    w, moments = problem()
+    made = encode.encode(w, moments, 0.3, Recipe(3))
+    assert len(made.planes) == 3
+    for planes in range(4):
+        error = w.double() - dense(made, planes)
+        row = torch.einsum("ij,jk,ik->i", error, moments.inputs.double(), error)
+        damped = row + 0.02 * float(moments.inputs.diagonal().mean()) * error.square().sum(1)
+        assert np.allclose(made.errors[planes], damped, rtol=1e-3)
+        assert np.allclose(made.losses[planes], damped * moments.rows / 2, rtol=1e-3)
+    energy = torch.einsum("ij,jk,ik->", w, moments.inputs, w)
+    assert made.energy == pytest.approx(float(energy), rel=0.05)
+
+
+def test_a_plane_costs_one_bit_and_gains_what_a_bit_gains_but_little():
+    """6.02 dB are the theory; the study measured 4.8 to 6.6."""
+    w, moments = problem(200, 128, tokens=1000)
+    losses = encode.encode(w, moments, 0.3, Recipe(4)).losses.sum(1)
+    gains = 10 * np.log10(losses[:-1] / losses[1:])
+    assert gains.min() > 4
+    assert gains[:2].mean() > 4.8
+
+
+def test_weakened_feedback_is_what_makes_planes_possible():
+    """With full feedback the same planes lie out of reach of what is left: the reason for theta."""
+    w, moments = problem(200, 128, tokens=1000)
+    weak = encode.encode(w, moments, 0.3, Recipe(3)).losses.sum(1)
+    full = encode.encode(w, moments, 0.25, Recipe(3, base=0.0)).losses.sum(1)
+    assert full[0] < weak[0]
+    assert full[3] > 1.5 * weak[3]
+
+
+def test_a_base_alone_is_the_base_of_the_stack():
+    w, moments = problem()
+    base, made = encode.base(w, moments, 0.3, Recipe(2)), encode.encode(w, moments, 0.3, Recipe(2))
+    for kind in ("levels", *entropy.SIDES):
+        assert np.array_equal(getattr(base, kind), getattr(made.coded, kind))
+
+
+@pytest.mark.parametrize(("out", "inner"), [(1, 1), (8, 13), (3, 200), (2100, 9)])
+@pytest.mark.parametrize("dead", [False, True])
+def test_odd_shapes_and_dead_rows_and_inputs_decode_as_the_reader_decodes(out, inner, dead):
+    w, moments = problem(out, inner)
+    if dead:
+        w[0] = 0
+        moments.inputs[0] = moments.inputs[:, 0] = 0
+    made = encode.encode(w, moments, 0.3, Recipe(2))
+    base = entropy.spec((out, inner), "F32", False, OCTAVE)
+    spec = stack.spec(base, len(made.planes), max(1, out // 2))
+    counter = entropy.Counter(False)
+    counter.add(made.coded)
+    tables = counter.tables(np.ones(64, np.float32))
+    decoder = entropy.Decoder(entropy.dump_tables(tables))
+    order = stack.row_order(made.coded.row_scale)
+
+    def part(block):
+        plane, band = map(int, block.rsplit("/", 2)[1:])
+        rows = spec.band_rows(band)
+        return made.planes[plane - 1][order][rows.start : rows.stop].tobytes()
+
+    found = decoder.dense(
+        "w",
+        spec,
+        entropy.encode(made.coded, spec, tables),
+        torch.float32,
+        Planes.read("w", spec, part).refine,
+    )
+    assert torch.allclose(found.double(), dense(made, len(made.planes)), rtol=1e-5, atol=1e-7)
+    assert torch.isfinite(found).all()
+
+
+def test_a_plane_that_lowers_no_loss_ends_the_stack():
+    torch.manual_seed(0)
+    levels = torch.randint(-3, 4, (30, 20)).float()
+    moments = Moments(torch.eye(20), torch.ones(30))
+    step = encode.sides(moments, 1.0, 0.6)
+    exact = levels * torch.from_numpy(entropy.powers(step[2], OCTAVE))[step[0].order.argsort()]
+    assert len(encode.encode(exact, moments, 1.0, Recipe(3, price=0.0)).planes) == 0
+
+
+def test_steps_too_fine_for_the_levels_are_refused():
+    w, moments = problem()
+    with pytest.raises(BnError, match="16 bits") as caught:
+        encode.encode(w, moments, 1e-6, Recipe(1))
+    assert caught.value.code == 2
+
+
+def test_the_last_thetas_belong_to_the_last_planes():
+    recipe = Recipe(4, theta=(0.6, 0.3), phi=(0.75, 0.5, 0.0))
+    assert recipe.thetas() == [0.6, 0.6, 0.6, 0.3]
+    assert recipe.phis() == [0.75, 0.75, 0.5, 0.0]
+    assert Recipe(1).phis() == [0.0]
+    assert Recipe(0).thetas() == []
