@@ -116,8 +116,8 @@ class Writer:
         if self.order is None:
             spooled = sorted(self._spooled, key=lambda item: _rank(item[0], item[1]))
         else:
-            place = {name: index for index, name in enumerate(self.order)}
-            spooled = sorted(self._spooled, key=lambda item: place[item[0].name])
+            rank = {name: index for index, name in enumerate(self.order)}
+            spooled = sorted(self._spooled, key=lambda item: rank[item[0].name])
         for entry, _ in spooled:
             parts.append((entry.name, entry.dtype, entry.shape, entry.nbytes, entry.start))
         layout, position = [], 0
