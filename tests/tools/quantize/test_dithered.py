@@ -41,3 +41,22 @@ def test_the_reference_model_is_the_one_that_was_measured(run, tmp_path):
     target = tmp_path / "dithered"
     subprocess.run([sys.executable, script, str(tmp_path / "smollm2"), str(target)], check=True, timeout=600)
     assert hashlib.sha256((target / "model.safetensors").read_bytes()).hexdigest() == SHA256
+
+
+def test_every_row_of_the_benchmark_is_a_command_line(monkeypatch):
+    """Names are told apart by --only, and the options exist."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from importlib import util
+
+    spec = util.spec_from_file_location("benchmark_quantize", BENCHMARKS / "quantize.py")
+    benchmark = util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark_quantize", benchmark)
+    spec.loader.exec_module(benchmark)
+    from bntools.tools.quantize.command import command
+
+    rows = benchmark.jobs(small=False)
+    assert len({row.name for row in rows}) == len(rows)
+    assert rows[0].name == benchmark.G
+    for row in rows:
+        if not row.peer:
+            command.make_context("quantize", ["default:", *map(str, row.words)])

@@ -1,0 +1,203 @@
+"""Divergence against size: the papers' methods, ours, the entropy code and other libraries; one table, one picture.
+
+usage: quantize.py [MODEL_DIR] [--text FILE --calib FILE] [--only REGEX] [--work DIR] [--plot FILE.svg] [--peers PYTHON]
+
+MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes (the original lies on a 4-bit grid), the texts those of
+`texts.py`; without them it is the embedded model and the texts that ship. Each row is a file that is written, read back
+and evaluated. bits: of the linear weights, all metadata counted as bytes on disk. MB: the whole file; of a peer, its
+packed weights and everything else as it was. x G: KL relative to that of GPTQ, min-max, groups of 128, 3 bits per OC
+(G). s: quantizing, everything counted; GB: its peak of resident memory. Rows print as they finish.
+--peers: a Python with hqq, optimum-quanto, torchao; what it lacks is left out with a note. --work keeps what rows of
+the entropy code share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peers
+
+from bntools.core.source import open_model
+
+G = "GPTQ oc"
+FINE = ("--method", "gptq", "--scales", 2, "--trellis", 5, "--refit", 2)
+ENTROPY = ("--code", "entropy", "--budget")
+BETWEEN = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+print(json.dumps({"code": done.returncode, "out": done.stdout, "error": done.stderr[-400:], "peak": peak}))
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row: its name, and the options of `quantize`, or none for a peer."""
+
+    name: str
+    words: tuple[object, ...] = ()
+    peer: bool = False
+
+
+def jobs(small: bool) -> list[Job]:
+    """Rows in the order they are made; a small model has no room for the sizes in megabytes."""
+    papers = [
+        Job(f"{method.upper()} {dim}", ("--method", method, "--dim", dim, "--bits", 3, "--group-size", 128))
+        for method in ("gptq", "rtn")
+        for dim in ("oc", "ic", "ada")
+    ]
+    ours = [
+        Job("no text 3 bits", ("--calib", "none", "--bits", 3, "--group-size", 64)),
+        Job("no text 3.25", ("--calib", "none", "--scales", 2, "--trellis", 5, "--budget", 3.25)),
+        Job("weighted rounding", ("--grid", "weighted", "--bits", 3, "--group-size", 128)),
+        *(Job(f"fixed {bits}", (*FINE, "--budget", bits)) for bits in (2.6, 3.25, 3.45, 4.26)),
+        Job("fixed 2.6 distilled", (*FINE, "--budget", 2.6, "--distill", 24)),
+    ]
+    sizes = [] if small else ["48MB", "60MB"]
+    coded = [Job(f"entropy {budget}", (*ENTROPY, budget)) for budget in ("2.0", "2.6", "3.2", "4.2", *sizes)]
+    return [*papers, *ours, *coded, *(Job(name, peer=True) for name in peers.ROWS)]
+
+
+def measured(words: list[object]) -> dict[str, Any]:
+    """Output, error, peak memory and seconds of a command, by a small process between."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", BETWEEN, *map(str, words)], check=True, capture_output=True, text=True
+    )
+    return {**json.loads(done.stdout), "seconds": time.monotonic() - began}
+
+
+class Table:
+    """Makes and prints rows."""
+
+    def __init__(self, given: argparse.Namespace, scratch: Path) -> None:
+        self.given, self.scratch, self.rows = given, scratch, list[dict[str, Any]]()
+        self.bntools = [sys.executable, "-m", "bntools"]
+        model = open_model(given.model)
+        weights = sum(model.entries[name].nbytes for name in model.linears)
+        self.rest = model.store.nbytes() - weights + sum(map(len, model.files.values()))
+        self.original = (self.rest + weights) / 1e6
+        print(
+            f"{'':20} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'GB':>5}",
+            flush=True,
+        )
+
+    def make(self, job: Job) -> None:
+        """One row, or a note why there is none."""
+        path = self.scratch / ("peer/" if job.peer else "q.safetensors")
+        made = self._peer(job, path) if job.peer else self._ours(job, path)
+        if made["code"]:
+            print(f"{job.name:20} left out: {made['error'].strip().splitlines()[-1][:120]}", flush=True)
+            return
+        report = self._evaluated(path)
+        if job.peer:
+            told = json.loads(made["out"].strip().splitlines()[-1])
+            linear, size = told["linear"], told["bytes"] + self.rest
+            made["seconds"] = told["seconds"]
+        else:
+            linear, size = report["bits_per_weight"]["linear"], path.stat().st_size
+        self._row(job.name, linear, size, report, made)
+
+    def _ours(self, job: Job, path: Path) -> dict[str, Any]:
+        words = [*self.bntools, "quantize", self.given.model, *job.words, "-q", "-f", "-o", path]
+        if self.given.calib and "none" not in job.words:
+            words += ["--calib", self.given.calib]
+        if self.given.work and job.words[:3] == ENTROPY:
+            kind = "bytes" if str(job.words[-1]).endswith("MB") else "bits"
+            words += ["--work", Path(self.given.work) / kind]
+        return measured(words)
+
+    def _peer(self, job: Job, path: Path) -> dict[str, Any]:
+        script = Path(peers.__file__)
+        return measured([self.given.peers, script, job.name, _dense(self.given.model), path])
+
+    def _evaluated(self, path: Path) -> dict[str, Any]:
+        words = [*self.bntools, "eval", path, "--against", self.given.model, "--json"]
+        if self.given.text:
+            words += ["--text", self.given.text, "--window", "512"]
+        done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    def _row(self, name: str, linear: float, size: int, report: dict[str, Any], made: dict[str, Any]) -> None:
+        kl = report["kl"]
+        row = {"name": name, "linear": linear, "megabytes": size / 1e6, "kl": kl["mean"], "se": kl["se"]}
+        self.rows.append(row)
+        base = next((one["kl"] for one in self.rows if one["name"] == G), None)
+        ratio = f"{row['kl'] / base:6.3f}" if base else f"{'-':>6}"
+        print(
+            f"{name:20} {linear:6.3f} {row['megabytes']:7.1f} {kl['mean']:8.4f} ±{kl['se']:.4f} {ratio} "
+            f"{report['perplexity']:8.2f} {100 * report['top1']:6.1f} {made['seconds']:6.0f} {made['peak'] / 1e9:5.2f}",
+            flush=True,
+        )  # fmt: skip
+
+
+def _dense(model: str) -> str:
+    """A directory that transformers opens."""
+    from bntools.core.text import tiny_model_dir
+
+    return str(tiny_model_dir()) if model == "default:" else model
+
+
+def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
+    """KL against the size of the whole file, both on logarithmic axes; original: MB, a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.5, 4.5))
+    peer = tuple(name.split()[0] for name in peers.ROWS)
+    families = (
+        ("GPTQ, RTN (papers)", ("GPTQ", "RTN"), "s", "0.65", ""),
+        ("other libraries", peer, "x", "0.45", ""),
+        ("without a text", ("no text",), "^", "0.3", ""),
+        ("fixed codes", ("fixed", "weighted"), "D", "0.2", "-"),
+        ("entropy code", ("entropy",), "o", "0.0", "-"),
+    )
+    for label, starts, marker, colour, line in families:
+        chosen = sorted((row["megabytes"], row["kl"]) for row in rows if row["name"].startswith(starts))
+        if chosen:
+            axes.plot(
+                *zip(*chosen, strict=True), marker=marker, color=colour, linestyle=line or "none", label=label
+            )
+    axes.axvline(original, color="0.8", linestyle="--", label="fp16")
+    axes.set(xscale="log", yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", default="default:")
+    parser.add_argument("--text")
+    parser.add_argument("--calib")
+    parser.add_argument("--only", default="", help="rows whose name matches; G is always made")
+    parser.add_argument("--work")
+    parser.add_argument("--plot")
+    parser.add_argument("--peers", default=sys.executable)
+    given = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory() as scratch:
+        table = Table(given, Path(scratch))
+        for job in jobs(given.model == "default:"):
+            if job.name == G or re.search(given.only, job.name):
+                table.make(job)
+    if given.plot:
+        draw(table.rows, table.original, given.plot)
+
+
+if __name__ == "__main__":
+    main()
