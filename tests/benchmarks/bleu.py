@@ -99,7 +99,7 @@ def dense(data: Batch) -> torch.Tensor:
 def floor(data: Batch) -> Callable[[], None]:
     """What an exact count by sorting cannot do without: two sorts and six passes of 8 bytes over all tokens.
 
-    Into buffers that are kept: pages fresh from the system would cost more than the sorts.
+    Into buffers that are kept, so that pages fresh from the system do not add to it.
     """
     hyp, refs, _, _ = data
     ids = np.concatenate([hyp.numpy(), refs.numpy().reshape(len(hyp), -1)], 1)
