@@ -94,7 +94,7 @@ def _swept(
     """What a sweep tells of the linears, where the method or the budget asks for it and there is a text."""
     if windows is None or not (settings.fisher or settings.budget):
         return None
-    with terminal.progress(session, "calibrating", method.sweep_tokens(model, windows)) as advance:
+    with terminal.progress(session, "calibrating", sweep_tokens(model, windows)) as advance:
         return fisher.swept(model, items, windows, session.seed, session.torch_device(), advance, work)
 
 
