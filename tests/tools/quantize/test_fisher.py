@@ -43,7 +43,7 @@ def test_every_linear_is_coded_with_the_mean_of_both_moments(model):
     moments = swept(model, items)
     results = {r.name: r for r in fisher.coded(model, items, {}, SETTINGS, moments) if r.spec}
     assert set(results) == set(model.linears)
-    for _, block in Sweep(model, windows_of(), weighted=2):
+    for _, block in Sweep(model, windows_of()):
         for name, found in block.items():
             mean = found.rows.mean()
             hessian = (found.plain + found.weighted / mean) / 2
