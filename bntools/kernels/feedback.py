@@ -105,9 +105,9 @@ def descend(
         gradient[stop:].addmm_(hessian[stop:, start:stop], changes)
 
 
-def each(count: int, threads: int, work: Callable[[int, int], None]) -> None:
+def each(count: int, threads: int, work: Callable[[int, int], None], segment: int = trellis.SEGMENT) -> None:
     """Do `work` on every segment of rows of W, `threads` at a time."""
-    parts = [(low, min(low + trellis.SEGMENT, count)) for low in range(0, count, trellis.SEGMENT)]
+    parts = [(low, min(low + segment, count)) for low in range(0, count, segment)]
     if threads == 1 or len(parts) == 1:
         for low, high in parts:
             work(low, high)

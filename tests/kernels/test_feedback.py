@@ -84,3 +84,42 @@ def test_coordinate_descent_never_makes_the_output_worse(memory, start):
         before = after
     assert before < first
     torch.testing.assert_close(gradient, h @ (values - w), rtol=1e-2, atol=1e-2 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(("width", "threads"), [(8, 1), (48, 2), (300, 1)])
+def test_columns_with_grids_of_their_own_are_what_the_slow_loop_gives(width, threads, symmetric):
+    """In the slow loop, torch takes the grids column by column, and the whole rest of W is updated each time."""
+    from bntools.kernels import column_grids
+    from bntools.tools.quantize import grids
+
+    torch.manual_seed(0)
+    w = torch.randn(70, 300) * torch.logspace(-7, 3, 70)[:, None]  # scales beyond float16 at both ends
+    factor = torch.eye(70) + 0.2 * torch.randn(70, 70).triu(1)
+    codes, scales, zeros, values = column_grids.feedback(w, factor, width, 3, symmetric, threads)
+    rest, group = w.clone(), torch.arange(300) // width
+    for j in range(70):
+        s, z = grids.minmax(*grids.limits(rest[j][None], width), 3, symmetric)
+        s, z = s.float()[0], z[0]
+        torch.testing.assert_close(scales[j], s, rtol=1e-3, atol=0)
+        value = ((rest[j] / s[group]).round().add(z[group]).clamp(0, 7) - z[group]) * s[group]
+        # Halves may fall a step off; near the ends of float16 one of both may have the digits of float32.
+        # Symmetric, the largest weight of a group is a half.
+        off = (values[j] - value).abs() / s[group]
+        assert float(off.max()) < 1.01
+        assert float((off > 1e-2).float().mean()) < (0.13 if symmetric else 0.02)
+        rest[j + 1 :] -= factor[j, j + 1 :, None] * ((rest[j] - values[j]) / factor[j, j])
+    back = (codes.float() - zeros[:, group]) * scales[:, group]
+    assert torch.equal(back, values)
+    assert codes.max() <= 7
+    kept = grids.stored(scales)
+    assert torch.equal(kept.float(), scales), "what is stored are the scales that were used"
+
+
+def test_scales_are_rounded_to_float16_as_torch_rounds_them():
+    from bntools.kernels.column_grids import _half
+
+    values = torch.cat(
+        [torch.logspace(-9, 5, 3000), torch.tensor([65504.0, 65519.9, 2.0**-14, 2.0**-24, 2049.0])]
+    )
+    assert torch.equal(torch.tensor([_half(x) for x in values.numpy()]), values.half().float())

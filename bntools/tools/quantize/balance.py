@@ -10,7 +10,6 @@ from bntools.core.packed import exponents
 STEPS = 16
 """Steps of a factor in an octave: the codes are taken with the factor as stored, so that its rounding costs nothing."""
 _ROUNDS = 16
-_SMALLEST = 1e-12
 
 
 def balance(w: Tensor) -> Tensor:
@@ -18,22 +17,22 @@ def balance(w: Tensor) -> Tensor:
 
     The standard deviations of rows and of columns are set to 1 in turn, for up to 16 rounds; kept are the factors of
     the round with the smallest imbalance, the largest standard deviation of a row or column over the smallest one
-    (Sinkhorn normalisation, SINQ, arXiv 2509.22944). Deviations: factors are a byte and not float16, with geometric
-    mean 1; those of the rows are dropped, a group has a scale of its own.
+    (Sinkhorn normalisation, SINQ, arXiv 2509.22944). Deviations: factors are a byte and not float16, with median 1;
+    those of the rows are dropped, a group has a scale of its own; means are taken as 0.
     """
-    work = w.double()
-    total = torch.zeros(w.shape[1], dtype=torch.float64)  # logarithms of the columns' factors
-    best, lowest = total, float("inf")
+    squares = w.double().square()
+    weights = torch.ones(w.shape[1], dtype=torch.float64)  # 1 / c^2
+    best, lowest = torch.zeros_like(weights), float("inf")
     for _ in range(_ROUNDS):
-        work = work / _deviations(work, 1)[:, None]
-        columns = _deviations(work, 0)
-        imbalance = float(columns.max() / columns.min())  # every row is 1
+        rows = _positive(squares @ weights / w.shape[1])
+        columns = _positive(weights * (rows.reciprocal() @ squares) / w.shape[0])  # every row is 1
+        imbalance = float(columns.max() / columns.min())
         if imbalance < lowest:
-            best, lowest = total, imbalance
-        total = total + columns.log2()
-        work = work / columns
-    return exponents((best - best.mean()).exp2(), STEPS)
+            best, lowest = -weights.log2() / 2, imbalance
+        weights = weights / columns
+    return exponents((best - best.median()).exp2(), STEPS)
 
 
-def _deviations(work: Tensor, axis: int) -> Tensor:
-    return work.square().mean(axis).sqrt().clamp_min(_SMALLEST)
+def _positive(squares: Tensor) -> Tensor:
+    """Mean squares, 1 where all are 0."""
+    return torch.where(squares > 0, squares, 1.0)

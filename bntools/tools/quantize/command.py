@@ -200,7 +200,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     _check(settings, items, model)
     asked = _asked(session, settings, **given)
     if session.dry_run:
-        return _dry_run(session, model, items, settings, asked, given["calib"])
+        return _dry_run(session, model, items, settings, asked, given)
     from bntools.tools.quantize import run
 
     session.apply()
@@ -302,10 +302,10 @@ def _check(settings: Any, items: list[Any], model: Any) -> None:
         raise usage(f"nothing to quantize in {model.label}", "loosen --include or --exclude")
 
 
-def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, asked: Any, calib: str) -> None:
+def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, asked: Any, given: Any) -> None:
     import time
 
-    from bntools.tools.quantize import cost, entropy_cost
+    from bntools.tools.quantize import entropy_cost, fixed_cost
     from bntools.tools.quantize.pipeline import estimate
     from bntools.tools.quantize.run import calibration_windows, entropy_windows
 
@@ -313,18 +313,16 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     report = estimate(model, items)
     started = time.time() - session.started
     if asked is not None:
-        tokens = entropy_windows(model, items, settings, calib).numel()
+        tokens = entropy_windows(model, items, settings, given["calib"]).numel()
         report |= {"calib_tokens": tokens, **entropy_cost.sizes(model, items, asked)}
         report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, tokens)
         seconds = entropy_cost.seconds(model, items, asked, tokens)
-    elif settings.method == "gptq":
-        windows = calibration_windows(model, items, settings, calib)
-        sizes = windows.numel(), windows.shape[1]
-        report["calib_tokens"] = sizes[0]
-        report["memory_bytes"] = cost.calibrated_bytes(model, items, *sizes)
-        seconds = cost.calibrated_seconds(model, items, settings, *sizes)
     else:
-        seconds = cost.rounding_seconds(model, items, settings)
+        windows = calibration_windows(model, items, settings, given["calib"], given["distill"] > 0)
+        if windows is not None:
+            report["calib_tokens"] = windows.numel()
+        report |= fixed_cost.plan(model, items, settings, windows, given["group_size"] is None)
+        seconds = report["seconds"]
     report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from bntools.core.blocks import BATCH_TOKENS
 from bntools.core.model import Model
 from bntools.core.states import RESIDENT
 from bntools.core.threads import single_threaded
+from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.gptq import gptq
 from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.round_to_nearest import rounded
-from bntools.tools.quantize.settings import Grid, Settings
+from bntools.tools.quantize.settings import Settings
 
 LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
 IN_FLIGHT = 2 << 30  # bytes of linears coded at once
@@ -55,9 +57,8 @@ def calibrated_seconds(
     """Time of `calibrated`: forward pass and Hessians at the rate of a product, coding at that of a probe."""
     workers = torch.get_num_threads()
     rate = product_rate()
-    coding = _coding_seconds(settings, rate)
     blocks = by_block(model, items)
-    total = 0.0
+    total = coding_seconds(model, items, settings, rate)
     for path, linears in blocks.items():
         inside = [e for name, e in model.entries.items() if name.startswith(f"{path}.") and len(e.shape) > 1]
         active = sum(e.numel * _active(model, e.shape) for e in inside)
@@ -65,6 +66,13 @@ def calibrated_seconds(
         hessians = sum(size * size * (1 + 1 / 16) for size in _inputs(linears))
         passes = 1 + (len(_inputs(linears)) if settings.sequential else 0)
         total += tokens * (passes * forward + hessians) / (rate * workers)
+    return total
+
+
+def coding_seconds(model: Model, items: list[Item], settings: Settings, rate: float) -> float:
+    """Time of GPTQ on matrices whose second moments are there, one a thread unless they are large."""
+    workers, coding, total = torch.get_num_threads(), _coding_seconds(settings, rate), 0.0
+    for linears in by_block(model, items).values():
         jobs = [coding(size, out) for size, out, _ in linears]
         large = [2 * coding_bytes(size * out, size) > IN_FLIGHT for size, out, _ in linears]
         total += sum(job if alone else job / workers for job, alone in zip(jobs, large, strict=True))
@@ -79,7 +87,11 @@ def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> flo
         return 0.0
     w, grid = torch.randn(_PROBE, _PROBE), settings.grid
     dim = "oc" if grid.dim == "ada" else grid.dim
-    spent = least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", "minmax", None))
+    search, h = ("minmax", None) if dim == "ic" else (settings.search, torch.ones(_PROBE))
+    if grid.meta:
+        spent = least(lambda: coded_grids.by_rounding(w, torch.ones(_PROBE), grid), 1)
+    else:
+        spent = least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", search, h))
     began = time.perf_counter()
     size = model.tensor(chosen[0].name).nbytes
     reading = (time.perf_counter() - began) / max(size, 1)
@@ -154,9 +166,13 @@ def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], flo
         return (1.7 * size**3 + size * size * out) / rate
 
     def probe(out: int) -> float:
-        w, grid = torch.randn(out, _PROBE), Grid(settings.grid.bits, min(settings.grid.group, _PROBE))
+        w, asked = torch.randn(out, _PROBE), settings.grid
+        grid = replace(asked, group=min(asked.group, _PROBE), dim="oc" if asked.dim == "ada" else asked.dim)
         with single_threaded() as (pool, _):
-            spent = least(lambda: pool.submit(gptq, w, hessian, grid, settings.search).result(), 1)
+            spent = least(
+                lambda: pool.submit(gptq, w, hessian, grid, settings.search, False, settings.rounds).result(),
+                1,
+            )
         return max(spent - products(_PROBE, out), 0.0)
 
     small, large = probe(_PROBE // 4), probe(_PROBE)

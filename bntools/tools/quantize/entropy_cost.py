@@ -35,7 +35,15 @@ def sizes(model: Model, items: list[Item], asked: Asked) -> dict[str, Any]:
 
 
 def memory_bytes(model: Model, items: list[Item], asked: Asked, tokens: int) -> int:
-    """Peak memory: the states of the sweep, then a block with its moments, or the matrices being coded."""
+    """Peak memory: that of the sweep, or the matrices being coded."""
+    coded = [model.entries[name].numel for name in embeddings(model)] if asked.embedding else []
+    coded += [model.entries[item.name].numel for item in items if item.grid]
+    coding = 30 * sum(sorted(coded)[-torch.get_num_threads() :])
+    return cost.LIBRARIES + sum(sweep_bytes(model, items, tokens, coding))
+
+
+def sweep_bytes(model: Model, items: list[Item], tokens: int, coding: int) -> tuple[int, int]:
+    """Bytes of the states of a sweep, and of a block with its moments, or of what codes matrices if that is more."""
     blocks = cost.by_block(model, items)
     width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
     each = 4 * tokens * width
@@ -46,30 +54,33 @@ def memory_bytes(model: Model, items: list[Item], asked: Asked, tokens: int) -> 
     )
     largest = max((max(size, out) for linears in blocks.values() for size, out, _ in linears), default=0)
     factors = 5 * 8 * largest * largest  # in float64
-    coded = [model.entries[name].numel for name in embeddings(model)] if asked.embedding else []
-    coded += [model.entries[item.name].numel for item in items if item.grid]
-    coding = 30 * sum(sorted(coded)[-torch.get_num_threads() :])
-    return cost.LIBRARIES + states + max(moments + factors, coding)
+    return states, max(moments + factors, coding)
 
 
 def seconds(model: Model, items: list[Item], asked: Asked, tokens: int) -> float:
     """Time of the sweep at the rate of products, and of the coding at that of a probe, feedback over outputs added."""
-    workers, rate = torch.get_num_threads(), cost.product_rate()
-    total = 0.0
+    rate = cost.product_rate()
     pairs = [(size, out) for linears in cost.by_block(model, items).values() for size, out, _ in linears]
-    for size, out in pairs:
-        forward = 4 * size * out  # twice: on the way there, and again on the way back
-        backward = 2 * size * out
-        outputs = out * out if asked.two_sided else 0
-        inputs = (
-            1.5 * size * size
-        )  # half of a product each, by symmetry: weighted ones, and plain ones that are shared
-        total += tokens * (forward + backward + inputs + outputs) / rate
-        total += 4 * (size**3 + out**3) / rate
-    head = max((model.entries[name].numel for name in embeddings(model)), default=0)
-    total += tokens * 4 * head / rate
-    weights = sum(size * out for size, out in pairs) + (head if asked.embedding else 0)
-    return (total + _PASSES * weights * _coding(asked)) / workers
+    factoring = sum(4 * (size**3 + out**3) for size, out in pairs) / rate
+    weights = sum(size * out for size, out in pairs) + (_head(model) if asked.embedding else 0)
+    coding = factoring + _PASSES * weights * _coding(asked)
+    return sweep_seconds(model, items, tokens, asked.two_sided, rate) + coding / torch.get_num_threads()
+
+
+def sweep_seconds(model: Model, items: list[Item], tokens: int, outputs: bool, rate: float) -> float:
+    """Time of a sweep that gathers the moments of inputs, and those of gradients across outputs where asked for."""
+    total = tokens * 4 * _head(model) / rate
+    for linears in cost.by_block(model, items).values():
+        for size, out, _ in linears:
+            forward = 4 * size * out  # twice: on the way there, and again on the way back
+            backward = 2 * size * out
+            inputs = 1.5 * size * size  # halved by symmetry: weighted ones, and plain ones that are shared
+            total += tokens * (forward + backward + inputs + (out * out if outputs else 0)) / rate
+    return total / torch.get_num_threads()
+
+
+def _head(model: Model) -> int:
+    return max((model.entries[name].numel for name in embeddings(model)), default=0)
 
 
 def _coding(asked: Asked) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
+from bntools.kernels import column_grids
 from bntools.kernels.feedback import Levels, feedback
 from bntools.kernels.groups import Packed
 from bntools.kernels.packing import pack
@@ -62,9 +63,9 @@ def gptq(
         error = quadratic(values - w, hessian) / max(quadratic(w, hessian), 1e-300)
         return Coded(packed, values, error, damping, int(dead.sum()))
     if grid.dim == "ic":
-        codes, scales, zeros, values = _per_input(work[:, order], factor, grid, kind)
+        codes, scales, zeros, rows = _per_input(work.T[order], factor, grid, kind)
         back = order.argsort()
-        codes, scales, zeros, values = codes[back], scales[back], zeros[back], values[:, back]
+        codes, scales, zeros, values = codes[back], scales[back], zeros[back], rows[back].T
     else:
         width = w.shape[1] if grid.group == -1 else min(grid.group, w.shape[1])
         scales, zeros = static_grids(work, width, grid, kind, hessian.diagonal())
@@ -117,10 +118,16 @@ def inverse_factor(
             )
 
 
-def _per_input(w: Tensor, factor: Tensor, grid: Grid, kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes [in, out], scales and zeros [in, groups], values [out, in]; grids from the compensated columns."""
-    outs, inputs = w.shape
+def _per_input(
+    columns: Tensor, factor: Tensor, grid: Grid, kind: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes [in, out], scales and zeros [in, groups], values [in, out]; grids from compensated columns [in, out]."""
+    inputs, outs = columns.shape
     width = outs if grid.group == -1 else min(grid.group, outs)
+    if kind == "minmax":
+        return column_grids.feedback(
+            columns, factor, width, grid.bits, grid.symmetric, torch.get_num_threads()
+        )
     group_of = torch.arange(outs) // width
     alike = torch.ones(outs)
     scales, zeros = torch.empty(inputs, -(-outs // width)), torch.empty(inputs, -(-outs // width))
@@ -130,19 +137,19 @@ def _per_input(w: Tensor, factor: Tensor, grid: Grid, kind: str) -> tuple[Tensor
         scales[at], zeros[at] = found[0][0].float(), found[1][0]
         return scales[at][group_of], zeros[at][group_of]
 
-    codes, rows = _feedback(w, factor, grid.bits, fit)
-    return codes, scales, zeros, rows.T
+    codes, rows = _feedback(columns, factor, grid.bits, fit)
+    return codes, scales, zeros, rows
 
 
 def _feedback(
-    w: Tensor, factor: Tensor, bits: int, grid_at: Callable[[Tensor, int], tuple[Tensor, Tensor]]
+    columns: Tensor, factor: Tensor, bits: int, grid_at: Callable[[Tensor, int], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Codes and values [in, out] of the columns of w, rounded one after the other (arXiv 2210.17323, algorithm 1).
+    """Codes and values [in, out] of the columns of W, rounded one after the other (arXiv 2210.17323, algorithm 1).
 
     grid_at: scales and zeros [out] of a column, from its compensated values and its place in the order.
     """
     levels = 2**bits - 1
-    rows = w.T.contiguous()  # a column of W is contiguous here
+    rows = columns.clone(memory_format=torch.contiguous_format)
     codes = torch.empty_like(rows)
     for start in range(0, len(rows), _LAZY):
         stop = min(start + _LAZY, len(rows))

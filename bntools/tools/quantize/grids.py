@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bntools.kernels import weighted_grids
+
 BLOCK = 1 << 18  # values worked on at a time: their float32 copies stay in the second-level cache
 _SHRINKS = tuple(1 - 0.04 * step for step in range(16))  # 1 to 0.4 of the min-max range
-_OFFSETS = (-1.0, 0.0, 1.0)  # of the zero, in steps, from a range clipped alike at both ends
 
 
 def row_blocks(count: int, cols: int, block: int = BLOCK) -> list[slice]:
@@ -83,60 +85,18 @@ def weighted(
     low, high = limits(rows, width)
     scales, origins = (tensor.float() for tensor in minmax(low, high, bits, symmetric))
     h = torch.ones(rows.shape[1]) if importance is None else importance.float()
-    tried = len(_SHRINKS) * (1 if symmetric else len(_OFFSETS))
-    for block in row_blocks(*rows.shape, BLOCK // tried):
-        values = rows[block].float().contiguous()
-        weights = parts(h[None], width)
-        for (part, columns), (weight, _) in zip(parts(values, width), weights, strict=True):
-            at = (block, columns)
-            scales[at], origins[at] = _search(
-                part, weight[0], low[at], high[at], scales[at], origins[at], bits, symmetric
-            )
+    for block in row_blocks(*rows.shape):
+        values = rows[block].float().contiguous().numpy()
+        found = [tensor[block].contiguous().numpy() for tensor in (low, high, scales, origins)]
+        weighted_grids.search(
+            values, h.contiguous().numpy(), found[0], found[1], np.array(_SHRINKS, np.float32), width, bits, symmetric,
+            found[2], found[3],
+        )  # fmt: skip
+        scales[block], origins[block] = torch.from_numpy(found[2]), torch.from_numpy(found[3])
     return stored(scales), origins
 
 
-def _search(
-    w: Tensor,
-    h: Tensor,
-    low: Tensor,
-    high: Tensor,
-    scales: Tensor,
-    origins: Tensor,
-    bits: int,
-    symmetric: bool,
-) -> tuple[Tensor, Tensor]:
-    """The best grid of each group of w [rows, groups, width], never worse than the one given."""
-    levels = 2**bits - 1
-    shrinks = torch.tensor(_SHRINKS).view(-1, 1, 1, 1)
-    full = torch.maximum(-low, high) * (2 / levels) if symmetric else (high - low) / levels
-    s = _half((shrinks * full).clamp(min=1e-30))  # [shrinks, 1, rows, groups]
-    if symmetric:
-        z = torch.full_like(s, 2.0 ** (bits - 1))
-    else:
-        middle = (levels - (low + high) / s) / 2
-        z = (middle.round() + torch.tensor(_OFFSETS).view(1, -1, 1, 1)).clamp_(0, levels)
-    x = w / s[..., None]
-    errors = _codes(x.round(), z, levels).sub_(x).square_().mul_(h).sum(-1).mul_(s.square())
-    index = errors.flatten(0, 1).argmin(0, keepdim=True)
-    s = s.expand_as(errors).flatten(0, 1).gather(0, index)[0]
-    z = z.expand_as(errors).flatten(0, 1).gather(0, index)[0]
-    best = (scales, origins, weighted_error(w, h, scales, origins, bits))
-    best = _better(best, w, h, s, z, bits)
-    codes = _codes((w / best[0][..., None]).round_(), best[1], levels)
-    size = (codes.square() * h).sum(-1)
-    fitted = (codes * w).mul_(h).sum(-1) / size
-    fitted = torch.where((size > 0) & (fitted > 0), fitted, best[0])
-    best = _better(best, w, h, _half(fitted), best[1], bits)
-    return best[0], best[1]
-
-
-def _half(scales: Tensor) -> Tensor:
-    """Scales rounded to float16 where that keeps their digits."""
-    half = scales.half()
-    return torch.where(_fits_half(half, scales), half.float(), scales)
-
-
-def _codes(rounded: Tensor, z: Tensor, levels: int) -> Tensor:
+def codes_of(rounded: Tensor, z: Tensor, levels: int) -> Tensor:
     """Codes minus their zero, clamped to the grid."""
     return torch.clamp(rounded, -z[..., None], levels - z[..., None])
 
@@ -144,12 +104,4 @@ def _codes(rounded: Tensor, z: Tensor, levels: int) -> Tensor:
 def weighted_error(w: Tensor, h: Tensor, scales: Tensor, origins: Tensor, bits: int) -> Tensor:
     """sum_j h_j (w_j - q_j)^2 of each group of w [..., width]."""
     x = w / scales[..., None]
-    return _codes(x.round(), origins, 2**bits - 1).sub_(x).square_().mul_(h).sum(-1).mul_(scales.square())
-
-
-def _better(
-    best: tuple[Tensor, Tensor, Tensor], w: Tensor, h: Tensor, s: Tensor, z: Tensor, bits: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    error = weighted_error(w, h, s, z, bits)
-    wins = error < best[2]
-    return torch.where(wins, s, best[0]), torch.where(wins, z, best[1]), torch.where(wins, error, best[2])
+    return codes_of(x.round(), origins, 2**bits - 1).sub_(x).square_().mul_(h).sum(-1).mul_(scales.square())

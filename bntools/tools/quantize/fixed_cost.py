@@ -1,0 +1,61 @@
+"""What fixed codes will take: bytes, memory and time of the method, the sweep and the sharing out of bits."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bntools.core.model import Model
+from bntools.tools.quantize import allocate, cost, entropy_cost
+from bntools.tools.quantize.pipeline import Item
+from bntools.tools.quantize.settings import Settings
+
+
+def plan(model: Model, items: list[Item], settings: Settings, windows: Any, groups: bool) -> dict[str, Any]:
+    """The keys of a plan that differ from those of rounding to the grid asked for; windows: None without a text."""
+    found = _sizes(model, items, settings) if settings.budget else {}
+    swept = windows is not None and (settings.fisher or settings.budget > 0)
+    rate = cost.product_rate() if swept or settings.method == "gptq" else 0.0
+    seconds = entropy_cost.sweep_seconds(model, items, windows.numel(), False, rate) if swept else 0.0
+    if settings.method == "gptq" and swept:
+        seconds += cost.coding_seconds(model, items, settings, rate)
+    elif settings.method == "gptq":
+        seconds += cost.calibrated_seconds(model, items, settings, windows.numel(), windows.shape[1])
+    else:
+        seconds += cost.rounding_seconds(model, items, settings)
+    if settings.budget:
+        seconds += _allocating(model, items, settings, groups)
+    memory = 0
+    if settings.method == "gptq":
+        memory = cost.calibrated_bytes(model, items, windows.numel(), windows.shape[1])
+    if swept:
+        memory = max(memory, cost.LIBRARIES + sum(entropy_cost.sweep_bytes(model, items, windows.numel(), 0)))
+    return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
+
+
+def _sizes(model: Model, items: list[Item], settings: Settings) -> dict[str, Any]:
+    """Bytes written and bits a linear weight: as asked in bits, or what a size leaves, about."""
+    weights = sum(model.entries[item.name].numel for item in items if item.grid)
+    kept = sum(model.entries[item.name].nbytes for item in items if not item.grid)
+    if settings.unit == "bits":
+        size = int(settings.budget * weights / 8) + kept
+        return {"writes_bytes": size, "bits_per_weight": {"linear": settings.budget}}
+    bits = 8 * max(settings.budget - kept, 0) / max(weights, 1)
+    return {"writes_bytes": int(settings.budget), "bits_per_weight": {"linear": round(bits, 2)}}
+
+
+def _allocating(model: Model, items: list[Item], settings: Settings, groups: bool) -> float:
+    """From the time that the choices of one weight take: rows are sampled, so it grows with the inputs."""
+    chosen = [item for item in items if item.grid and item.linear]
+    if not chosen:
+        return 0.0
+    inputs = [model.entries[item.name].shape[-2 if _transposed(item) else -1] for item in chosen]
+    bits = settings.budget if settings.unit == "bits" else 3.0
+    allocate.predicted(model, chosen[0], settings, None, bits, groups)
+    began = time.perf_counter()
+    allocate.predicted(model, chosen[0], settings, None, bits, groups)
+    return (time.perf_counter() - began) * sum(inputs) / inputs[0]
+
+
+def _transposed(item: Item) -> bool:
+    return item.linear is not None and item.linear.transposed
