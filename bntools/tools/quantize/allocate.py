@@ -67,7 +67,8 @@ def predicted(
     """The options of one weight with their losses: sum_ij r_i h_j e_ij^2 / 2, E the error of rounding to nearest.
 
     With moments r is the sensitivity of row i, and h_j 1 / U_jj^2 for GPTQ, whose error is then this sum, or H_jj.
-    Without, h is 1 / c^2 of `balance`, and the loss is relative to sum_ij h_j w_ij^2: every linear counts alike.
+    Without, h is 1 / c^2 of `balance`, and the loss is the number of weights times its share of sum_ij h_j w_ij^2:
+    every weight counts alike (where every matrix did, the divergence was a sixth larger).
     """
     assert item.linear is not None
     assert item.grid is not None
@@ -94,7 +95,7 @@ def _metric(
     if moments is None or name not in moments.names:
         h = factors.square().reciprocal()
         energy = max(float((w.square() @ h).sum(dtype=torch.float64)), 1e-30)
-        return torch.ones(len(w)), h / energy, float(len(w))
+        return torch.ones(len(w)), h * (w.numel() / energy), float(len(w))
     hessian, rows = moments.get(name)
     h = hessian.diagonal().clone()
     if settings.method == "gptq":
