@@ -196,8 +196,7 @@ def test_distillation_gives_the_same_bytes_on_one_thread(run, distilled, folder)
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--budget", "3"), 2, "--code entropy"),
-        (("--distill", "3"), 2, "--code entropy"),
+        (("--code", "entropy", "--scales", "2"), 2, "fixed codes"),
         (("--code", "entropy", "--calib", "none"), 2, "calibration"),
         (("--code", "entropy", "--budget", "sixty"), 2, "neither bits"),
         (("--code", "entropy", "--budget", "60"), 2, "unit"),
