@@ -229,8 +229,7 @@ def _settings(per_ic: bool, **given: Any) -> Any:
     gptq, meta = given["method"] == "gptq", 0 if given["meta"] == "fp16" else int(given["meta"])
     balance = (blind and dim == "oc") if given["balance"] is None else given["balance"]
     fisher = gptq and bool(budget) and not given["sequential"] if given["fisher"] is None else given["fisher"]
-    # A search that knows nothing of the inputs often does harm; with balanced columns it knows something.
-    search = "weighted" if (blind and balance) or (meta and not blind) else given["search"]
+    search = "weighted" if meta and not blind else given["search"]
     many = not fixed or gptq or fisher or budget or given["distill"]
     return Settings(
         Grid(given["bits"] or 4, given["group_size"] or 128, dim, given["symmetric"], meta=meta,

@@ -225,7 +225,8 @@ def _balanced(
 ) -> tuple[Packed, Tensor, float, float]:
     """The same of W / c, c the factors of the inputs, whose bytes are the second result.
 
-    Without a text an error of an input counts by 1 / c^2: large weights tend to stand where inputs are small.
+    Without a text, coded scales are searched as if an error of an input counted by 1 / c^2: large weights tend to
+    stand where inputs are small. Grids of scales that are numbers then are those of the range.
     """
     w = (piece.T if transposed else piece).float()
     if not torch.isfinite(w).all():
@@ -233,6 +234,7 @@ def _balanced(
     stored = balance(w)
     factors = packed.factors(stored, STEPS)
     weights = torch.ones_like(factors) if importance is None else importance.float() * factors.square()
+    search = "minmax" if importance is None else search
     found, _, _ = _coded(w / factors, grid, False, search, weights)
     lost = float((dequantize(found) * factors - w).square().sum(dtype=torch.float64))
     total = float(w.square().sum(dtype=torch.float64))
