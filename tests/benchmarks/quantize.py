@@ -58,6 +58,7 @@ def jobs(small: bool) -> list[Job]:
     ]
     ours = [
         Job("no text 3 bits", ("--calib", "none", "--bits", 3, "--group-size", 64)),
+        Job("no text balanced", ("--calib", "none", "--balance", "--bits", 3, "--group-size", 64)),
         Job("no text 3.25", ("--calib", "none", "--scales", 2, "--trellis", 5, "--budget", 3.25)),
         Job("weighted rounding", ("--grid", "weighted", "--bits", 3, "--group-size", 128)),
         *(Job(f"fixed {bits}", (*FINE, "--budget", bits)) for bits in (2.6, 3.25, 3.45, 4.26)),

@@ -203,8 +203,8 @@ def test_every_key_of_an_info_report_is_documented(run, stream):
         ("gpt2", ("--dim", "ic")),
         ("gpt_oss", ("--dim", "ic")),
         ("gpt_oss", ("--group-size", -1)),
-        ("gpt2", ("--calib", "none")),
-        ("gpt_oss", ("--calib", "none")),
+        ("gpt2", ("--balance",)),
+        ("gpt_oss", ("--balance",)),
     ],
 )
 def test_the_python_example_of_the_format_page_reads_what_bntools_reads(run, tmp_path, kind, words):

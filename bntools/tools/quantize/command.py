@@ -121,8 +121,8 @@ Examples:
 )
 @click.option(
     "--balance/--no-balance",
-    default=None,
-    show_default="with --calib none",
+    default=False,
+    show_default=True,
     help="Factors on the inputs, a byte each, even out the columns before groups get their scales; with --method rtn.",
 )
 @click.option(
@@ -227,13 +227,12 @@ def _settings(per_ic: bool, **given: Any) -> Any:
     fixed, blind = given["code"] == "fixed", given["calib"] == "none"
     budget, unit = parse_budget(given["budget"]) if fixed and given["budget"] is not None else (0.0, "")
     gptq, meta = given["method"] == "gptq", 0 if given["meta"] == "fp16" else int(given["meta"])
-    balance = (blind and dim == "oc") if given["balance"] is None else given["balance"]
     fisher = gptq and bool(budget) and not given["sequential"] if given["fisher"] is None else given["fisher"]
     search = "weighted" if meta and not blind else given["search"]
     many = not fixed or gptq or fisher or budget or given["distill"]
     return Settings(
         Grid(given["bits"] or 4, given["group_size"] or 128, dim, given["symmetric"], meta=meta,
-             trellis=int(given["trellis"]), balance=balance),
+             trellis=int(given["trellis"]), balance=given["balance"]),
         given["criterion"], given["include"], given["exclude"], given["override"],
         given["calib_tokens"] or (32768 if many else 4096),
         method=given["method"], search=search, choose=given["choose"], sequential=given["sequential"],

@@ -55,7 +55,7 @@ def test_eight_bits_give_back_every_architecture(kind, tmp_path):
     make_model(kind, tmp_path / "m")
     source = open_model(str(tmp_path / "m"))
     back = quantized(
-        tmp_path / "q", "--bits", 8, "--group-size", 16, "--calib", "none", source=tmp_path / "m"
+        tmp_path / "q", "--bits", 8, "--group-size", 16, "--calib", "none", "--balance", source=tmp_path / "m"
     )
     for name in back.packing:
         before, spec = source.tensor(name).float(), back.packing[name]
@@ -66,7 +66,7 @@ def test_eight_bits_give_back_every_architecture(kind, tmp_path):
 
 
 def test_the_value_is_what_the_manual_says(tmp_path):
-    model = quantized(tmp_path / "q", "--bits", 3, "--calib", "none")
+    model = quantized(tmp_path / "q", "--bits", 3, "--calib", "none", "--balance")
     name, spec = next(iter(model.packing.items()))
     get = model.store.tensor
     codes, zeros = (
@@ -99,7 +99,7 @@ def test_transformers_multiplies_packed_weights_with_their_factors(tmp_path):
 
     make_model("llama", tmp_path / "m")
     folder = f"{tmp_path}/q/"
-    assert bntools("quantize", tmp_path / "m", "-q", "-o", folder, "--calib", "none", "--group-size", 16) == 0
+    assert bntools("quantize", tmp_path / "m", "-q", "-o", folder, "--balance", "--group-size", 16) == 0
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert type(model.model.layers[0].mlp.up_proj).__name__ == "PackedLinear"
     ids = torch.randint(2, 90, (1, 12))
@@ -109,7 +109,7 @@ def test_transformers_multiplies_packed_weights_with_their_factors(tmp_path):
 
 
 def test_formats_without_factors_refuse_the_weight_by_name_or_round_it_anew(tmp_path, capsys):
-    model = quantized(tmp_path / "q", "--bits", 4, "--group-size", 32, "--calib", "none")
+    model = quantized(tmp_path / "q", "--bits", 4, "--group-size", 32, "--balance")
     capsys.readouterr()
     assert bntools("export", tmp_path / "q", "--to", "gptq", "-o", f"{tmp_path}/g/") == 2
     assert f"{next(iter(model.packing))}: its inputs or outputs have factors" in capsys.readouterr().err
