@@ -47,7 +47,7 @@ class Metric:
 def of_linear(found: Sensitivity) -> Metric:
     """The metric of a linear layer from a sweep.
 
-    B is the mean of the plain moments and of those weighted by the gradients (the few gradients alone overfit);
+    B is the mean of the plain moments and of those weighted by the gradients, which alone fit one text;
     A is taken whole where the sweep gathered it, otherwise by its diagonal.
     """
     return _metric(*linear_moments(found), found.outputs)

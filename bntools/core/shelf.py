@@ -15,22 +15,22 @@ class Shelf:
     """
 
     def __init__(self, work: Work | None) -> None:
-        self._work, self._spool = work, Spool() if work is None else None
+        self._place: Work | Spool = work or Spool()
 
     def has(self, name: str) -> bool:
-        return self._work.has(name) if self._work else name in self._spool  # type: ignore[operator]
+        return name in self._place if isinstance(self._place, Spool) else self._place.has(name)
 
     def put(self, name: str, arrays: list[Array]) -> None:
-        if self._work is None:
-            assert self._spool is not None
-            self._spool.put(name, arrays)
+        if isinstance(self._place, Spool):
+            self._place.put(name, arrays)
             return
-        self._work.save(name, {str(index): torch.from_numpy(array) for index, array in enumerate(arrays)}, {})
+        self._place.save(
+            name, {str(index): torch.from_numpy(array) for index, array in enumerate(arrays)}, {}
+        )
 
     def get(self, name: str) -> list[Array]:
-        if self._work is None:
-            assert self._spool is not None
-            return self._spool.get(name)
-        unit, _ = self._work.load(name)
+        if isinstance(self._place, Spool):
+            return self._place.get(name)
+        unit, _ = self._place.load(name)
         with unit:
             return [unit.tensor(str(index)).numpy() for index in range(len(unit.names()))]

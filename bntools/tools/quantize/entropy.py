@@ -17,6 +17,7 @@ from bntools.core.errors import bad_input, usage
 from bntools.core.metric import Metric
 from bntools.core.model import Model
 from bntools.core.sensitivity import embeddings
+from bntools.core.shelf import Shelf
 from bntools.core.spool import Spool
 from bntools.core.sweep import Sweep
 from bntools.core.threads import in_order
@@ -66,7 +67,7 @@ class Goal:
 class Prepared:
     """Metrics of the tensors to code, waiting on disk, and the trellis switch they were made for."""
 
-    store: Spool | Work
+    shelf: Shelf
     names: list[str]
     skipped: dict[str, str]
     trellis: bool
@@ -74,23 +75,13 @@ class Prepared:
     def keep(self, name: str, one: Metric) -> None:
         """Put a metric away."""
         *arrays, damping = astuple(one)
-        arrays = [*arrays, np.array([damping])]
-        if isinstance(self.store, Spool):
-            self.store.put(name, arrays)
-        else:
-            parts = {str(index): torch.from_numpy(array) for index, array in enumerate(arrays)}
-            self.store.save(f"metric {name}", parts, {})
+        self.shelf.put(f"metric {name}", [*arrays, np.array([damping])])
         self.names.append(name)
 
     def metric(self, name: str) -> Metric:
         """A metric as it was kept."""
-        if isinstance(self.store, Spool):
-            *arrays, damping = self.store.get(name)
-        else:
-            unit, _ = self.store.load(f"metric {name}")
-            with unit:
-                *arrays, damping = [unit.tensor(str(index)).numpy() for index in range(len(unit.names()))]
-        return Metric(*arrays, float(damping[0]))
+        *arrays, damping = self.shelf.get(f"metric {name}")
+        return Metric(*arrays, float(damping[0]))  # type: ignore[arg-type]
 
 
 def prepare(
@@ -101,7 +92,7 @@ def prepare(
     wanted = {
         item.name for item in items if item.linear and item.grid and len(model.entries[item.name].shape) == 2
     }
-    found = Prepared(work or Spool(), [], {}, asked.trellis)
+    found = Prepared(Shelf(work), [], {}, asked.trellis)
     if work is not None and work.has(_SWEPT):
         unit, facts = work.load(_SWEPT)
         unit.close()

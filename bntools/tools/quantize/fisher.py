@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bntools.core import metric
 from bntools.core.model import Model
-from bntools.core.spool import Spool
+from bntools.core.shelf import Shelf
 from bntools.core.sweep import Sweep
 from bntools.core.threads import in_order
 from bntools.core.work import Work
@@ -27,25 +27,18 @@ _SWEPT, _UNIT = "swept", "moments {}".format  # units of a --work folder
 class Moments:
     """Of every linear that was swept: H [in, in] (`metric.mixed`) and the rows' sensitivities E[g_i^2] [out]."""
 
-    store: Spool | Work
+    shelf: Shelf
     names: list[str] = field(default_factory=list)
 
     def put(self, name: str, hessian: Tensor, rows: Tensor) -> None:
         """Put the moments of a linear away."""
-        if isinstance(self.store, Spool):
-            self.store.put(name, [hessian.cpu().numpy(), rows.cpu().numpy()])
-        else:
-            self.store.save(_UNIT(name), {"hessian": hessian.cpu(), "rows": rows.cpu()}, {})
+        self.shelf.put(_UNIT(name), [hessian.cpu().numpy(), rows.cpu().numpy()])
         self.names.append(name)
 
     def get(self, name: str) -> tuple[Tensor, Tensor]:
         """(H, sensitivities) of a linear."""
-        if isinstance(self.store, Spool):
-            hessian, rows = map(torch.from_numpy, self.store.get(name))
-            return hessian, rows
-        unit, _ = self.store.load(_UNIT(name))
-        with unit:
-            return unit.tensor("hessian"), unit.tensor("rows")
+        hessian, rows = map(torch.from_numpy, self.shelf.get(_UNIT(name)))
+        return hessian, rows
 
     def squares(self) -> dict[str, Tensor]:
         """The diagonals of H by name."""
@@ -60,7 +53,7 @@ def swept(
 
     One block is in memory. Raises BnError as `Sweep` does.
     """
-    found = Moments(work or Spool())
+    found = Moments(Shelf(work))
     if work is not None and work.has(_SWEPT):
         unit, facts = work.load(_SWEPT)
         unit.close()
