@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bntools.core import calibration
 from bntools.core.errors import bad_input
 from bntools.core.gathered import Gathered, Seen, flat
+from bntools.core.memory import return_freed
 from bntools.core.model import Model
 from bntools.core.moments import accumulate
 from bntools.core.states import States
@@ -129,9 +130,10 @@ class Blocks:
                 self.streamed.release(path)
 
     def release(self) -> None:
-        """Free the weights of the block at hand before the end of the loop's body; in memory as a whole: nothing."""
+        """Free the block's weights (unless the whole model is in memory) and what its pass left, for what follows."""
         if self.streamed:
             self.streamed.release(f"{self.path}.{self._index}")
+        return_freed()
 
     def rebatch(self, batches: list[Batch]) -> None:
         """Run other batches of the same windows from here on."""

@@ -19,7 +19,7 @@ from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Settings
 
-LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
+LIBRARIES = 560_000_000  # resident bytes of torch, transformers and a tokenizer, loaded
 IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 _PROBE = 768  # rows and columns of the probe's matrices
 
@@ -40,13 +40,14 @@ def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) 
     workers = torch.get_num_threads()
     peak = 0
     for path, linears in blocks.items():
-        weights = 4 * sum(e.numel for name, e in model.entries.items() if name.startswith(f"{path}."))
+        inside = [entry for name, entry in model.entries.items() if name.startswith(f"{path}.")]
+        weights, mapped = 4 * sum(entry.numel for entry in inside), sum(entry.nbytes for entry in inside)
         hessians = 4 * sum(size * size for size in _inputs(linears))
         widest = max(out for _, out, _ in linears)
         batch = 4 * min(tokens, max(BATCH_TOKENS, window)) * (6 * width + 4 * widest)
         jobs = [coding_bytes(out * size, size) for size, out, _ in linears]
         coding = max(max(jobs), min(IN_FLIGHT, workers * max(jobs)))
-        peak = max(peak, weights + hessians + workers * batch, hessians + coding)
+        peak = max(peak, mapped + hessians + max(weights + workers * batch, coding))
     embedding = 4 * max(entry.numel for entry in model.entries.values())
     return LIBRARIES + states + max(peak, embedding)
 

@@ -99,23 +99,30 @@ def inverse_factor(
     hessian: Tensor, dead: Tensor, order: Tensor, damping: float = DAMPING
 ) -> tuple[Tensor, float]:
     """Upper U with H^-1 = U^T U of the damped Hessian in the given order, and the damping it took."""
-    h = hessian.clone()
-    h.diagonal().masked_fill_(dead, 1.0)
-    h = h[order][:, order]
+    h = hessian[order][:, order]
+    diagonal = h.diagonal().masked_fill(dead[order], 1.0)
     mean = float(hessian.diagonal().mean()) or 1.0
     while True:
-        damped = h.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and bool(torch.isfinite(upper).all()):
-                return upper, damping
+        h.diagonal().copy_(diagonal + damping * mean)
+        upper = _inverse_factor(h)
+        if upper is not None:
+            return upper, damping
         damping *= 10
         if damping > 1e6:
             raise bad_input(
                 "no damping makes the inputs' second moments invertible", "--method rtn needs none"
             )
+
+
+def _inverse_factor(h: Tensor) -> Tensor | None:
+    """Upper U with H^-1 = U^T U, or None. No more than two matrices live beside H: it may be the largest there is."""
+    lower, failed = torch.linalg.cholesky_ex(h)
+    if failed:
+        return None
+    inverse = torch.cholesky_inverse(lower)
+    del lower
+    upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+    return None if failed or not bool(torch.isfinite(upper).all()) else upper
 
 
 def _per_input(
