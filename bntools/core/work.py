@@ -142,6 +142,11 @@ def digest_of(tensor: Tensor | None) -> str | None:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
+def digest_of_json(value: Mapping[str, Any]) -> str:
+    """sha256 of an object, its keys in order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
     """`key old, not new` for the first key on which two identities disagree; empty where they agree."""
     for key in dict.fromkeys([*old, *new]):

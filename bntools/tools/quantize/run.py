@@ -18,7 +18,7 @@ from bntools.core.entropy import TABLES
 from bntools.core.errors import usage
 from bntools.core.model import Model
 from bntools.core.sensitivity import sweep_tokens
-from bntools.core.work import Work, digest_of, identity, source_identity
+from bntools.core.work import Work, digest_of, digest_of_json, identity, source_identity
 from bntools.core.writer import Writer, compressed, is_directory
 from bntools.options import Session
 from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
@@ -39,8 +39,8 @@ def fixed(
     windows = calibration_windows(model, items, settings, calib, given["distill"] > 0)
     if (shard or given["gather"]) and windows is not None:
         raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
-    work = Work(given["work"], _identity(session, model, settings, windows, shard)) if given["work"] else None
-    moments = _swept(session, model, items, settings, windows, work)
+    swept, work = _folders(session, model, items, settings, windows, given)
+    moments = _swept(session, model, items, settings, windows, swept)
     if settings.budget and not given["gather"]:
         items = _allocated(session, model, items, settings, moments, given, out)
     if shard:
@@ -88,11 +88,30 @@ def _advanced(session: Session, model: Model, items: list[Item], stream: Any) ->
             advance(model.entries[result.name].nbytes)
 
 
+def _folders(
+    session: Session, model: Model, items: list[Item], settings: Settings, windows: Any, given: dict[str, Any]
+) -> tuple[Work | None, Work | None]:
+    """The folders of the sweep and of the coding. A sweep serves every size: what is coded from it lies inside its
+    folder, in one of its own for each set of settings."""
+    if not given["work"]:
+        return None, None
+    coding = _identity(session, model, settings, windows, given["shard"])
+    if not _sweeps(settings, windows):
+        return None, Work(given["work"], coding)
+    names = [item.name for item in items if item.grid]
+    swept = Work(given["work"], _swept_identity(session, model, windows, "quantize, a sweep", {"tensors": names}))
+    return swept, Work(f"{given['work']}/coded-{digest_of_json(coding)[:12]}", coding)
+
+
+def _sweeps(settings: Settings, windows: Any) -> bool:
+    return windows is not None and bool(settings.fisher or settings.budget)
+
+
 def _swept(
     session: Session, model: Model, items: list[Item], settings: Settings, windows: Any, work: Work | None
 ) -> Moments | None:
     """What a sweep tells of the linears, where the method or the budget asks for it and there is a text."""
-    if windows is None or not (settings.fisher or settings.budget):
+    if not _sweeps(settings, windows):
         return None
     with terminal.progress(session, "calibrating", sweep_tokens(model, windows)) as advance:
         return fisher.swept(model, items, windows, session.seed, session.torch_device(), advance, work)
@@ -175,11 +194,18 @@ def _describe(
 def _entropy_identity(
     session: Session, model: Model, items: list[Item], asked: Asked, windows: Tensor
 ) -> dict[str, Any]:
-    """What the metrics in a --work folder depend on; the size asked is not in it, so other sizes start from them."""
-    settings = {"two_sided": asked.two_sided, "tensors": [item.name for item in items if item.grid]}
+    names = [item.name for item in items if item.grid]
+    settings = {"two_sided": asked.two_sided, "tensors": names}
+    return _swept_identity(session, model, windows, "quantize --code entropy", settings)
+
+
+def _swept_identity(
+    session: Session, model: Model, windows: Tensor, tool: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What a sweep in a --work folder depends on; the size asked is not in it, so other sizes start from it."""
     return identity(
-        "quantize --code entropy", source_identity(model), settings=settings, seed=session.seed,
-        calibration=digest_of(windows), device=session.torch_device(),
+        tool, source_identity(model), settings=settings, seed=session.seed, calibration=digest_of(windows),
+        device=session.torch_device(),
     )  # fmt: skip
 
 

@@ -120,11 +120,6 @@ def test_the_predicted_loss_falls_with_bits_and_with_smaller_groups(tmp_path):
     assert found[3, 32].nbytes > 0
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("allocated")
-
-
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
@@ -147,6 +142,25 @@ def test_the_file_fits_the_budget_and_nearly_fills_it(budget, words, tmp_path):
     names = list(model.packing)
     assert report["bits_per_weight"]["linear"] == pytest.approx(model.bits_per_weight(names), abs=1e-3)
     assert len({(spec.bits, spec.group) for spec in model.packing.values()}) > 1
+
+
+def test_another_budget_from_the_same_folder_takes_only_the_coding(run, tmp_path):
+    folder = tmp_path / "w"
+    words = ("quantize", "default:", "-q", "--method", "gptq", *FAST, "--scales", 2, "--work", folder)
+
+    def made(budget, *more):
+        done = run(*words, "-f", "-o", tmp_path / "q.safetensors", "--budget", budget, *more)
+        assert done.returncode == 0, done.stderr
+        with open_path(tmp_path / "q.safetensors") as source:
+            return source.report, [path.stat().st_mtime_ns for path in folder.glob("*.unit.safetensors")]
+
+    (one, swept), (two, then), (again, _) = made(3.25), made(2.7), made(3.25)
+    assert then == swept
+    assert one["bits_per_weight"]["linear"] > two["bits_per_weight"]["linear"] + 0.4
+    assert one == again
+    other = run(*words, "-f", "-o", tmp_path / "q.safetensors", "--budget", 2.7, "--exclude", "down")
+    assert other.returncode == 3
+    assert "was begun with" in other.stderr
 
 
 def test_overrides_keep_their_bits_and_a_group_size_is_kept(tmp_path):
