@@ -49,7 +49,7 @@ class Blocks:
     disk for the body of the loop over `blocks`. windows: [n, L] token ids, run in batches of about `BATCH_TOKENS`;
     `gather` runs the block at hand over all of them and `advance` makes its outputs the inputs of the next one, with
     whatever weights the block then has. keep: the inputs of every block stay in `inputs`, for a way back.
-    start, hidden: begin at a later block, whose inputs are known.
+    start, hidden: begin at a later block, whose inputs are known. embedding: [vocabulary, d] in place of the model's.
     The batches run one a thread, so that results do not depend on how many there are.
     Raises BnError (exit 3) on a model without a list of blocks, or whose blocks do not simply follow each other.
     """
@@ -64,6 +64,7 @@ class Blocks:
         keep: bool = False,
         start: int = 0,
         hidden: States | None = None,
+        embedding: Tensor | None = None,
     ) -> None:
         self.streamed = Streamed(source, dtype, device) if isinstance(source, Model) else None
         self.model: Any = self.streamed.module if self.streamed else source
@@ -80,6 +81,9 @@ class Blocks:
         self._index = self._start = start
         with self.outer():
             self._record_all()
+            if embedding is not None:
+                weight: Any = self.model.get_input_embeddings().weight
+                weight.data = embedding.to(weight)
             self.hidden = self._enter() if hidden is None else hidden
         self.inputs = [self.hidden]
 

@@ -61,6 +61,12 @@ def split(count: int, steps: int, seed: int) -> Split:
     return Split([left[at] for at in order][: _BATCH * steps], held)
 
 
+def training(windows: Tensor, steps: int, seed: int) -> Tensor:
+    """The windows that are not held out: what else is fitted before must not have seen those either."""
+    held = set(split(len(windows), steps, seed).held_out)
+    return windows[[index for index in range(len(windows)) if index not in held]]
+
+
 def logits_of(model: Any, head: Logits | None = None) -> Logits:
     """Logits of a causal language model on states [..., d]: its output head, or another one, with the config's
     scaling and soft cap."""

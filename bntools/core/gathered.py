@@ -58,7 +58,7 @@ class Gathered:
         """Products that add one batch to the second moments."""
         tasks: list[Task] = []
         for name, x in seen.inputs:
-            leader = next(other for other, tensor in seen.inputs if _same(tensor, x))
+            leader = next(other for other, tensor in seen.inputs if same(tensor, x))
             if self._leader.setdefault(name, leader) != name:
                 continue
             rows = flat(x)
@@ -80,7 +80,7 @@ class Seen(NamedTuple):
     gradients: list[tuple[str, Tensor, Tensor]]
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors, both alive, are the same memory seen the same way."""
     return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 

@@ -50,6 +50,15 @@ class Moments:
         return upper
 
 
+def products(total: Tensor, left: Tensor, right: Tensor) -> list[Task]:
+    """Independent products that add left^T right to `total` [a, b]; left [n, a], right [n, b]."""
+    rows = max(_NARROWEST, -(-total.shape[0] // _PANELS))
+    return [
+        (total[start : start + rows], left[:, start : start + rows].T, right)
+        for start in range(0, total.shape[0], rows)
+    ]
+
+
 def accumulate(pool: ThreadPoolExecutor, batches: Iterable[list[Task]]) -> None:
     """Add the tasks of several batches: panels in parallel, the batches of one panel in order."""
     by_panel: dict[tuple[int, int], list[Task]] = {}

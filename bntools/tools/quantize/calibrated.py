@@ -164,15 +164,19 @@ def _place(module: nn.Module, values: Tensor, item: Item) -> None:
 
 
 def coded_linear(
-    model: Model, item: Item, choice: Choice | None, settings: Settings, hessian: Tensor
-) -> tuple[Result, Tensor]:
-    """One linear coded by GPTQ with the second moments of its inputs, and its dense values [out, in]."""
+    model: Model, item: Item, choice: Choice | None, settings: Settings, hessian: Tensor,
+    target: Tensor | None = None,
+) -> tuple[Result, Tensor]:  # fmt: skip
+    """One linear coded by GPTQ with the second moments of its inputs, and its dense values [out, in].
+
+    target: [out, in] to be coded in place of the weight, from which `weight_error` is measured all the same.
+    """
     assert item.grid is not None
     assert item.linear is not None
     w = model.tensor(item.name, torch.float32)
     w = w.T if item.linear.transposed else w
     try:
-        coded, chosen, errors = _code(w, item, choice, settings, hessian.cpu())
+        coded, chosen, errors = _code(w if target is None else target, item, choice, settings, hessian.cpu())
     except BnError as error:
         raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
     spec = spec_of(item, replace(item.grid, dim=chosen), model)

@@ -94,6 +94,12 @@ Examples:
     help="Calibrate each linear on what the already quantized layers before it give, or on the original's.",
 )
 @click.option(
+    "--compensate/--no-compensate",
+    default=None,
+    show_default="with --code entropy",
+    help="Aim each linear at the original's outputs for what the coded layers before it give.",
+)
+@click.option(
     "--group-size",
     type=int,
     default=None,
@@ -237,6 +243,7 @@ def _settings(per_ic: bool, **given: Any) -> Any:
         given["calib_tokens"] or (32768 if many else 4096),
         method=given["method"], search=search, choose=given["choose"], sequential=given["sequential"],
         rounds=given["rounds"], fisher=fisher, budget=budget, unit=unit,
+        compensate=fixed and bool(given["compensate"]),
     )  # fmt: skip
 
 
@@ -261,6 +268,8 @@ def _contradictions(**given: Any) -> None:
         raise usage(f"{option} needs a calibration text", "--calib FILE")
     if given["balance"] and (not rtn or given["dim"] != "oc"):
         raise usage("--balance is for --method rtn and --dim oc", "--method rtn --dim oc, or --no-balance")
+    if fixed and given["compensate"] and (rtn or given["sequential"]):
+        raise usage("--compensate needs --method gptq and --parallel", "--method gptq --compensate")
     if given["fisher"] and (rtn or given["sequential"]):
         raise usage("--fisher needs --method gptq and --parallel", "--method gptq --fisher")
     if fixed and budget and given["bits"] is not None:
@@ -271,7 +280,7 @@ def _contradictions(**given: Any) -> None:
 
 def _asked(
     session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
-    two_sided: bool, bits: int | None, calib: str, distill: int, **rest: Any,
+    two_sided: bool, bits: int | None, calib: str, distill: int, compensate: bool | None, **rest: Any,
 ) -> Any:  # fmt: skip
     """What --code entropy is asked for; None for fixed codes."""
     from bntools.tools.quantize.budget import parse_budget
@@ -286,7 +295,7 @@ def _asked(
 
     value, unit = parse_budget(budget) if budget is not None else (float(bits or 4), "bits")
     coded = unit == "bytes" if embedding is None else embedding
-    return Asked(value, unit, states == "8", two_sided, coded, session.seed, distill)
+    return Asked(value, unit, states == "8", two_sided, coded, session.seed, distill, compensate is not False)
 
 
 def _check(settings: Any, items: list[Any], model: Any) -> None:

@@ -70,6 +70,26 @@ def calibrated_seconds(
     return total
 
 
+def compensated_seconds(model: Model, items: list[Item], tokens: int, rate: float) -> float:
+    """Time of the passes of `core.prefix`: about two of each model, and the moments of what is fed to each group."""
+    total = 0.0
+    for linears in by_block(model, items).values():
+        forward = sum(2 * size * out for size, out, _ in linears)
+        total += tokens * (4 * forward + sum(3 * size * size for size in _inputs(linears))) / rate
+    return total / torch.get_num_threads()
+
+
+def compensated_bytes(model: Model, items: list[Item], tokens: int, coding: int) -> int:
+    """Peak memory of `core.prefix`: the states of two models, two blocks, a group's moments and `coding` its linears."""
+    width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
+    states = 4 * tokens * width
+    peak = 0
+    for path, linears in by_block(model, items).items():
+        weights = 4 * sum(e.numel for name, e in model.entries.items() if name.startswith(f"{path}."))
+        peak = max(peak, 2 * weights + 4 * 4 * max(size for size, _, _ in linears) ** 2)
+    return 2 * (states if states <= RESIDENT else 0) + peak + coding
+
+
 def coding_seconds(model: Model, items: list[Item], settings: Settings, rate: float) -> float:
     """Time of GPTQ on matrices whose second moments are there, one a thread unless they are large."""
     workers, coding, total = torch.get_num_threads(), _coding_seconds(settings, rate), 0.0

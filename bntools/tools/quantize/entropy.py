@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bntools.core import entropy, metric
-from bntools.core.errors import bad_input, usage
+from bntools.core.errors import BnError, bad_input, usage
 from bntools.core.metric import Metric
 from bntools.core.model import Model
 from bntools.core.sensitivity import embeddings
@@ -30,6 +30,7 @@ _SAMPLE = 5  # every so many blocks the constant is solved on, before all are co
 _PASSES = 8  # over the whole model at most
 _SWEPT = "swept"
 _SLACK = 0.004  # of the size asked that may stay unused
+_ROUGH = 0.03  # of it that a pass may miss which only sets out
 _IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
 _METADATA = 40_000  # bytes of config, report and history, at most
@@ -49,6 +50,7 @@ class Asked:
     embedding: bool = False
     seed: int = 0
     distill: int = 0  # steps
+    compensate: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,22 +147,40 @@ class Pass:
 def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Callable[[int], None]) -> Pass:
     """Quantize tensors at the constant `alpha`, one a thread."""
     result = Pass(alpha, entropy.Counter(found.trellis), Spool(), {})
+    add(model, found, result, dict.fromkeys(names), alpha, step)
+    return result
+
+
+def add(
+    model: Model, found: Prepared, result: Pass, targets: Mapping[str, Tensor | None], alpha: float,
+    step: Callable[[int], None],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Quantize tensors into a pass, one a thread; returns their dense values [out, in] float32 where a target is given.
+
+    targets: [out, in] float32 in place of the weights themselves, or None.
+    """
 
     def work(name: str) -> tuple[str, levels.Quantized, float]:
         linear = model.linears.get(name)
         w = model.tensor(name, torch.float32)
         w = w.T.contiguous() if linear is not None and linear.transposed else w
-        done = levels.quantize(w, found.metric(name), alpha, found.trellis)
+        target = targets[name]
+        done = levels.quantize(w if target is None else target, found.metric(name), alpha, found.trellis)
         lost = float((done.values - w).square().sum(dtype=torch.float64))
         return name, done, lost / max(float(w.square().sum(dtype=torch.float64)), 1e-300)
 
-    for name, done, lost in in_order(work, names, lambda name: 8 * model.entries[name].numel, _IN_FLIGHT):
+    values = {}
+    for name, done, lost in in_order(
+        work, list(targets), lambda name: 8 * model.entries[name].numel, _IN_FLIGHT
+    ):
         result.counter.add(done.coded)
         result.spool.put(name, [getattr(done.coded, part) for part in ("levels", *entropy.SIDES)])
         result.measured[name] = {"weight_error": _four(lost**0.5), "predicted_kl": _four(done.loss)}
         result.weights += model.entries[name].numel
+        if targets[name] is not None:
+            values[name] = done.values
         step(model.entries[name].numel)
-    return result
+    return values
 
 
 def _four(value: float) -> float:
@@ -168,12 +188,13 @@ def _four(value: float) -> float:
 
 
 def solve(
-    model: Model, found: Prepared, goal: Goal, progress: Progress
+    model: Model, found: Prepared, goal: Goal, progress: Progress, rough: bool = False
 ) -> tuple[Pass, dict[str, bytes], bytes]:
     """The finest levels whose streams and tables fit the goal: (levels, streams by name, tables).
 
     The rate falls by a bit when the constant doubles, so each pass gives the next constant; the first passes take
-    every fifth block. Raises BnError (exit 2) where no constant makes it fit.
+    every fifth block. rough: near the size asked is enough, on either side.
+    Raises BnError (exit 2) where no constant makes it fit.
     """
     alpha = _first_alpha(model, found, goal.bits)
     sample = _sample(model, found.names)
@@ -189,16 +210,23 @@ def solve(
         with progress("coding", goal.weights) as step:
             trial = code(model, found, found.names, search.alpha, step)
         made, tables = streams(model, found, trial)
-        if search.took(len(tables) + sum(map(len, made.values()))):
+        size = len(tables) + sum(map(len, made.values()))
+        if rough and abs(size - goal.nbytes) < _ROUGH * goal.nbytes:
+            return trial, made, tables
+        if search.took(size):
             best = (trial, made, tables)
         if search.done:
             break
     if best is None:
-        raise usage(
-            f"the budget leaves {goal.bits:.2f} bits a weight, which no step size reaches",
-            "a larger --budget",
-        )
+        raise unreachable(goal)
     return best
+
+
+def unreachable(goal: Goal) -> BnError:
+    """What to raise where no step size is coarse enough."""
+    return usage(
+        f"the budget leaves {goal.bits:.2f} bits a weight, which no step size reaches", "a larger --budget"
+    )
 
 
 class _Search:

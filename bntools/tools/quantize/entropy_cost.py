@@ -39,7 +39,10 @@ def memory_bytes(model: Model, items: list[Item], asked: Asked, tokens: int) -> 
     coded = [model.entries[name].numel for name in embeddings(model)] if asked.embedding else []
     coded += [model.entries[item.name].numel for item in items if item.grid]
     coding = 30 * sum(sorted(coded)[-torch.get_num_threads() :])
-    return cost.LIBRARIES + sum(sweep_bytes(model, items, tokens, coding))
+    peak = sum(sweep_bytes(model, items, tokens, coding))
+    if asked.compensate:
+        peak = max(peak, cost.compensated_bytes(model, items, tokens, coding))
+    return cost.LIBRARIES + peak
 
 
 def sweep_bytes(model: Model, items: list[Item], tokens: int, coding: int) -> tuple[int, int]:
@@ -64,7 +67,8 @@ def seconds(model: Model, items: list[Item], asked: Asked, tokens: int) -> float
     factoring = sum(4 * (size**3 + out**3) for size, out in pairs) / rate
     weights = sum(size * out for size, out in pairs) + (_head(model) if asked.embedding else 0)
     coding = factoring + _PASSES * weights * _coding(asked)
-    return sweep_seconds(model, items, tokens, asked.two_sided, rate) + coding / torch.get_num_threads()
+    total = sweep_seconds(model, items, tokens, asked.two_sided, rate) + coding / torch.get_num_threads()
+    return total + (cost.compensated_seconds(model, items, tokens, rate) if asked.compensate else 0.0)
 
 
 def sweep_seconds(model: Model, items: list[Item], tokens: int, outputs: bool, rate: float) -> float:

@@ -23,6 +23,8 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
         seconds += cost.calibrated_seconds(model, items, settings, windows.numel(), windows.shape[1])
     else:
         seconds += cost.rounding_seconds(model, items, settings)
+    if settings.compensate:
+        seconds += cost.compensated_seconds(model, items, windows.numel(), rate)
     if settings.budget:
         seconds += _allocating(model, items, settings, groups)
     memory = 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bntools import options, terminal
-from bntools.core import history, packed
+from bntools.core import distill, history, packed
 from bntools.core.calibration import text_windows
 from bntools.core.entropy import TABLES
 from bntools.core.errors import usage
@@ -23,7 +23,9 @@ from bntools.core.writer import Writer, compressed, is_directory
 from bntools.options import Session
 from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
 from bntools.tools.quantize import entropy as method
+from bntools.tools.quantize.asymmetric import asymmetric
 from bntools.tools.quantize.budget import available
+from bntools.tools.quantize.compensated import compensated
 from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.fisher import Moments
 from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
@@ -52,12 +54,13 @@ def fixed(
         choices = kept.choices(
             work, lambda: choose(model, items, settings, windows, device, advance) if adaptive else {}
         )
-    stream = _stream(session, model, items, settings, windows, choices, work, given["gather"], moments)
-    results, distill = [], {}
+    fitted = distill.training(windows, given["distill"], session.seed) if given["distill"] else windows
+    stream = _stream(session, model, items, settings, fitted, choices, work, given["gather"], moments)
+    results, trained = [], {}
     if given["distill"]:
         held = list(_advanced(session, model, items, stream))
         show = functools.partial(terminal.progress, session)
-        stream, distill = factored.factored(
+        stream, trained = factored.factored(
             model, held, windows, given["distill"], session.seed, device, show
         )  # fmt: skip
     for result in stream if given["distill"] else _advanced(session, model, items, stream):
@@ -67,7 +70,7 @@ def fixed(
         results.append(result)
         terminal.detail(session, _line(result))
     report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib,
-              **({"distill": distill} if given["distill"] else {})}  # fmt: skip
+              **({"distill": trained} if given["distill"] else {})}  # fmt: skip
 
     if shard:
         out.files = {packed.FILE: _json(kept.table(results)).encode()}
@@ -99,7 +102,9 @@ def _folders(
     if not _sweeps(settings, windows):
         return None, Work(given["work"], coding)
     names = [item.name for item in items if item.grid]
-    swept = Work(given["work"], _swept_identity(session, model, windows, "quantize, a sweep", {"tensors": names}))
+    swept = Work(
+        given["work"], _swept_identity(session, model, windows, "quantize, a sweep", {"tensors": names})
+    )
     return swept, Work(f"{given['work']}/coded-{digest_of_json(coding)[:12]}", coding)
 
 
@@ -151,7 +156,11 @@ def entropy(
     files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
     goal = method.goal(model, prepared, items, asked, files)
     spare = distilled.reserve(model, prepared.names) if asked.distill else 0
-    coded = method.solve(model, prepared, replace(goal, nbytes=goal.nbytes - spare), show)
+    coding = replace(goal, nbytes=goal.nbytes - spare)
+    coded = method.solve(model, prepared, coding, show, rough=asked.compensate)
+    if asked.compensate:
+        fitted = distill.training(windows, asked.distill, asked.seed) if asked.distill else windows
+        coded = compensated(model, prepared, coding, coded, fitted, session.torch_device(), show)
     done = distilled.Distilled(*coded, {}, {})
     if asked.distill:
         done = distilled.distilled(
@@ -225,6 +234,8 @@ def _stream(
     device = session.torch_device()
     if parts:
         return kept.gathered(model, items, parts, settings)
+    if settings.compensate:
+        return asymmetric(model, items, choices, settings, swept, windows, device, lambda count: None)
     if settings.method == "gptq" and swept is not None:
         return fisher.coded(model, items, choices, settings, swept, work)
     if settings.method == "gptq":

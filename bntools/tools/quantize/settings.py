@@ -57,6 +57,7 @@ class Grid:
 class Settings:
     """Everything that decides the result; recorded in the artifact's report.
 
+    compensate: each linear is aimed at the original's outputs, see `core.prefix`.
     budget: "bits" a linear weight or "bytes" of the file, as `unit` says; 0 for the bits and groups of the grid.
     """
 
@@ -75,6 +76,7 @@ class Settings:
     fisher: bool = False
     budget: float = 0
     unit: str = ""
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):

@@ -1,0 +1,100 @@
+"""The entropy code block by block: each weight makes up for what was lost before it, and the size stays as asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from bntools.core import entropy
+from bntools.core.model import Model
+from bntools.core.prefix import Prefix
+from bntools.core.sensitivity import embeddings, sweep_tokens
+from bntools.core.spool import Spool
+from bntools.tools.quantize import entropy as method
+from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
+
+_TRIES = 3
+_AIM = 0.998  # of the goal
+_REACH = 0.25  # octaves by which the constant may leave that of the first pass
+
+
+def compensated(
+    model: Model, found: Prepared, goal: Goal, first: tuple[Pass, dict[str, bytes], bytes], windows: Tensor,
+    device: str, progress: Progress,
+) -> tuple[Pass, dict[str, bytes], bytes]:  # fmt: skip
+    """Levels that fit the goal, with streams and tables, from a `first` pass over the whole model at about that size.
+
+    Embeddings are coded first, then block by block what `core.prefix` asks for. Raises BnError (exit 2) where
+    the size is not met.
+    """
+    aim = _AIM * goal.nbytes
+    for _ in range(_TRIES):
+        with progress("compensating", 2 * sweep_tokens(model, windows)) as step:
+            trial = _pass(model, found, aim, first, windows, device, step)
+        made, tables = method.streams(model, found, trial)
+        size = len(tables) + sum(map(len, made.values()))
+        if size <= goal.nbytes:
+            return trial, made, tables
+        trial.spool.close()
+        aim *= _AIM * goal.nbytes / size
+    raise method.unreachable(goal)
+
+
+class _Rate:
+    """Sets the constant while blocks are coded, so that all of them take `aim` bytes in the end.
+
+    sizes: bytes of each tensor in the first pass, at the constant `first`. A bit less a weight for each doubling, and
+    what is left is taken to deviate from its size in the first pass as what is done did, bit for bit.
+    """
+
+    def __init__(self, model: Model, aim: float, first: Pass, sizes: Mapping[str, int], tables: int) -> None:
+        self.alpha = first.alpha
+        self._first, self._aim, self._left = first.alpha, aim - tables, dict(sizes)
+        self._weights = {name: model.entries[name].numel for name in sizes}
+        self._overhead = sum(sizes.values()) / max(first.counter.bits() / 8, 1)  # lanes and headers
+        self._predicted = 0.0  # bytes, of what is done
+
+    def took(self, names: list[str], trial: Pass) -> None:
+        """Tensors were coded at the present constant."""
+        octaves = math.log2(self.alpha / self._first)
+        for name in names:
+            self._predicted += self._left.pop(name) - octaves * self._weights.pop(name) / 8
+        left = sum(self._weights.values())
+        if not left:
+            return
+        used = self._overhead * trial.counter.bits() / 8
+        deviation = (used - self._predicted) / trial.weights
+        over = used + sum(self._left.values()) + deviation * left - self._aim
+        octaves = min(max(8 * over / left, -_REACH), _REACH)
+        self.alpha = self._first * 2**octaves
+
+
+def _pass(
+    model: Model, found: Prepared, aim: float, first: tuple[Pass, dict[str, bytes], bytes], windows: Tensor,
+    device: str, step: Callable[[int], None],
+) -> Pass:  # fmt: skip
+    plain, made, tables = first
+    trial = Pass(plain.alpha, entropy.Counter(found.trellis), Spool(), {})
+    rate = _Rate(model, aim, plain, {name: len(data) for name, data in made.items()}, len(tables))
+    embedding, left = None, set(found.names)
+
+    def code(targets: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        values = method.add(model, found, trial, targets, rate.alpha, lambda count: None)
+        rate.took(list(targets), trial)
+        left.difference_update(targets)
+        return values
+
+    outside = [name for name in found.names if name not in model.linears]
+    if outside:
+        tensors = {name: model.tensor(name, torch.float32) for name in outside}
+        values = code(tensors)
+        embedding = next((values[name] for name in outside if embeddings(model)[name][1]), None)
+    for found_ in Prefix(model, left, windows, embedding=embedding, device=device, step=step):
+        found_.place(code(found_.targets))
+    if left:
+        code({name: None for name in found.names if name in left})
+    trial.alpha = rate.alpha
+    return trial
