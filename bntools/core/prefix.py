@@ -2,7 +2,7 @@
 
 A linear W that is fed x~ where the original feeds it x should give W x all the same, and one that writes to the
 residual stream should also give what the stream has lost so far, e. Least squares over the calibration text with a
-ridge gives the target W + E[(W (x - x~) + e) x~^T] (E[x~ x~^T] + ridge)^-1, to be coded in place of W.
+ridge (`core.ridge`) gives the target W + E[(W (x - x~) + e) x~^T] (E[x~ x~^T] + ridge)^-1, to be coded in place of W.
 Without e this is the asymmetric calibration of GPTAQ (arXiv 2504.02692).
 """
 
@@ -22,10 +22,10 @@ from bntools.core import blocks
 from bntools.core.blocks import Batch, Blocks, no_step
 from bntools.core.gathered import flat, same
 from bntools.core.model import Model
-from bntools.core.moments import Moments, Task, accumulate, products
+from bntools.core.moments import Task, accumulate
+from bntools.core.ridge import Regression
 from bntools.core.threads import single_threaded
 
-RIDGE = 0.05  # of the mean of E[x~ x~^T]'s diagonal
 _UNEXPLAINED = 1e-3  # of what a block adds to the stream, at most, for the linears found to add it
 
 
@@ -57,12 +57,12 @@ class Prefix:
 
     def __init__(
         self, source: Model, wanted: set[str], windows: Tensor, *, embedding: Tensor | None = None,
-        device: str = "cpu", ridge: float = RIDGE, step: blocks.Step = no_step,
+        device: str = "cpu", step: blocks.Step = no_step,
     ) -> None:  # fmt: skip
         self.original = Blocks(source, windows, device=device)
         self.coded = Blocks(source, windows, device=device, embedding=embedding)
         self._names = {linear.module: name for name, linear in source.linears.items() if name in wanted}
-        self._ridge, self._step = ridge, step
+        self._step = step
 
     def __iter__(self) -> Iterator[Step]:
         for (path, layer), (_, coded) in zip(self.original, self.coded, strict=True):
@@ -131,8 +131,7 @@ class Prefix:
         """
         leader, names = next(iter(weights)), [group.names[0] for group in writers]
         w, device = weights[leader], self.original.device
-        fed = Moments(w.shape[1], device)
-        cross = torch.zeros(w.shape[0] if writes else w.shape[1], w.shape[1], device=device)
+        regression = Regression(w.shape[1], w.shape[0] if writes else w.shape[1], device)
         original = _Run(self.original, layer, leader, names, whole=last)
         ours = _Run(self.coded, coded, leader, names, whole=False)
 
@@ -146,16 +145,17 @@ class Prefix:
                 for group in writers:
                     lost += group.writes * (y[group.names[0]] - y_[group.names[0]])
                 missing = missing @ w.T + lost / writes
-            return [*fed.tasks(x_), *products(cross, missing, x_)]
+            return regression.tasks(self.original.batches.index(batch) % 2, x_, missing)
 
         with original, ours, single_threaded() as (pool, workers):
             for wave in self.original.waves(workers):
                 accumulate(pool, pool.map(work, wave))
                 self._step(sum(batch.stop - batch.start for batch in wave) * self.original.windows.shape[1])
-        cross /= max(fed.tokens, 1)
-        moments = fed.mean()
-        solved = torch.cholesky_solve(cross.T, _factor(moments, self._ridge)).T
-        return {leader: solved} if writes else {name: one @ solved for name, one in weights.items()}, moments
+        if writes:
+            solved, moments = regression.solve()
+            return {leader: solved}, moments
+        solved, moments = regression.solve(sum((one.T @ one for one in weights.values()), torch.zeros(())))
+        return {name: one @ solved for name, one in weights.items()}, moments
 
 
 def _note(seen: list[tuple[str, Tensor, Tensor]], name: str, module: nn.Module, args: Any, out: Any) -> None:
@@ -246,15 +246,3 @@ def _writers(added: Tensor, outputs: dict[str, Tensor]) -> dict[str, float]:
     if not left < _UNEXPLAINED:
         return {}
     return {name: float(f) for name, f in zip(fitting, factors, strict=True) if abs(f) > _UNEXPLAINED}
-
-
-def _factor(moments: Tensor, ridge: float) -> Tensor:
-    """Lower Cholesky factor of moments + ridge, which grows tenfold while it does not exist."""
-    mean = float(moments.diagonal().mean()) or 1.0
-    while True:
-        ridged = moments.clone()
-        ridged.diagonal().add_(ridge * mean)
-        lower, failed = torch.linalg.cholesky_ex(ridged)
-        if not failed:
-            return lower
-        ridge *= 10

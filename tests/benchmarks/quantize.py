@@ -7,8 +7,8 @@ MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes (the original li
 and evaluated. bits: of the linear weights, all metadata counted as bytes on disk. MB: the whole file; of a peer, its
 packed weights and everything else as it was. x G: KL relative to that of GPTQ, min-max, groups of 128, 3 bits per OC
 (G). s: quantizing, everything counted; GB: its peak of resident memory. Rows print as they finish.
---peers: a Python with hqq, optimum-quanto, torchao; what it lacks is left out with a note. --work keeps what rows of
-the entropy code share.
+--peers: a Python with hqq, optimum-quanto, torchao; what it lacks is left out with a note. --work keeps the sweeps that
+rows share: the seconds of a sweep then count in the first of them only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import peers
 from bntools.core.source import open_model
 
 G = "GPTQ oc"
-FINE = ("--method", "gptq", "--scales", 2, "--trellis", 5, "--refit", 2)
+FINE = ("--method", "gptq", "--scales", 2, "--trellis", 5, "--refit", 2, "--compensate")
 ENTROPY = ("--code", "entropy", "--budget")
 BETWEEN = """
 import json, resource, subprocess, sys
@@ -64,8 +64,9 @@ def jobs(small: bool) -> list[Job]:
         *(Job(f"fixed {bits}", (*FINE, "--budget", bits)) for bits in (2.6, 3.25, 3.45, 4.26)),
         Job("fixed 2.6 distilled", (*FINE, "--budget", 2.6, "--distill", 24)),
     ]
-    sizes = [] if small else ["48MB", "60MB"]
+    sizes = [] if small else ["42MB", "48MB", "55MB", "62MB"]
     coded = [Job(f"entropy {budget}", (*ENTROPY, budget)) for budget in ("2.0", "2.6", "3.2", "4.2", *sizes)]
+    coded.append(Job("entropy 2.0 distilled", (*ENTROPY, "2.0", "--distill", 24)))
     return [*papers, *ours, *coded, *(Job(name, peer=True) for name in peers.ROWS)]
 
 
@@ -89,7 +90,7 @@ class Table:
         self.rest = model.store.nbytes() - weights + sum(map(len, model.files.values()))
         self.original = (self.rest + weights) / 1e6
         print(
-            f"{'':20} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'GB':>5}",
+            f"{'':22} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'GB':>5}",
             flush=True,
         )
 
@@ -98,7 +99,7 @@ class Table:
         path = self.scratch / ("peer/" if job.peer else "q.safetensors")
         made = self._peer(job, path) if job.peer else self._ours(job, path)
         if made["code"]:
-            print(f"{job.name:20} left out: {made['error'].strip().splitlines()[-1][:120]}", flush=True)
+            print(f"{job.name:22} left out: {made['error'].strip().splitlines()[-1][:120]}", flush=True)
             return
         report = self._evaluated(path)
         if job.peer:
@@ -113,9 +114,8 @@ class Table:
         words = [*self.bntools, "quantize", self.given.model, *job.words, "-q", "-f", "-o", path]
         if self.given.calib and "none" not in job.words:
             words += ["--calib", self.given.calib]
-        if self.given.work and job.words[:3] == ENTROPY:
-            kind = "bytes" if str(job.words[-1]).endswith("MB") else "bits"
-            words += ["--work", Path(self.given.work) / kind]
+        if self.given.work and "--budget" in job.words and "none" not in job.words:
+            words += ["--work", Path(self.given.work) / ("entropy" if "entropy" in job.words else "fixed")]
         return measured(words)
 
     def _peer(self, job: Job, path: Path) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Table:
         base = next((one["kl"] for one in self.rows if one["name"] == G), None)
         ratio = f"{row['kl'] / base:6.3f}" if base else f"{'-':>6}"
         print(
-            f"{name:20} {linear:6.3f} {row['megabytes']:7.1f} {kl['mean']:8.4f} ±{kl['se']:.4f} {ratio} "
+            f"{name:22} {linear:6.3f} {row['megabytes']:7.1f} {kl['mean']:8.4f} ±{kl['se']:.4f} {ratio} "
             f"{report['perplexity']:8.2f} {100 * report['top1']:6.1f} {made['seconds']:6.0f} {made['peak'] / 1e9:5.2f}",
             flush=True,
         )  # fmt: skip

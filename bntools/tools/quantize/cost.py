@@ -80,13 +80,13 @@ def compensated_seconds(model: Model, items: list[Item], tokens: int, rate: floa
 
 
 def compensated_bytes(model: Model, items: list[Item], tokens: int, coding: int) -> int:
-    """Peak memory of `core.prefix`: the states of two models, two blocks, a group's moments and `coding` its linears."""
+    """Peak memory of `core.prefix`: states of two models, two blocks, a group's moments, and `coding` its linears."""
     width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
     states = 4 * tokens * width
     peak = 0
     for path, linears in by_block(model, items).items():
         weights = 4 * sum(e.numel for name, e in model.entries.items() if name.startswith(f"{path}."))
-        peak = max(peak, 2 * weights + 4 * 4 * max(size for size, _, _ in linears) ** 2)
+        peak = max(peak, 2 * weights + 4 * 7 * max(size for size, _, _ in linears) ** 2)
     return 2 * (states if states <= RESIDENT else 0) + peak + coding
 
 

@@ -8,7 +8,20 @@ import pytest
 from exports import bntools
 
 pytestmark = pytest.mark.slow
-WORDS = ("quantize", "default:", "-q", "-f", "--method", "gptq", "--bits", 2, "--group-size", 32, "--calib-tokens", 8192)
+WORDS = (
+    "quantize",
+    "default:",
+    "-q",
+    "-f",
+    "--method",
+    "gptq",
+    "--bits",
+    2,
+    "--group-size",
+    32,
+    "--calib-tokens",
+    8192,
+)
 
 
 def kl(path, capsys):

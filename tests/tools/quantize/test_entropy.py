@@ -58,7 +58,18 @@ def test_as_many_tokens_calibrate_as_for_gptq(run):
 
 def test_making_up_for_what_was_lost_diverges_less(run, made, folder):
     plain = folder / "plain.safetensors"
-    words = ("--code", "entropy", "--budget", 2, "--no-compensate", "-o", plain, "--work", folder / "bits", *FAST)
+    words = (
+        "--code",
+        "entropy",
+        "--budget",
+        2,
+        "--no-compensate",
+        "-o",
+        plain,
+        "--work",
+        folder / "bits",
+        *FAST,
+    )
     assert run("quantize", "default:", *words).returncode == 0
     assert made["2"].stat().st_size < 1.01 * plain.stat().st_size
     assert kl(run, made["2"]) < 0.9 * kl(run, plain)
