@@ -96,7 +96,7 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
             (tmp_path / f"{part}-{name}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
     given = {"DIMS": "50,300", "LR": "0.1", "SEEDS": "1"}
     environment = {f"BNTOOLS_INTRINSIC_DIM_{name}": value for name, value in given.items()}
-    rows = shell("intrinsic_dimension.sh", tmp_path / "out", tmp_path, BNTOOLS=bntools, LABEL_EPOCHS="1",
+    rows = shell("intrinsic_dimension.sh", tmp_path / "out", tmp_path, BNTOOLS=bntools, LABELS="--epochs 1",
                  BNTOOLS_THREADS="1", **environment)  # fmt: skip
     assert [row.get("model") for row in rows] == ["fc:200,200", "lenet"] * 2 + [
         "fc:" + ",".join(["400"] * 5),
