@@ -1,6 +1,6 @@
 """The dimension of fine-tuning a language model on a small task with a format to learn, by the tool itself.
 
-usage: fine_tuning.py MODEL_DIRECTORY FOLDER [OPTION...]    options go to `bntools intrinsic-dim`
+usage: fine_tuning.py [MODEL [FOLDER [OPTION...]]]    default: and a new folder; options go to `bntools intrinsic-dim`
 
 The task is 300 log lines of one format, whose last word follows from a number in it. Prints the tool's command, its
 scores, and the peak of memory. FOLDER keeps the task and finished runs: the same command again goes on.
@@ -14,6 +14,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 GIVEN = (
@@ -36,7 +37,8 @@ def task(count: int = 300) -> list[str]:
 
 
 def main() -> None:
-    model, folder = sys.argv[1], Path(sys.argv[2])
+    model = sys.argv[1] if sys.argv[1:] else "default:"
+    folder = Path(sys.argv[2] if sys.argv[2:] else tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "task.jsonl"
     path.write_text("".join(json.dumps({"text": line}) + "\n" for line in task()))

@@ -1,12 +1,14 @@
 """Print the reports of `examples/intrinsic_dimension.sh` as the table of the README, beside the numbers of the paper.
 
-usage: intrinsic_dim.py TABLE.jsonl
+usage: intrinsic_dim.py [TABLE.jsonl]    without a table its row of CartPole is made first, in a minute
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,20 @@ HEAD = ("network", "seeds", "D", "d_int90 (95 %)", "paper", "CPU seconds")
 
 
 def main() -> None:
-    reports = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    text = Path(sys.argv[1]).read_text() if sys.argv[1:] else cartpole()
+    reports = [json.loads(line) for line in text.splitlines()]
     rows = [row(report) for report in reports if "grid" not in report]
     rows += [row({**cell, "data": report["data"]}) for report in reports for cell in report.get("grid", [])]
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
     for cells in rows:
         print("| " + " | ".join(cells) + " |")
+
+
+def cartpole() -> str:
+    script = Path(__file__).resolve().parents[2] / "examples" / "intrinsic_dimension.sh"
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["sh", str(script), folder, folder, "cartpole"]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def row(report: dict[str, Any]) -> list[str]:
