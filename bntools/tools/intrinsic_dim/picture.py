@@ -86,6 +86,8 @@ def _name(report: dict[str, Any]) -> str:
 
 
 def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
     cells = report["grid"]
     key = dimension_key(cells[0])
     widths, depths = (sorted({cell[name] for cell in cells}) for name in ("width", "depth"))
@@ -94,16 +96,15 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
         value = cell[key]["value"]
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         table[row][column] = float("nan") if value is None else value
-    top = 1.7 * max((cell[key]["value"] or 0 for cell in cells), default=0) or 1
-    image = axes.imshow(table, cmap="Greys", origin="lower", aspect="auto", vmin=0, vmax=top)
+    shades = LinearSegmentedColormap.from_list(
+        "shades", ["white", "0.6"]
+    )  # black figures stand out on all of them
+    image = axes.imshow(table, cmap=shades, origin="lower", aspect="auto", vmin=0)
     for cell in cells:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         found = cell[key]
         text = "not reached" if found["value"] is None else f"{number(found['value'])}\n{ends(found)}"
-        colour = "white" if (found["value"] or 0) > 0.55 * top else "black"
-        axes.text(
-            column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour
-        )
+        axes.text(column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=9)
     axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
              xlabel="width of a hidden layer", ylabel="hidden layers")  # fmt: skip
     axes.set_title(f"{key} on {Path(report['data']).name}", fontsize=10)

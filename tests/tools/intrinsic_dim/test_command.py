@@ -212,6 +212,8 @@ def test_fine_tuning_a_language_model_has_a_dimension_and_the_result_is_a_model(
     report = call(
         *words, "--projection", "said", "--dims", "40,400", "--lr", "0.01,0.03", "-o", tmp_path / "tuned.st"
     )
+    floors = {run["floor"] for run in report["runs"]}
+    assert len(floors) == 1, "every run starts from the model as it is"
     assert report["scored"] == "minus loss"
     assert report["baseline"]["mean"] > report["runs"][0]["floor"]
     assert report["reached"]
@@ -297,6 +299,7 @@ def test_a_plan_names_runs_and_seconds_and_trains_nothing_whole(data, tmp_path):
         ("--data", "{data}", "--plot", "x.gif"), ("--data", "{data}", "--model", "lenet"),
         ("--data", "{data}", "--projection", "said", "--dims", "3"), ("--env", "pendulum", "-o", "x"),
         ("--data", "{data}", "--widths", "8", "-o", "x"), ("--data", "{data}", "--modules", "nothing"),
+        ("--data", "{data}", "--modules", "(q_proj"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_a_usage_error_before_any_training(data, words):
