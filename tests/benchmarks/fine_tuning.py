@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 GIVEN = (
-    "--projection said --modules q_proj|v_proj --dims 200,1000 --window 32 --epochs 0.5 --seeds 1 --lr 0.01,0.03 "
+    "--projection said --modules q_proj|v_proj --dims 200,1000 --window 32 --epochs 0.5 --seeds 1 --lr 0.3,1 "
     "--threads 1"
 )
 
