@@ -17,9 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bntools.tools.intrinsic_dim.report import interval
+
 GIVEN = (
-    "--projection said --modules q_proj|v_proj --dims 200,1000 --window 32 --epochs 0.5 --seeds 1 --lr 0.3,1 "
-    "--threads 1"
+    "--projection said --modules q_proj|v_proj --dims 200,1000 --window 32 --epochs 0.5 --seeds 1 --threads 1"
 )
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     )
     for point in report["curve"]:
         print(f"fine-tuned in d = {point['dim']:,}: {-point['mean']:.3f}")
-    print(f"d_int90 {found['value']} ({found['low']} to {found['high']})")
+    print(f"d_int90 {interval(found)}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print(
         f"{len(report['runs'])} runs, {report['seconds']['runs']:,.0f} CPU seconds, {peak:.2f} GB at the peak"
