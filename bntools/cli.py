@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -63,13 +64,29 @@ def bntools() -> None:
 
 def main() -> NoReturn:
     """Entry point: run, and exit with the code that bntools(1) documents."""
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, _terminate)
     sys.exit(run(sys.argv[1:]))
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)  # an exception, so that temporary files are removed on the way out
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End by an exception, so that temporary files are removed on the way out.
+
+    While numba compiles, C code calls Python back and drops its exceptions: then it is tried again in a moment.
+    """
+    if _compiles(frame):
+        signal.signal(signal.SIGALRM, lambda _, later: _terminate(number, later))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _compiles(frame: FrameType | None) -> bool:
+    while frame is not None and "llvmlite" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 def run(arguments: list[str]) -> int:

@@ -169,6 +169,11 @@ def shard(function: Callable[..., Any]) -> Callable[..., Any]:
         callback=_gather,
         help="Join the parts that --shard wrote: files, or folders of them.",
     )(function)
+    return part(function)
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--shard alone, of tools whose parts meet in --work; the callback gets `shard`, I/N or None."""
     return click.option(
         "--shard", metavar="I/N", callback=_shard, help="Do and write part I of N only, I from 0 to N - 1."
     )(function)

@@ -117,12 +117,18 @@ class Flat:
     """
 
     def __init__(self, module: nn.Module, chosen: str | None = None) -> None:
+        try:
+            matches = re.compile(chosen or "").search
+        except re.error as error:
+            raise usage(
+                f"--modules {chosen!r} is no regular expression: {error}", "'q_proj|v_proj'"
+            ) from None
         self.module = module
         self.parameters: list[nn.Parameter] = []
         self.spans: list[tuple[str, int, int]] = []
         end = 0
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(chosen is None or re.search(chosen, name) is not None)
+            parameter.requires_grad_(matches(name) is not None)
             if parameter.requires_grad:
                 self.spans.append((name, end, end := end + parameter.numel()))
                 self.parameters.append(parameter)

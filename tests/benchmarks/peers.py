@@ -125,4 +125,7 @@ def main(name: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        print(__doc__)
+        sys.exit()  # `make bench` runs every script without arguments
     main(*sys.argv[1:])

@@ -92,5 +92,8 @@ def write(folder: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print(__doc__)
+        sys.exit()  # `make bench` runs every script without arguments
     Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
     write(Path(sys.argv[1]))

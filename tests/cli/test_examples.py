@@ -96,7 +96,8 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
             (tmp_path / f"{part}-{name}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
     given = {"DIMS": "50,300", "LR": "0.1", "SEEDS": "1"}
     environment = {f"BNTOOLS_INTRINSIC_DIM_{name}": value for name, value in given.items()}
-    rows = shell("intrinsic_dimension.sh", tmp_path / "out", tmp_path, BNTOOLS=bntools, LABEL_EPOCHS="1",
+    names = ("fc", "lenet", "fc-pixels", "lenet-pixels", "fc-labels", "widths")
+    rows = shell("intrinsic_dimension.sh", tmp_path / "out", tmp_path, *names, BNTOOLS=bntools, LABELS="--epochs 1",
                  BNTOOLS_THREADS="1", **environment)  # fmt: skip
     assert [row.get("model") for row in rows] == ["fc:200,200", "lenet"] * 2 + [
         "fc:" + ",".join(["400"] * 5),
@@ -105,6 +106,14 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
     assert [row["D"] for row in rows[:5]] == [199_210, 44_426, 199_210, 44_426, 959_610]
     assert len(rows[5]["grid"]) == 9
     assert (tmp_path / "out" / "widths.svg").is_file()
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = EXAMPLES.parent / "tests" / "benchmarks" / "intrinsic_dim.py"
+    table = subprocess.run(
+        [sys.executable, script, tmp_path / "table.jsonl"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert len(table) == 2 + 5 + 9
+    assert table[2].startswith("| fc:200,200 | 1 | 199,210 | ")
+    assert " | 750 | " in table[2]
 
 
 @pytest.mark.real

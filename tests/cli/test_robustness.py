@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bntools import cli
 from bntools.core import artifact, header
 from bntools.core.text import tiny_model_dir
 from bntools.core.writer import Writer
@@ -78,6 +79,26 @@ def test_a_signal_leaves_nothing_behind(number, code, tmp_path):
     assert out == b""
     assert b"Traceback" not in errors
     assert os.listdir(tmp_path) == ["never-written"]
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_during_a_compilation_is_not_lost(number, ends):
+    """An exception inside a callback of llvmlite is dropped by C code, and the command would go on."""
+    called_back: dict = {}
+    exec(
+        compile("def work(inner): inner()", "/site-packages/llvmlite/binding/engine.py", "exec"), called_back
+    )
+    before = {each: signal.signal(each, cli._terminate) for each in (number, signal.SIGALRM)}
+    try:
+        called_back["work"](lambda: signal.raise_signal(number))  # nothing is raised here
+        with pytest.raises(ends):
+            time.sleep(10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_reader_that_dies_ends_the_writer_quietly(model):

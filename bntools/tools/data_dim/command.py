@@ -48,9 +48,9 @@ def command(
     the coordinates, all axes before it count points.
     """
     if plot is not None:
-        from bntools.tools.data_dim.plot import check
+        from bntools.core import pictures
 
-        check(plot)
+        pictures.check(plot)
     from bntools.tools.data_dim.dimension import NAMES, Settings, data_dimension
     from bntools.tools.data_dim.points import read
 

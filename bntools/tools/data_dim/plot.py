@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from bntools.core.pictures import check, save
-
-__all__ = ["check", "draw"]
+from bntools.core import pictures
 
 
 def draw(report: dict[str, Any], path: str) -> None:
     """Draw GRIDE against the mean distance it sees, and the report's estimate as a band; replaces the file at once."""
-    save(_figure(report), path)
+    pictures.save(_figure(report), path)
 
 
 def _figure(report: dict[str, Any]) -> Any:
-    import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
-    mpl.rcParams["svg.hashsalt"] = "bntools"
     scale = [s for s in report["scale"] if s["high"] is not None]
     best = report["dimension"]
     distances, values = [s["distance"] for s in scale], [s["value"] for s in scale]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import Any, NamedTuple
 
@@ -134,7 +133,7 @@ def _from_numpy(file: Any, kind: str, label: str, name: str | None) -> tuple[NDA
                 raise usage(f"{label} is one array without a name", "leave out --tensor")
             chosen, array = label, np.lib.format.read_array(file, allow_pickle=False)
         else:
-            with np.load(io.BytesIO(file.read()), allow_pickle=False) as archive:
+            with np.load(file, allow_pickle=False) as archive:
                 chosen = _choose(list(archive.files), name, label)
                 array = archive[chosen]
     except BnError:

@@ -51,10 +51,8 @@ def _dense(model: Model) -> int:
 
 def draw(report: dict[str, Any], path: str) -> None:
     """Divergence, or without a reference perplexity, against megabytes; the model's own size in the caption."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = "bntools"
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     sizes = [point["bytes"] / 1e6 for point in report["points"]]

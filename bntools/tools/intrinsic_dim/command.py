@@ -19,7 +19,6 @@ Examples:
   bntools intrinsic-dim --data mnist/ --model lenet -o net.subspace.safetensors
   bntools intrinsic-dim --model default: --data task.jsonl --projection said --dims 50,200
 """
-PLOTS = (".svg", ".png", ".pdf")
 EPOCHS = {"data": 2.0, "text": 2.0, "env": 4.0}
 
 
@@ -39,20 +38,6 @@ class Numbers(click.ParamType):
         if not all(0 < number < 1e12 for number in found):
             self.fail(f"{value!r} holds a number that is not positive", param, ctx)
         return found
-
-
-class Part(click.ParamType):
-    """I/N with 1 <= I <= N."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        first, _, last = value.partition("/")
-        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-            self.fail(f"{value!r} is not I/N with I from 1 to N", param, ctx)
-        return int(first), int(last)
 
 
 @click.command("intrinsic-dim", short_help="How many dimensions a learning problem has.", epilog=EPILOG)
@@ -102,9 +87,9 @@ class Part(click.ParamType):
     "--widths", type=Numbers(int, "W,W,..."), help="A search for fc: networks of each of these widths."
 )
 @click.option("--depths", type=Numbers(int, "N,N,..."), help="And of each of these numbers of hidden layers.")
-@click.option("--work", metavar="DIR", help="Keep finished runs here; the same command again continues.")
-@click.option("--shard", type=Part(), help="Only part I of N of --dims; needs --work.")
-@click.option("--gather", is_flag=True, help="Report what all shards left in --work.")
+@options.work
+@options.part
+@click.option("--gather", is_flag=True, help="Report what all shards of --dims left in --work.")
 @click.option("--plot", metavar="FILE", help="Draw the curve, or the grid, to .svg, .png or .pdf.")
 @click.option("-o", "--output", metavar="PATH", help="Write the network as a seed and d numbers.")
 @click.option("--codes", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True,
@@ -136,9 +121,13 @@ def command(session: Session, output: str | None, force: bool, **given: Any) -> 
         from bntools.tools.intrinsic_dim.picture import draw
 
         draw(report, given["plot"])
+    from bntools.tools.intrinsic_dim.table import draw as draw_table
+
+    for warning in report.get("warnings", []):
+        terminal.note(session, f"warning: {warning['text']}")
     if output == "-":
         return None
-    return terminal.emit(session, report, lambda console: _draw(console, report))
+    return terminal.emit(session, report, lambda console: draw_table(console, report))
 
 
 def _check(output: str | None, given: dict[str, Any]) -> None:
@@ -158,10 +147,10 @@ def _check(output: str | None, given: dict[str, Any]) -> None:
         raise usage("--widths and --depths go with fc: networks, without --shard and -o", "leave those out")
     if output and (given["shard"] or given["gather"] or given["env"]):
         raise usage("-o goes with a search on data", "leave out --shard, --gather and --env")
-    if given["plot"] and not given["plot"].endswith(PLOTS):
-        raise usage(f"--plot {given['plot']}: unknown type of picture", f"end it with {', '.join(PLOTS)}")
-    if given["plot"] and not Path(given["plot"]).absolute().parent.is_dir():
-        raise usage(f"--plot {given['plot']}: no such folder", "make it first")
+    if given["plot"]:
+        from bntools.core import pictures
+
+        pictures.check(given["plot"])
 
 
 def _source(session: Session, given: dict[str, Any]) -> Any:
@@ -254,70 +243,3 @@ def _plan(session: Session, source: Any, settings: Any, workers: int) -> None:
         ],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-
-
-def _draw(console: Any, report: dict[str, Any]) -> None:
-    if report["kind"] == "part":
-        return console.print(f"part {report['shard']}: {report['runs']} runs")
-    if "grid" in report:
-        return _draw_grid(console, report)
-    key = next(name for name in report if name.startswith("d_int"))
-    unit = 100 if report["scored"] == "accuracy" else 1
-    base = report["baseline"]
-    rows = [
-        [
-            f"all {report['D']:,}",
-            _score(unit * base["mean"]),
-            _score(unit * base["se"]),
-            "",
-            f"{base['lr']:.2g}",
-            "",
-        ]
-    ]
-    rows += [
-        [f"{c['dim']:,}", _score(unit * c["mean"]), _score(unit * c["se"]), _score(unit * c["fit"]),
-         f"{c['lr']:.2g}" if c["lr"] else "", str(c["runs"])]
-        for c in report["curve"]
-    ]  # fmt: skip
-    name = "accuracy (%)" if unit == 100 else report["scored"]
-    console.print(terminal.table(["dimensions", name, "± se", "fit", "learning rate", "runs"], rows))
-    console.print(
-        f"{report['model']}: {key} {_interval(report[key])}, target {_score(unit * report['target'])}"
-    )
-    if report.get("network"):
-        kept = report["network"]
-        console.print(
-            f"network: {kept['dim']} numbers in {kept['bytes']:,} bytes ({kept['codes']}), {name} "
-            f"{_score(unit * kept['score'])}, 1/{kept['ratio']:g} of the weights"
-        )
-    return None
-
-
-def _draw_grid(console: Any, report: dict[str, Any]) -> None:
-    key = next(name for name in report["grid"][0] if name.startswith("d_int"))
-    rows = [
-        [cell["model"], f"{cell['D']:,}", _interval(cell[key]), f"{cell['baseline']['mean']:.4f}"]
-        for cell in report["grid"]
-    ]
-    console.print(terminal.table(["network", "parameters", f"{key} (95 %)", "baseline"], rows))
-
-
-def _score(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 1000 else terminal.three(value)
-
-
-def _interval(found: dict[str, Any]) -> str:
-    if found["value"] is None:
-        low = f", more than {found['low']:,.0f}" if found["low"] else ""
-        return f"not reached{low}"
-    low, high = (None if found[end] is None else f"{found[end]:,.0f}" for end in ("low", "high"))
-    ends = (
-        f" ({low} to {high})"
-        if low and high
-        else f" ({low} or more)"
-        if low
-        else f" ({high} or less)"
-        if high
-        else ""
-    )
-    return f"{found['value']:,.0f}{ends}"

@@ -76,14 +76,16 @@ class Control:
 
     def run(self, job: Job, start: Any = None) -> Outcome:
         """Evolve once; the runs of half the dimension are not continued, nothing is given up early."""
-        began = time.monotonic()
+        began = time.process_time()
         theta0 = self.flat(job.seed).theta.numpy()
         projection = None if job.dim is None else self.projection(job.dim, job.seed)
         dim = job.dim or self.size
         reach = np.float32(job.lr)
         z = np.zeros(dim, np.float32)
         total = max(round(self.steps * job.share), 1)
-        floor = self.score(theta0[None], job.seed, _HELD)[0]
+        floor, floor_test = (
+            float(self.score(theta0[None], job.seed, stream)[0]) for stream in (_HELD, _TEST)
+        )
         for step in range(total):
             noise = normals(job.seed, _NOISE, step * POPULATION * dim, POPULATION * dim).reshape(
                 POPULATION, dim
@@ -96,8 +98,10 @@ class Control:
         final = _weights(projection, theta0, z[None])
         validation, score = (float(self.score(final, job.seed, stream)[0]) for stream in (_HELD, _TEST))
         point = None if job.dim is None else z
-        seconds = time.monotonic() - began
-        return Outcome(score, validation, float(floor), [(1.0, validation)], total, seconds, False, point)
+        seconds = time.process_time() - began
+        return Outcome(
+            score, validation, floor, [(1.0, validation)], total, seconds, False, floor_test, point
+        )
 
     def score(self, thetas: Floats, seed: int, stream: int) -> NDArray[np.float64]:
         """Mean return over TRIALS episodes of each policy: [n]."""

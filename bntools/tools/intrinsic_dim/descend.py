@@ -30,6 +30,7 @@ class Task(Protocol):
     """What is learned: examples by number, a loss on some of them, a score on held-out and test data."""
 
     examples: int
+    spans_from_floor: bool
 
     def loss(self, flat: Flat, rows: NDArray[np.int64]) -> Tensor: ...
 
@@ -133,9 +134,10 @@ def descend(task: Task, flat: Flat, mover: Subspace | Direct, job: Job, batch: i
 
     Ends early where `hopeless` says so; the scores are then those of that moment.
     """
-    began = time.monotonic()
+    began = time.process_time()
     total = max(round(steps * job.share), 1)
     floor = task.score(flat, "validation")
+    floor_test = task.score(flat, "test") if task.spans_from_floor and job.dim is None else None
     checks = {math.ceil(total * share) for share in CHECKS}
     curve, done, stopped = [], 0, False
     for rows in batches(task.examples, batch, total, job.seed):
@@ -151,8 +153,8 @@ def descend(task: Task, flat: Flat, mover: Subspace | Direct, job: Job, batch: i
     curve += [] if stopped else [(1.0, validation)]
     score = task.score(flat, "test")
     mover.close()
-    seconds = time.monotonic() - began
-    return Outcome(score, validation, floor, curve, done, seconds, stopped, mover.point())
+    seconds = time.process_time() - began
+    return Outcome(score, validation, floor, curve, done, seconds, stopped, floor_test, mover.point())
 
 
 def hopeless(curve: list[tuple[float, float]], floor: float, target: float | None) -> bool:

@@ -24,8 +24,6 @@ class Runner:
     def __init__(self, source: Source, problem: Problem, ledger: Ledger, workers: int, step: Step) -> None:
         self.problem, self.ledger, self.step = problem, ledger, step
         self.name = identity(source, problem)
-        self.spent = 0.0
-        self.reused = 0
         self._source, self._workers = source, workers
         self._pool: ProcessPoolExecutor | None = None
 
@@ -58,10 +56,8 @@ class Runner:
                 missing.append(job)
             else:
                 done[job] = Run(job, found.outcome, found.key)
-                self.reused += 1
         for job, outcome in self._outcomes(missing):
             run = Run(job, outcome, job.key(self.name))
-            self.spent += outcome.seconds
             self.ledger.add(run)
             self.step(run)
             done[job] = run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from functools import cached_property
 from typing import Any
@@ -58,8 +57,10 @@ class Language(Gradients):
         return self.base.store.sha256()
 
     @cached_property
-    def _module(self) -> torch.nn.Module:
-        return self.base.build(torch.float32)
+    def _flat(self) -> tuple[networks.Flat, torch.Tensor]:
+        """The model, one for all runs, and its own weights as far as they are trained."""
+        flat = networks.Flat(self.base.build(torch.float32), self.source.modules)
+        return flat, flat.theta.clone()
 
     def _windows(self, documents: list[str]) -> NDArray[np.int64]:
         """Tokens of all documents, each ended by EOS where the model has one, cut into windows: [n, window]."""
@@ -76,8 +77,10 @@ class Language(Gradients):
         return np.array(ids[: count * window], np.int64).reshape(count, window)
 
     def flat(self, seed: int) -> networks.Flat:
-        """The model's own weights, whatever the seed."""
-        return networks.Flat(copy.deepcopy(self._module), self.source.modules)
+        """The model with its own weights, whatever the seed: one object, what a run did to it is undone."""
+        flat, start = self._flat
+        flat.theta.copy_(start)
+        return flat
 
     def loss(self, flat: networks.Flat, rows: Any) -> torch.Tensor:
         flat.module.train()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bntools.core.errors import bad_input, usage
+from bntools.core.parts import Shard
 from bntools.tools.intrinsic_dim.runs import Run, from_record
 
 
@@ -21,7 +22,7 @@ class Ledger:
     end point of each run is `points/KEY.npy`. A line cut short by a kill is skipped.
     """
 
-    def __init__(self, folder: Path | None, part: tuple[int, int] | None = None) -> None:
+    def __init__(self, folder: Path | None, part: Shard | None = None) -> None:
         self.runs: dict[str, Run] = {}
         self._file: Path | None = None
         self._folder = folder
@@ -33,7 +34,7 @@ class Ledger:
             raise usage(
                 f"cannot use --work {folder}: {error.strerror}", "name a folder you may write"
             ) from None
-        self._file = folder / (f"runs-{part[0]}-of-{part[1]}.jsonl" if part else "runs.jsonl")
+        self._file = folder / (f"runs-{part.index}-of-{part.count}.jsonl" if part else "runs.jsonl")
         for path in sorted(folder.glob("runs*.jsonl")):
             self._read(path)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bntools.core.errors import BnError, usage
+from bntools.core.parts import Shard
+from bntools.tools.intrinsic_dim import report as reports
 from bntools.tools.intrinsic_dim import search
 from bntools.tools.intrinsic_dim.execute import Runner, Step
 from bntools.tools.intrinsic_dim.ledger import Ledger
@@ -65,28 +67,29 @@ def measure(
     plan = plan_for(problem, settings)
     with Runner(source, problem, ledger, workers, step) as runner:
         found = Search(plan, runner)()
-        report = describe(source, problem) | search.summary(found, plan)
-        report |= {"seconds": {"wall": round(time.monotonic() - began, 1), "runs": round(runner.spent, 1)}}
+        report = describe(source, problem) | reports.summary(found, plan)
+        report |= {"seconds": {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(found)}}
     return report, found, problem
 
 
 def part(
-    source: Source, settings: Settings, ledger: Ledger, workers: int, step: Step, which: tuple[int, int]
+    source: Source, settings: Settings, ledger: Ledger, workers: int, step: Step, which: Shard
 ) -> dict[str, Any]:
     """Part I of N of a list of dimensions; its runs are in the ledger afterwards."""
     problem = open_problem(source)
     with Runner(source, problem, ledger, workers, step) as runner:
         found = Search(plan_for(problem, settings), runner)
-        found.part(which[0] - 1, which[1])
+        found.part(which.index, which.count)
         return {
             "kind": "part",
-            "shard": f"{which[0]}/{which[1]}",
+            "shard": str(which),
             "runs": len({run.key for run in found.runs}),
         }
 
 
 def gather(source: Source, settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """The report of all parts. Raises BnError (exit 3) where runs are missing."""
+    began = time.monotonic()
     problem = open_problem(source)
     plan = plan_for(problem, settings)
     with Runner(source, problem, ledger, 1, lambda run: None) as runner:
@@ -100,7 +103,9 @@ def gather(source: Source, settings: Settings, ledger: Ledger) -> dict[str, Any]
                 )
             return runner(jobs)
 
-        return describe(source, problem) | search.summary(Search(plan, kept)(), plan)
+        found = Search(plan, kept)()
+        spent = {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(found)}
+        return describe(source, problem) | reports.summary(found, plan) | {"seconds": spent}
 
 
 def grid(
@@ -113,9 +118,13 @@ def grid(
         for width in widths:
             one = dataclasses.replace(source, model="fc:" + ",".join([str(width)] * depth))
             report, _, _ = measure(one, settings, ledger, workers, step)
-            key = next(name for name in report if name.startswith("d_int"))
+            key = reports.dimension_key(report)
             cells.append(
-                {"width": width, "depth": depth, **{k: report[k] for k in ("model", "D", key, "baseline")}}
+                {
+                    "width": width,
+                    "depth": depth,
+                    **{k: report[k] for k in ("model", "D", key, "baseline", "warnings", "seconds")},
+                }
             )
     head = {
         k: v
@@ -137,14 +146,23 @@ def cost(source: Source, settings: Settings, workers: int) -> dict[str, Any]:
         low = 2 + seeds + (1 if plan.rates else 5) + 4 + 3 + 5 * seeds
         doublings = math.ceil(math.log2(max(plan.size / min(plan.size, search.GUESS[1]), 1)))
         high = low + doublings + 8 * seeds
-    share = min(20 / problem.steps, 1.0) if isinstance(problem, Gradients) else 0.1
     dim = plan.dims[0] if plan.dims else max(plan.least, min(plan.size // search.GUESS[0], search.GUESS[1]))
-    problem.run(Job(dim, 0, 1e-3, share / 4))  # compiles
-    began = time.process_time()
-    scores = problem.run(Job(dim, 0, 1e-3, share / 4))
-    middle = time.process_time()
-    problem.run(Job(dim, 0, 1e-3, share))
-    one = (time.process_time() - middle - (middle - began)) / (0.75 * share) + (middle - began)
-    seconds = [round(count * max(one, scores.seconds) / workers, 1) for count in (low, high)]
+    one = _seconds_a_run(problem, dim)
+    seconds = [round(count * one / workers, 1) for count in (low, high)]
     return {"kind": "plan", "D": problem.size, "dim": dim, "runs": {"low": low, "high": high}, "workers": workers,
             "seconds_per_run": round(one, 2), "seconds": {"low": seconds[0], "high": seconds[1]}}  # fmt: skip
+
+
+def _seconds_a_run(problem: Problem, dim: int) -> float:
+    """CPU seconds of a whole run, from the time of one step and of two more, or 19 where steps are fast."""
+
+    def timed(steps: int) -> float:
+        return problem.run(Job(dim, 0, 1e-3, steps / problem.steps)).seconds
+
+    timed(1)  # compiles
+    first = timed(1)
+    more = min(20 if first < 1 else 3, problem.steps)
+    if more == 1:
+        return first
+    step = max(timed(more) - first, 0.0) / (more - 1)
+    return first + (problem.steps - 1) * step

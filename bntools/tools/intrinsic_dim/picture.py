@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bntools.core.errors import require
+from bntools.core import pictures
+from bntools.tools.intrinsic_dim.report import dimension_key, ends, number
 
 
 def draw(report: dict[str, Any], path: str) -> None:
-    """Draw a report of kind `intrinsic-dim` to .svg, .png or .pdf. Raises BnError (exit 5) without matplotlib."""
-    require("matplotlib", "plot")
+    """Draw a report of kind `intrinsic-dim` to .svg, .png or .pdf; same report, same bytes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -20,12 +20,7 @@ def draw(report: dict[str, Any], path: str) -> None:
         _heat(figure, axes, report)
     else:
         _curve(axes, report)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.endswith(".svg") else None)
-
-
-def dimension_key(report: dict[str, Any]) -> str:
-    """The key that holds the dimension, `d_int90` at the default threshold."""
-    return next(name for name in report if name.startswith("d_int"))
+    pictures.save(figure, path)
 
 
 def _curve(axes: Any, report: dict[str, Any]) -> None:
@@ -52,9 +47,8 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
         )
     found = report[dimension_key(report)]
     if found["value"] is not None:
-        axes.axvspan(
-            found["low"] or found["value"], found["high"] or found["value"], color=grey, alpha=0.3, lw=0
-        )
+        dims = [c["dim"] for c in report["curve"]]  # an open end is as far as dimensions were tried
+        axes.axvspan(found["low"] or dims[0], found["high"] or dims[-1], color=grey, alpha=0.3, lw=0)
         axes.axvline(found["value"], color=dark, lw=0.8)
     axes.set(xscale="log")
     ticks = _ticks([c["dim"] for c in report["curve"]], [run["dim"] for run in runs])
@@ -82,15 +76,7 @@ def _title(report: dict[str, Any]) -> str:
     what = f"{report['model']} on {Path(report['data']).name}"
     if found["value"] is None:
         return f"{what}: {key} not reached"
-    return f"{what}: {key} = {found['value']:,.0f}{_ends(found, ', 95 %: ')}"
-
-
-def _ends(found: dict[str, Any], before: str) -> str:
-    """The interval in words; nothing where neither side is bounded."""
-    low, high = (None if found[end] is None else f"{found[end]:,.0f}" for end in ("low", "high"))
-    if low and high:
-        return f"{before}{low} to {high}"
-    return f"{before}{low} or more" if low else f"{before}{high} or less" if high else ""
+    return f"{what}: {key} = {number(found['value'])}" + (f", 95 %: {ends(found)}" if ends(found) else "")
 
 
 def _name(report: dict[str, Any]) -> str:
@@ -100,6 +86,8 @@ def _name(report: dict[str, Any]) -> str:
 
 
 def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
     cells = report["grid"]
     key = dimension_key(cells[0])
     widths, depths = (sorted({cell[name] for cell in cells}) for name in ("width", "depth"))
@@ -108,16 +96,15 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
         value = cell[key]["value"]
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         table[row][column] = float("nan") if value is None else value
-    image = axes.imshow(table, cmap="Greys", origin="lower", aspect="auto", vmin=0)
-    top = image.get_clim()[1]
+    shades = LinearSegmentedColormap.from_list(
+        "shades", ["white", "0.6"]
+    )  # black figures stand out on all of them
+    image = axes.imshow(table, cmap=shades, origin="lower", aspect="auto", vmin=0)
     for cell in cells:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         found = cell[key]
-        text = "not reached" if found["value"] is None else f"{found['value']:,.0f}{_ends(found, chr(10))}"
-        colour = "white" if (found["value"] or 0) > 0.55 * top else "black"
-        axes.text(
-            column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=8, color=colour
-        )
+        text = "not reached" if found["value"] is None else f"{number(found['value'])}\n{ends(found)}"
+        axes.text(column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=9)
     axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
              xlabel="width of a hidden layer", ylabel="hidden layers")  # fmt: skip
     axes.set_title(f"{key} on {Path(report['data']).name}", fontsize=10)

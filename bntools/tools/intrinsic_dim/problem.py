@@ -47,13 +47,18 @@ class Source:
 
 
 class Problem(Protocol):
-    """Runs jobs. size: D. floor: the score of learning nothing where the target is a share of the way from it."""
+    """Runs jobs. size: D. spans_from_floor: the target is a share of the way from theta_0's score to the baseline's."""
 
     size: int
     scored: str
     spans_from_floor: bool
     base_rate: float
     facts: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole run."""
+        ...
 
     def run(self, job: Job, start: Any = None) -> Outcome: ...
 

@@ -34,8 +34,9 @@ class Job:
 class Outcome:
     """The end of a run. score: on test data, higher is better; validation: the same on held-out data.
 
-    stopped: given up early as hopeless, its scores are those of that moment. floor: the validation score of theta_0.
-    curve: (share of the steps, validation score). point: z at the end [dim], None for all parameters.
+    seconds: of CPU. stopped: given up early as hopeless, its scores are those of that moment. floor: the validation
+    score of theta_0; floor_test: the test score, of baselines that a target is measured from. curve: (share of the
+    steps, validation score). point: z at the end [dim], None for all parameters.
     """
 
     score: float
@@ -45,6 +46,7 @@ class Outcome:
     steps: int
     seconds: float
     stopped: bool = False
+    floor_test: float | None = None
     point: Any = field(default=None, repr=False, compare=False)
 
 
@@ -62,6 +64,7 @@ class Run:
         return {
             "key": self.key, "phase": job.phase, "dim": job.dim, "seed": job.seed, "lr": job.lr, "share": job.share,
             "start": job.start, "score": out.score, "validation": out.validation, "floor": out.floor,
+            "floor_test": out.floor_test,
             "curve": [list(pair) for pair in out.curve], "steps": out.steps, "seconds": round(out.seconds, 3),
             "stopped": out.stopped, "target": job.target,
         }  # fmt: skip
@@ -81,6 +84,6 @@ def from_record(found: dict[str, Any], point: Any) -> Run:
     curve = [(float(a), float(b)) for a, b in found["curve"]]
     outcome = Outcome(
         found["score"], found["validation"], found["floor"], curve, found["steps"], found["seconds"],
-        found["stopped"], point,
+        found["stopped"], found["floor_test"], point,
     )  # fmt: skip
     return Run(job, outcome, found["key"])

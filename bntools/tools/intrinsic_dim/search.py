@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from bntools.tools.intrinsic_dim import fit
 from bntools.tools.intrinsic_dim.fit import Curve, Interval
@@ -23,7 +22,9 @@ BASE_RATES = (0.3, 1.0, 3.0)
 """The same for the baseline; going on in a direction while its last one is best."""
 SPREAD = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Dimensions of the confirmation, relative to the estimate."""
-ROUNDS = 3
+BEYOND = (1.25, 1.6, 2.0)
+"""Further ones, relative to the largest tried, while nothing bounds the estimate from above."""
+ROUNDS = 4
 """How often the confirmation may move or widen its dimensions."""
 
 
@@ -212,7 +213,10 @@ class Search:
             self.confirm(sorted({self._within(round(centre * factor)) for factor in spread}))
             interval, _, curve = self._estimate()
             if interval.value is None:
-                centre, spread = curve.dims[-1] * 1.5, SPREAD
+                centre, spread = curve.dims[-1] * 2.0, SPREAD
+                continue
+            if interval.high is None and curve.dims[-1] < self._within(self.plan.size):
+                centre, spread = curve.dims[-1], BEYOND
                 continue
             narrow = interval.low and interval.high and interval.high <= self.plan.width * interval.low
             inside = curve.dims[0] < interval.value < curve.dims[-1] or interval.value <= self.plan.least
@@ -274,20 +278,11 @@ class Search:
 
 def estimate(runs: Sequence[Run], baseline: Sequence[Run], plan: Plan) -> tuple[Interval, float, Curve]:
     """The dimension from test scores of whole runs."""
-    floor = baseline[0].outcome.floor if plan.spans_from_floor else None
+    floor = baseline[0].outcome.floor_test if plan.spans_from_floor else None
     dims = [run.job.dim or 0 for run in runs]
     scores = [run.outcome.score for run in runs]
     base = [run.outcome.score for run in baseline]
     return fit.dimension(dims, scores, base, plan.threshold, floor, least=plan.least)
-
-
-def _distinct(runs: Sequence[Run]) -> list[Run]:
-    """Every run once; one that was also asked for as a confirmation is listed as that."""
-    found: dict[str, Run] = {}
-    for run in runs:
-        if found.get(run.key) is None or run.job.phase == "confirm":
-            found[run.key] = run
-    return list(found.values())
 
 
 def _best(runs: Sequence[Run]) -> Run:
@@ -300,25 +295,3 @@ def _best(runs: Sequence[Run]) -> Run:
 def _validation(run: Run) -> float:
     value = run.outcome.validation
     return value if math.isfinite(value) else -math.inf
-
-
-def summary(found: Found, plan: Plan) -> dict[str, Any]:
-    """The part of a report that a search determines."""
-    low, high = found.interval.low, found.interval.high
-    scores = [run.outcome.score for run in found.baseline]
-    mean = sum(scores) / len(scores)
-    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
-    return {
-        f"d_int{100 * plan.threshold:g}": {"value": found.interval.value, "low": low, "high": high},
-        "threshold": plan.threshold,
-        "target": found.target,
-        "reached": found.reached,
-        "D": plan.size,
-        "baseline": {"mean": mean, "se": spread / math.sqrt(len(scores)), "lr": found.baseline[0].job.lr},
-        "curve": [
-            {"dim": int(d), "mean": float(m), "se": float(s), "runs": int(n), "fit": float(f),
-             "lr": found.rate.get(int(d))}
-            for d, m, s, n, f in zip(*found.curve, strict=True)
-        ],
-        "runs": [run.record() for run in _distinct(found.runs)],
-    }  # fmt: skip

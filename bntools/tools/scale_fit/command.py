@@ -91,7 +91,7 @@ Examples:
     "--features", metavar="FILE", help="Activations [samples, features] whose spectrum gives an exponent."
 )
 @click.option("--tensor", metavar="NAME", help="The matrix in --features, if there are several.")
-@click.option("--plot", metavar="FILE", help="Draw runs, law and residuals: .svg or .png.")
+@click.option("--plot", metavar="FILE", help="Draw runs, law and residuals: .svg, .png or .pdf.")
 @click.option("-f", "--force", is_flag=True, help="Replace an existing picture.")
 @options.common
 def command(session: Session, source: str, **given: Any) -> None:
@@ -105,7 +105,10 @@ def command(session: Session, source: str, **given: Any) -> None:
 
     names = column_names(given["columns"])
     points = [assignment("--predict", text) for text in given["predict"]]
-    form = _picture_form(given["plot"], given["force"])
+    if given["plot"]:
+        from bntools.core import pictures
+
+        pictures.check(given["plot"], given["force"])
     data = _dimension(given["data_dim"])
     fields = {name: given[name] for name in Settings.__dataclass_fields__ if name in given}
     settings = Settings(**fields, seed=session.seed, threads=session.threads)
@@ -119,8 +122,10 @@ def command(session: Session, source: str, **given: Any) -> None:
         fit = fit_scaling_law(found, settings, advance)
     result = fit_report(fit, compute=list(given["compute"]), points=points, data=data, kernel=kernel)
     result["skipped"] = skipped
-    if form:
-        _draw_picture(fit, given["plot"], form, given["force"])
+    if given["plot"]:
+        from bntools.tools.scale_fit.plot import draw
+
+        draw(fit, given["plot"], given["force"])
     for warning in result["warnings"]:
         terminal.note(session, f"warning: {warning['text']}")
     return terminal.emit(session, result, functools.partial(_draw, result=result, source=source))
@@ -146,43 +151,6 @@ def _read(session: Session, source: str, names: dict[str, str], skip_bad: bool) 
         raise usage(
             f"cannot read {source}: {error.strerror}", "a .jsonl file, or - for standard input"
         ) from None
-
-
-def _picture_form(path: str | None, force: bool) -> str | None:
-    """svg or png, once it is certain that the picture can be written."""
-    if path is None:
-        return None
-    from bntools.core.errors import require
-    from bntools.core.writer import STDOUT, check_target, is_directory
-
-    form = path.rpartition(".")[2].lower()
-    if form not in ("svg", "png") or path == STDOUT or is_directory(path):
-        raise usage(f"--plot {path}: the name must end in .svg or .png", "--plot fit.svg")
-    check_target(path, force)
-    require("matplotlib", "plot")
-    return form
-
-
-def _draw_picture(fit: Any, path: str, form: str, force: bool) -> None:
-    """Write the picture; a file only whole and under its name only when done."""
-    import os
-    from pathlib import Path
-
-    from bntools.core.writer import publish, write_durably
-    from bntools.tools.scale_fit.plot import picture
-
-    data = picture(fit, form)
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        target.write_bytes(data)  # a FIFO or device is written to, never replaced
-        return
-    temporary = target.with_name(f".{target.name}.part-{os.getpid()}")
-    try:
-        write_durably(temporary, data)
-        publish(temporary, target, force)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _dimension(given: str | None) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 
-from bntools.core.errors import require
+from bntools.core import pictures
 from bntools.tools.scale_fit.diagnose import OUTLYING, scores
 from bntools.tools.scale_fit.fit import Fit
 from bntools.tools.scale_fit.laws import Array, evaluate
@@ -18,14 +17,12 @@ _LABELLED = 6
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
-def picture(fit: Fit, form: str) -> bytes:
-    """The picture as svg or png. Same fit, same bytes. Raises BnError (exit 5) without matplotlib."""
-    require("matplotlib", "plot")
+def draw(fit: Fit, path: str, force: bool = False) -> None:
+    """Draw to .svg, .png or .pdf; same fit, same bytes. force: replace a picture that exists."""
     import matplotlib
     from matplotlib.figure import Figure
 
     settings = {
-        "svg.hashsalt": "bntools",
         "svg.fonttype": "none",
         "font.size": 9,
         "axes.spines.top": False,
@@ -37,11 +34,7 @@ def picture(fit: Fit, form: str) -> bytes:
         _law(upper, fit)
         _left_over(lower, fit)
         lower.set_xlabel(UNITS[fit.variables[-1]])
-        buffer = io.BytesIO()
-        figure.savefig(
-            buffer, format=form, dpi=150, metadata={"Date": None} if form == "svg" else {"Software": None}
-        )
-    return buffer.getvalue()
+        pictures.save(figure, path, force)
 
 
 def _law(axes: Any, fit: Fit) -> None:

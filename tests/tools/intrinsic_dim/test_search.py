@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bntools.tools.intrinsic_dim.fit import aim
+from bntools.tools.intrinsic_dim.report import summary
 from bntools.tools.intrinsic_dim.runs import Job, Outcome, Run
-from bntools.tools.intrinsic_dim.search import Plan, Search, summary
+from bntools.tools.intrinsic_dim.search import Plan, Search
 
 
 class Toy:
@@ -31,7 +32,9 @@ class Toy:
         random = np.random.default_rng([job.seed, dim, round(1e6 * job.lr)])
         score, held = max(reach - loss, 0) + self.noise * random.normal(size=2)
         stopped = job.target is not None and held < job.target - 0.3
-        return Outcome(score, held, 0.0, [(1.0, held)], 10, 0.1, stopped, np.zeros(dim) if job.dim else None)
+        return Outcome(
+            score, held, 0.0, [(1.0, held)], 10, 0.1, stopped, 0.0, np.zeros(dim) if job.dim else None
+        )
 
 
 def plan(size: int, **given) -> Plan:
@@ -123,3 +126,49 @@ def test_a_summary_names_the_key_after_the_threshold_and_lists_each_run_once():
     keys = [run["key"] for run in report["runs"]]
     assert len(keys) == len(set(keys))
     assert sum(run["phase"] == "confirm" for run in report["runs"]) == sum(c["runs"] for c in report["curve"])
+
+
+class Unsure(Toy):
+    """A task that is learned or not, by chance: as likely as not at the dimension, surely at twice that."""
+
+    def outcome(self, job: Job) -> Outcome:
+        random = np.random.default_rng([job.seed, job.dim or self.size])
+        learned = job.dim is None or random.random() < job.dim / self.dimension / 2
+        score = 1.0 if learned else 0.1
+        return Outcome(score, score, 0.0, [(1.0, score)], 10, 0.1, False, 0.0, None)
+
+
+@pytest.mark.parametrize("first", [0, 10, 20])
+def test_an_interval_open_above_is_searched_beyond_or_said_to_be_open(first):
+    search = Search(plan(500, seeds=(first, first + 1, first + 2)), Unsure(500, 8))
+    found = search()
+    interval, tried = found.interval, [c["dim"] for c in summary(found, search.plan)["curve"]]
+    names = {warning["name"] for warning in summary(found, search.plan)["warnings"]}
+    assert (interval.high is None) == ("open-above" in names)
+    assert interval.high is not None or max(tried) >= 1.5 * interval.value
+
+
+def test_a_bound_that_is_open_is_said_to_be_open_and_why():
+    listed = Search(plan(500, dims=(300, 400)), Toy(500, 20))
+    (warning,) = summary(listed(), listed.plan)["warnings"]
+    assert warning["name"] == "open-below"
+    assert "300" in warning["text"]
+    beyond = Search(plan(500, dims=(2, 3), seeds=(0,)), Toy(500, 60))
+    (warning,) = summary(beyond(), beyond.plan)["warnings"]
+    assert warning["name"] == "not-reached"
+
+
+class Harder(Toy):
+    """Held-out data on which every score is lower by a half than on test data."""
+
+    def outcome(self, job: Job) -> Outcome:
+        out = super().outcome(job)
+        held = out.validation - 0.5
+        return Outcome(out.score, held, -0.5, out.curve, 10, 0.1, False, 0.0, out.point)
+
+
+def test_a_share_of_the_way_is_taken_between_scores_on_the_same_data():
+    spans = Plan(200_000, 1e-3, True)
+    found = Search(spans, Harder(200_000, 750))()
+    assert found.target == pytest.approx(0.9, abs=0.02)
+    assert found.interval.value == pytest.approx(750, rel=0.15)

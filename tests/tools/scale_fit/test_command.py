@@ -168,7 +168,7 @@ def test_all_bad_lines_can_be_skipped_and_are_named(run):
         (("--law", "power", "--compute", "1e20"), 2, "--compute"),
         (("--data-dim", "-3"), 2, "--data-dim"),
         (("--data-dim", "nowhere.json"), 2, "nowhere.json"),
-        (("--plot", "fit.pdf"), 2, ".svg or .png"),
+        (("--plot", "fit.gif"), 2, "no picture format"),
         (("--plot", "/nowhere/fit.svg"), 2, "/nowhere"),
         (("--tensor", "h"), 2, "--features"),
         (("--features", "nowhere.safetensors"), 2, "nowhere"),

@@ -12,7 +12,7 @@ from bntools.core.errors import BnError
 from bntools.tools.scale_fit import Settings, fit_report, fit_scaling_law, training_runs
 from bntools.tools.scale_fit.allocate import optimum
 from bntools.tools.scale_fit.diagnose import leverage, scores, warnings
-from bntools.tools.scale_fit.plot import picture
+from bntools.tools.scale_fit.plot import draw
 from bntools.tools.scale_fit.regime import Dimension, classify, dimension, overall
 from bntools.tools.scale_fit.spectrum import features, spectrum
 
@@ -220,16 +220,19 @@ def test_the_law_is_held_against_a_simpler_one():
     assert "compute_optimal" not in single
 
 
-@pytest.mark.parametrize("form", ["svg", "png"])
-def test_the_same_fit_draws_the_same_picture(form):
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+def test_the_same_fit_draws_the_same_picture(form, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     n, d, loss = sweep()
     loss[7] *= 1.2
     for columns in ({"N": n, "D": d}, {"D": d}):
         fit = fitted(loss, Settings(bootstrap=50), **columns)
-        first, second = picture(fit, form), picture(fit, form)
+        paths = [tmp_path / f"{len(columns)}{name}.{form}" for name in "ab"]
+        for path in paths:
+            draw(fit, str(path))
+        first, second = (path.read_bytes() for path in paths)
         assert first == second
-        assert first.startswith(b"<?xml" if form == "svg" else b"\x89PNG")
+        assert first.startswith({"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[form])
         if form == "svg":
             text = first.decode()
             assert "tokens" in text

@@ -1,0 +1,96 @@
+"""What a search found, as the report says it, and what its reader should be warned of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bntools.tools.intrinsic_dim.runs import Run
+from bntools.tools.intrinsic_dim.search import Found, Plan
+
+
+def summary(found: Found, plan: Plan) -> dict[str, Any]:
+    """The part of a report that a search determines."""
+    low, high = found.interval.low, found.interval.high
+    scores = [run.outcome.score for run in found.baseline]
+    mean = sum(scores) / len(scores)
+    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
+    return {
+        f"d_int{100 * plan.threshold:g}": {"value": found.interval.value, "low": low, "high": high},
+        "threshold": plan.threshold,
+        "target": found.target,
+        "reached": found.reached,
+        "D": plan.size,
+        "baseline": {"mean": mean, "se": spread / math.sqrt(len(scores)), "lr": found.baseline[0].job.lr},
+        "curve": [
+            {"dim": int(d), "mean": float(m), "se": float(s), "runs": int(n), "fit": float(f),
+             "lr": found.rate.get(int(d))}
+            for d, m, s, n, f in zip(*found.curve, strict=True)
+        ],
+        "warnings": list(warnings(found, plan)),
+        "runs": [run.record() for run in _distinct(found.runs)],
+    }  # fmt: skip
+
+
+def seconds(found: Found) -> float:
+    """CPU time of all runs of the report, whichever command made them."""
+    return round(sum(run.outcome.seconds for run in _distinct(found.runs)), 1)
+
+
+def warnings(found: Found, plan: Plan) -> Iterator[dict[str, str]]:
+    """Objects of a stable `name` and a `text`: what bounds the dimension and what does not."""
+    interval, curve = found.interval, found.curve
+    first, last = int(curve.dims[0]), int(curve.dims[-1])
+    if interval.value is None:
+        wider = "" if last >= plan.size else f"; try --dims beyond {last}"
+        text = f"no dimension tried, up to {last}, reaches the target: the dimension is larger{wider}"
+        yield {"name": "not-reached", "text": text}
+    elif interval.high is None:
+        text = (
+            f"the upper end is open: means scatter by {curve.se[-1]:.3g} over seeds, so that not even d = {last}, "
+            "the largest tried, is sure to reach the target; more --seeds, longer --epochs or larger --dims close it"
+        )
+        yield {"name": "open-above", "text": text}
+    if interval.value is not None and interval.low is None:
+        text = f"the lower end is open: d = {first}, the smallest tried, may reach the target; try --dims below it"
+        yield {"name": "open-below", "text": text}
+    if len(plan.seeds) == 1 and interval.value is not None:
+        yield {
+            "name": "one-seed",
+            "text": "with one seed the interval is only the bracket of dimensions tried",
+        }
+
+
+def dimension_key(report: dict[str, Any]) -> str:
+    """The key that holds the dimension, `d_int90` at the default threshold."""
+    return next(name for name in report if name.startswith("d_int"))
+
+
+def number(dim: float) -> str:
+    """A dimension in words."""
+    return f"{dim:.2g}" if dim < 100 else f"{dim:,.0f}"
+
+
+def ends(found: dict[str, Any]) -> str:
+    """The interval in words; nothing where neither side is bounded."""
+    low, high = (None if found[end] is None else number(found[end]) for end in ("low", "high"))
+    if low and high:
+        return f"{low} to {high}"
+    return f"{low} or more" if low else f"{high} or less" if high else ""
+
+
+def interval(found: dict[str, Any]) -> str:
+    """A dimension and its interval in words."""
+    if found["value"] is None:
+        return "not reached" + (f", more than {number(found['low'])}" if found["low"] else "")
+    return number(found["value"]) + (f" ({ends(found)})" if ends(found) else "")
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """Every run once; one that was also asked for as a confirmation is listed as that."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        if found.get(run.key) is None or run.job.phase == "confirm":
+            found[run.key] = run
+    return list(found.values())
