@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from bntools.core import distill, entropy, stack
+from bntools.core import distill, stack
 from bntools.core.stack import Planes
 from bntools.core.threads import in_order, single_threaded
 from bntools.tools.stack_compress import encode
@@ -49,10 +49,10 @@ class Network:
             path = linear.module if linear is not None else name.removesuffix(".weight")
             weight = self._built.get_submodule(path).weight
             with torch.no_grad():
-                weight.copy_(values if linear is not None and linear.transposed else values.T)
+                weight.copy_(values.T if linear is not None and linear.transposed else values)
 
     def _dense(self, name: str, rows: Mapping[tuple[int, int], int]) -> Tensor:
-        """Values [in, out] float32."""
+        """Values [out, in] float32."""
         spec, coded = self._stacks.specs[name], self._stacks.coded(name)
         bits = self._stacks.bits(name)
 
@@ -61,10 +61,8 @@ class Network:
             start = spec.band_rows(band).start
             return bits[plane - 1, start : start + rows.get((plane, band), 0)].tobytes()
 
-        add = Planes.read(name, spec, part).refine(coded.row_scale)
-        return torch.from_numpy(
-            entropy.values(coded, self._stacks.tables, encode.OCTAVE, lambda values: add(0, values))
-        )
+        base = stack.Base.of(coded, self._stacks.tables.shrink, encode.OCTAVE)
+        return base.dense(Planes.read(name, spec, part), torch.float32, transposed=False)
 
     def kl(self) -> float:
         """Mean divergence from the original on the windows, nats a token."""

@@ -93,13 +93,12 @@ def test_odd_shapes_and_dead_rows_and_inputs_decode_as_the_reader_decodes(out, i
         rows = spec.band_rows(band)
         return made.planes[plane - 1][order][rows.start : rows.stop].tobytes()
 
-    found = decoder.dense(
-        "w",
-        spec,
-        entropy.encode(made.coded, spec, tables),
-        torch.float32,
-        Planes.read("w", spec, part).refine,
-    )
+    coded = decoder.coded("w", spec, entropy.encode(made.coded, spec, tables))
+    base = stack.Base.of(coded, decoder.tables.shrink, OCTAVE)
+    assert np.array_equal(base.order, order)
+    found = base.dense(Planes.read("w", spec, part), torch.float32, transposed=False)
+    across = base.dense(Planes.read("w", spec, part), torch.float32, transposed=True)
+    assert torch.equal(across, found.T)
     assert torch.allclose(found.double(), dense(made, len(made.planes)), rtol=1e-5, atol=1e-7)
     assert torch.isfinite(found).all()
 
