@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bntools.core import dtypes, entropy, header, modules, packed, stack
+from bntools.core import bitstack, dtypes, entropy, header, modules, packed, stack
 from bntools.core.artifact import Artifact, parse_json
 from bntools.core.errors import bad_input
 from bntools.core.header import Entry
@@ -109,12 +109,15 @@ class Model:
         return found
 
     def tensor(self, name: str, dtype: torch.dtype | None = None, planes: int | None = None) -> torch.Tensor:
-        """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes."""
+        """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes or levels."""
         spec = self.packing.get(name)
         if spec is None:
             plain = self.store.tensor(name)
             return plain if dtype is None else plain.to(dtype)
         wanted = dtype or dtypes.torch_dtype(spec.dtype)
+        if isinstance(spec, bitstack.Spec):
+            scale = self.store.tensor(spec.part_names(name)[1]) if spec.scaled else None
+            return bitstack.dense(name, spec, self._part, scale, wanted, planes)
         if isinstance(spec, entropy.Spec):
             if isinstance(spec, stack.Spec):
                 return self._stacked(name, spec, wanted, planes)
@@ -126,11 +129,12 @@ class Model:
         """The planes of a stack that are there of one weight."""
         spec = self.packing[name]
         assert isinstance(spec, stack.Spec)
+        return stack.Planes.read(name, spec, self._part)
+
+    def _part(self, stored: str) -> bytes | bytearray:
+        """What is there of a stored tensor of a stack."""
         assert isinstance(self.store, Shards)
-        store = self.store
-        return stack.Planes.read(
-            name, spec, lambda block: store.part(block) if block in store.entries else b""
-        )
+        return self.store.part(stored) if stored in self.store.entries else b""
 
     def base(self, name: str) -> stack.Base:
         """The base of a stacked weight; BnError (exit 3) on a damaged stream."""
@@ -161,7 +165,7 @@ class Model:
         spec = self.packing.get(name)
         parts = [name] if spec is None else packed.part_names(name, spec)
         held = sum(self.store.entries[part].nbytes for part in parts)
-        if isinstance(spec, stack.Spec) and isinstance(self.store, Shards):
+        if isinstance(spec, packed.STACKED) and isinstance(self.store, Shards):
             blocks = (block for block in spec.block_names(name) if block in self.store.entries)
             held += sum(map(self.store.part_bytes, blocks))
         return held

@@ -42,6 +42,8 @@ class Resident:
         self.path, self.dtype = Path(path), dtype
         model = self._open(budget)
         self._names = [name for name, spec in model.packing.items() if isinstance(spec, stack.Spec)]
+        if not self._names:
+            raise usage(f"{path} is no stack of planes", "bntools stack-compress --codec planes makes one")
         self._base: dict[str, stack.Base] = {}
         self._depth: dict[str, Any] = {}
 

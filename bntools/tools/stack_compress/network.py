@@ -7,21 +7,15 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from bntools.core import distill, stack
-from bntools.core.stack import Planes
+from bntools.core import distill
 from bntools.core.threads import in_order, single_threaded
-from bntools.tools.stack_compress import encode
-from bntools.tools.stack_compress.build import Stacks
-from bntools.tools.stack_compress.order import Block
+from bntools.tools.stack_compress.order import Block, Coding
 
 
 class Network:
-    """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text.
+    """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text."""
 
-    depths: blocks, by (name, band) the planes and the rows of one plane more, that the weights now have.
-    """
-
-    def __init__(self, stacks: Stacks, windows: Tensor, device: str) -> None:
+    def __init__(self, stacks: Coding, windows: Tensor, device: str) -> None:
         self._stacks, self._windows = stacks, windows.to(device)
         model = stacks.model
         self._built = model.build(torch.float32, device)
@@ -36,12 +30,12 @@ class Network:
         kept, bias = head.weight.detach().clone(), head.bias
         return distill.logits_of(self._built, lambda hidden: torch.nn.functional.linear(hidden, kept, bias))
 
-    def place(self, rows: Mapping[str, Mapping[tuple[int, int], int]]) -> None:
-        """Give some weights what these rows of their blocks make of them: by name, (plane, band) to whole rows."""
-        names = list(rows)
+    def place(self, there: Mapping[str, Mapping[tuple[int, int], int]]) -> None:
+        """Give some weights what these bytes of their blocks make of them: by name, (plane, band) to bytes."""
+        names = list(there)
 
         def work(name: str) -> tuple[str, Tensor]:
-            return name, self._dense(name, rows[name])
+            return name, self._stacks.dense(name, there[name])
 
         size = self._stacks.model.entries
         for name, values in in_order(work, names, lambda name: 8 * size[name].numel, 1 << 30):
@@ -50,19 +44,6 @@ class Network:
             weight = self._built.get_submodule(path).weight
             with torch.no_grad():
                 weight.copy_(values.T if linear is not None and linear.transposed else values)
-
-    def _dense(self, name: str, rows: Mapping[tuple[int, int], int]) -> Tensor:
-        """Values [out, in] float32."""
-        spec, coded = self._stacks.specs[name], self._stacks.coded(name)
-        bits = self._stacks.bits(name)
-
-        def part(block: str) -> bytes:
-            plane, band = map(int, block.rsplit("/", 2)[1:])
-            start = spec.band_rows(band).start
-            return bits[plane - 1, start : start + rows.get((plane, band), 0)].tobytes()
-
-        base = stack.Base.of(coded, self._stacks.tables.shrink, encode.OCTAVE)
-        return base.dense(Planes.read(name, spec, part), torch.float32, transposed=False)
 
     def kl(self) -> float:
         """Mean divergence from the original on the windows, nats a token."""
@@ -88,14 +69,14 @@ class Network:
             return sum(pool.map(work, self._wanted)) / (len(self._windows) * (self._windows.shape[1] - 1))
 
 
-def rows_of(
-    blocks: Iterable[Block], specs: Mapping[str, stack.Spec], nbytes: int
+def bytes_of(
+    blocks: Iterable[Block], names: Iterable[str], nbytes: int
 ) -> dict[str, dict[tuple[int, int], int]]:
-    """Whole rows of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
-    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in specs}
+    """Bytes of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
+    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in names}
     for block in blocks:
         if nbytes <= 0:
             break
-        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes) // specs[block.name].width
+        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes)
         nbytes -= block.nbytes
     return found

@@ -9,11 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import make_model
 from safetensors.torch import load_file, save_file
+from stacked import call, equal, weights, write_tokenizer
 
-from bntools.cli import bntools
 from bntools.core import streams
 from bntools.core.artifact import open_path
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
@@ -22,19 +21,6 @@ from bntools.core.resident import Resident
 from bntools.core.source import open_model
 
 FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)
-
-
-def call(*words, code: int = 0):
-    """Run in this process; returns what was printed as JSON, or the error."""
-    result = CliRunner().invoke(
-        bntools, [*map(str, words)], standalone_mode=False, env={"SOURCE_DATE_EPOCH": "0"}
-    )
-    if code:
-        assert isinstance(result.exception, BnError), result.exception
-        assert result.exception.code == code, result.exception.what
-        return result.exception
-    assert result.exception is None, result.exception
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +40,6 @@ def made(folder):
 def base(made):
     with open_path(made) as source:
         return source.header.base_bytes
-
-
-def weights(path, budget=None):
-    model = open_model(str(path), budget)
-    return {name: model.tensor(name) for name in model.entries}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def sizes(made, base, count=6):
@@ -278,16 +255,6 @@ def test_other_architectures(kind, dtype, folder):
             assert torch.equal(found[name], value)
     for row in report["errors"]:
         assert row["errors"][-1] < 0.3 * row["errors"][0]
-
-
-def write_tokenizer(home):
-    """One token a byte below 96."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {chr(32 + index): index for index in range(95)} | {"?!": 95}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.save(str(home / "tokenizer.json"))
 
 
 def test_a_model_whose_norms_have_odd_sizes_keeps_every_tensor_aligned(folder):
