@@ -15,6 +15,7 @@ from stacked import call, equal, weights, write_tokenizer
 
 from bntools.core import streams
 from bntools.core.artifact import open_path
+from bntools.core.calibration import text_windows
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
 from bntools.core.header import BLOCK_PREFIX
 from bntools.core.resident import Resident
@@ -95,6 +96,12 @@ def test_below_the_base_the_least_size_is_named(made, base, folder):
         assert f"{base:,} bytes" in error.what
     call("stack-compress", "--truncate", base - 1, made, "-o", folder / "no.safetensors", code=BAD_INPUT)
     assert not (folder / "no.safetensors").exists()
+    for size in (9, base - 1):  # one that does not even hold the header
+        for words in (
+            ("eval", made, "--budget", size),
+            ("stack-compress", "--truncate", size, made, "-fo", cut),
+        ):
+            assert call(*words, code=BAD_INPUT).hint
     call("info", made, "--budget", f"{base},{base - 1}", code=BAD_INPUT)
 
 
@@ -140,6 +147,25 @@ def test_a_prefix_on_standard_input_is_a_model(run, made, base, tmp_path):
     read = json.loads(again.stdout)
     assert piped["kl"] == read["kl"]
     assert piped["bytes"] == read["bytes"] == len(data)
+
+
+def test_more_bytes_never_hurt_beyond_noise_at_fifty_random_budgets(made, base):
+    """Of neighbouring budgets the larger one diverges less, or more by no more than three standard errors."""
+    rng = np.random.default_rng(0)
+    budgets = sorted({base, *rng.integers(base, made.stat().st_size, 50).tolist()})
+    assert len(budgets) >= 50
+    ids = text_windows(open_model("default:"), "default", 1024, 256)
+    with torch.no_grad():
+        truth = open_model("default:").build(torch.float32)(ids).logits.log_softmax(-1)
+        held, lost = Resident(made, budgets[0]), []
+        for budget in budgets:
+            held.resize(budget)
+            ours = held.network(ids).logits.log_softmax(-1)
+            lost.append((truth.exp() * (truth - ours)).sum(-1).flatten().double())
+    for at, (before, after) in enumerate(pairwise(lost)):
+        worse = after - before
+        assert worse.mean() <= 3 * worse.std() / len(worse) ** 0.5, budgets[at : at + 2]
+    assert lost[0].mean() > 50 * lost[-1].mean()
 
 
 @pytest.mark.slow
