@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bntools.core import entropy, stack
-from bntools.core.errors import BnError
 from bntools.core.sensitivity import Moments
 from bntools.core.stack import Planes
 from bntools.tools.stack_compress import encode
@@ -112,11 +111,15 @@ def test_a_plane_that_lowers_no_loss_ends_the_stack():
     assert len(encode.encode(exact, moments, 1.0, Recipe(3, price=0.0)).planes) == 0
 
 
-def test_steps_too_fine_for_the_levels_are_refused():
+def test_steps_too_fine_for_the_levels_are_coarsened():
+    """Of one input a thousand times the others, and of a constant that asks for more than 16 bits of every level."""
     w, moments = problem()
-    with pytest.raises(BnError, match="16 bits") as caught:
-        encode.encode(w, moments, 1e-6, Recipe(1))
-    assert caught.value.code == 2
+    for weight, alpha in ((w * torch.where(torch.arange(53) == 7, 3e4, 1.0), 0.3), (w, 1e-6)):
+        made = encode.encode(weight, moments, alpha, Recipe(1))
+        assert int(np.abs(made.coded.levels.astype(int)).max()) < 15_000
+        rough = np.abs(made.coded.levels).max(1) > 2_000
+        assert rough.any()
+        assert float((weight - dense(made, len(made.planes))).norm() / weight.norm()) < 1e-3
 
 
 def test_the_last_thetas_belong_to_the_last_planes():
