@@ -113,6 +113,7 @@ Examples:
     help="Tokens of that text to use.",
 )
 @options.work
+@options.shard
 @options.common
 def command(
     session: Session, source: str, output: str, force: bool, truncate: str | None, **given: Any,
@@ -140,9 +141,11 @@ def command(
         return _plan(session, model, settings)
     from bntools.tools.stack_compress import run
 
-    with Writer(output, "stack", force=force) as out:
+    with Writer(output, "stack-part" if given["shard"] else "stack", force=force) as out:
         report = run.compress(session, model, settings, given, out)
     terminal.manifest(out.manifest)
+    if given["shard"]:
+        return terminal.note(session, f"{report['tensors']} tensors of {report['of']}, part {given['shard']}")
     terminal.note(
         session,
         f"{report['tensors']} tensors, base of {report['base_bits_per_weight']:.2f} bits a linear weight, "

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from bntools import options, terminal
@@ -20,7 +21,7 @@ from bntools.core.shelf import Shelf
 from bntools.core.work import Work, digest_of, identity, source_identity
 from bntools.core.writer import Writer
 from bntools.options import Session
-from bntools.tools.stack_compress import bitstack, build, curve, order, scaling
+from bntools.tools.stack_compress import bitstack, build, curve, order, scaling, shares
 from bntools.tools.stack_compress.bitstack import Settings as BitSettings
 from bntools.tools.stack_compress.build import Settings
 from bntools.tools.stack_compress.encode import Recipe
@@ -37,13 +38,24 @@ def compress(
 ) -> dict[str, Any]:
     """Make and write the stack of a model; returns the report."""
     source, device = history.fingerprint(model), session.torch_device()
-    show = functools.partial(terminal.progress, session)
+    show, shard = functools.partial(terminal.progress, session), given["shard"]
     windows = text_windows(model, given["calib"], given["calib_tokens"])
+    part, units = _part_identity(model, settings, windows), _units(settings)
     with contextlib.ExitStack() as held:
         work = Work(given["work"], _identity(session, model, settings, windows)) if given["work"] else None
         if work is not None:
             held.callback(work.close)
-        stacks = _stacks(model, windows, settings, Shelf(work), device, show)
+        shelf = Shelf(work)
+        if given["gather"]:
+            wanted = build.names_of(model, settings)
+            names = shares.gathered(shelf, wanted, units, given["gather"], part)
+        else:
+            names = build.prepare(model, windows, settings, shelf, device, show)
+        mine = shares.share(model, names, shard) if shard else names
+        stacks = _stacks(model, names, mine, windows, settings, shelf, device, show)
+        if shard:
+            shares.write(shelf, mine, names, units, out, shard, part)
+            return {"kind": shares.PART, "tensors": len(mine), "of": len(names)}
         blocks = _ordered(stacks, settings, windows, device, show)
         measured = []
         if given["curve"]:
@@ -59,10 +71,10 @@ def compress(
 
 
 def _stacks(
-    model: Model, windows: Tensor, settings: Settings | BitSettings, shelf: Shelf, device: str,
-    show: build.Progress,
+    model: Model, names: list[str], mine: list[str], windows: Tensor, settings: Settings | BitSettings,
+    shelf: Shelf, device: str, show: build.Progress,
 ) -> Coding:  # fmt: skip
-    names = build.prepare(model, windows, settings, shelf, device, show)
+    """The stacks of the matrices `mine` of all `names`."""
     if isinstance(settings, BitSettings):
         sizes = scaling.measured(model, names, windows, settings.scaling, shelf, device, show)
         changed = {}
@@ -70,22 +82,42 @@ def _stacks(
             scales, changed = scaling.fused(model, sizes)
         else:
             scales = scaling.beside(model, sizes, settings.scaling != "none")
-        return bitstack.stacks(model, shelf, names, scales, changed, settings, show)
+        return bitstack.stacks(model, shelf, mine, scales, changed, settings, show)
     recipe = Recipe(settings.planes)
-    alpha = build.solve(model, shelf, names, settings.base, recipe, show)
-    return build.build(model, shelf, names, alpha, recipe, show)
+    if not shelf.has(shares.ALPHA):
+        found = build.solve(model, shelf, names, settings.base, recipe, show)
+        shelf.put(shares.ALPHA, [np.array([found])])
+    alpha = float(shelf.get(shares.ALPHA)[0][0])
+    return build.build(model, shelf, mine, alpha, recipe, show)
+
+
+def _units(settings: Settings | BitSettings) -> list[str]:
+    """Kinds of units on the shelf of which a stack is made."""
+    if not isinstance(settings, BitSettings):
+        return ["base", "planes"]
+    return ["levels", *([settings.scaling] if settings.scaling != "none" else [])]
+
+
+def _part_identity(model: Model, settings: Settings | BitSettings, windows: Tensor) -> dict[str, Any]:
+    return identity(
+        "stack-compress", source_identity(model, times=False), settings=_decides(settings), seed=settings.seed,
+        calibration=digest_of(windows),
+    )  # fmt: skip
+
+
+def _decides(settings: Settings | BitSettings) -> dict[str, Any]:
+    """What the matrices depend on: all but the order of the blocks."""
+    codec = bitstack.CODEC if isinstance(settings, BitSettings) else stack.CODE
+    kept = {key: value for key, value in asdict(settings).items() if key not in ("sort", "seed")}
+    return {"codec": codec} | kept
 
 
 def _identity(
     session: Session, model: Model, settings: Settings | BitSettings, windows: Tensor
 ) -> dict[str, Any]:
-    """What the work folder depends on: all but the order of the blocks."""
-    codec = bitstack.CODEC if isinstance(settings, BitSettings) else stack.CODE
-    decides = {"codec": codec} | {
-        key: value for key, value in asdict(settings).items() if key not in ("sort", "seed")
-    }
+    """What the work folder depends on."""
     return identity(
-        "stack-compress", source_identity(model), settings=decides, seed=settings.seed,
+        "stack-compress", source_identity(model), settings=_decides(settings), seed=settings.seed,
         calibration=digest_of(windows), device=session.torch_device(),
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ def measured(
     mean square. Of embedding and head both take the root of the second moments' diagonal. `none`: 1.
     """
     if scaling == "none":
-        return {name: torch.ones(moments_of(shelf, name).inputs.shape[0]) for name in names}
+        return {name: torch.ones(_inputs(model, name)) for name in names}
     linears = {name: model.linears[name].module for name in names if name in model.linears}
     missing = [name for name in names if not shelf.has(f"{scaling} {name}")]
     if missing:
@@ -64,6 +64,11 @@ def measured(
                 value = found[path] + _PAPER_FLOOR if scaling == "official" else found[path].sqrt()
             shelf.put(f"{scaling} {name}", [value.float().numpy()])
     return {name: torch.from_numpy(shelf.get(f"{scaling} {name}")[0]) for name in names}
+
+
+def _inputs(model: Model, name: str) -> int:
+    shape, linear = model.entries[name].shape, model.linears.get(name)
+    return shape[0] if linear is not None and linear.transposed else shape[1]
 
 
 def beside(model: Model, sizes: Mapping[str, Tensor], scaled: bool) -> dict[str, Scales]:

@@ -336,3 +336,27 @@ def test_the_plan_writes_nothing(made, folder):
     plan = call("stack-compress", "default:", "--dry-run", "-o", folder / "plan.safetensors")
     assert plan["writes_bytes"] == pytest.approx(made.stat().st_size, rel=0.15)
     assert not (folder / "plan.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("--planes", 1), ("--codec", "bitstack", "--levels", 2, "--paper", "--rank", 3)]
+)
+def test_parts_made_apart_are_gathered_to_the_bytes_of_one_run(words, folder):
+    words = ("stack-compress", "default:", *FAST, *words)
+    whole, joined = folder / "whole.safetensors", folder / "joined.safetensors"
+    parts = folder / f"parts of {words[-1]}"
+    parts.mkdir()
+    call(*words, "-f", "-o", whole)
+    for index in (2, 0):
+        call(*words, "--shard", f"{index}/3", "-o", parts / f"{index}.safetensors")
+    error = call(*words, "--gather", parts, "-f", "-o", joined, code=BAD_INPUT)
+    assert "1/3" in error.what
+    call(*words, "--shard", "1/3", "-o", parts / "1.safetensors")
+    call(*words, "--gather", parts, "-f", "-o", joined)
+    with open_path(whole) as a, open_path(joined) as b:
+        assert list(a.entries) == list(b.entries)
+        assert a.report == b.report
+    assert equal(load_file(whole), load_file(joined))
+    other = ("--rank", 2) if "bitstack" in words else ("--planes", 2)
+    assert "settings" in call(*words, *other, "--gather", parts, "-f", "-o", joined, code=BAD_INPUT).what
