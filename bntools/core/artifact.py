@@ -176,7 +176,8 @@ def _read_header(fd: int, label: str, budget: int | None) -> header.Header:
         raise bad_input(f"truncated: {label} has {size} bytes, its header alone needs {8 + length}")
     if budget is not None and 8 + length > budget:
         raise bad_input(
-            f"a budget of {budget:,} bytes does not hold the header of {label}, {8 + length:,} bytes"
+            f"a budget of {budget:,} bytes does not hold the header of {label}, {8 + length:,} bytes",
+            f"bntools info {label} tells the size of its base",
         )
     return header.parse(os.pread(fd, length, 8))
 

@@ -249,15 +249,26 @@ class Blocks:
 
     def squares(self, names: Iterable[str], step: Step = no_step) -> dict[str, Tensor]:
         """E[x_j^2] [in] float64 of the inputs of the block's linears `names`; the block's outputs are kept."""
+        return self._means(names, torch.square, step)
+
+    def norms(self, names: Iterable[str], step: Step = no_step) -> dict[str, Tensor]:
+        """The 2-norm of each input over the positions of a window, its mean over the windows: [in] float64."""
+        return self._means(names, lambda x: x.square().sum(-2, dtype=torch.float64).sqrt(), step)
+
+    def _means(
+        self, names: Iterable[str], of: Callable[[Tensor], Tensor], step: Step
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Means of what `of` makes of the inputs of the linears; the block's outputs are kept."""
         gathered = Gathered(self.layers[self._index], names)
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         with single_threaded() as (pool, workers):
             for seen in self._pass(pool, workers, gathered, True, step):
                 for name, x in (pair for one in seen for pair in one.inputs):
-                    total = flat(x).square().sum(0, dtype=torch.float64)
+                    values = flat(of(x))
+                    total = values.sum(0, dtype=torch.float64)
                     sums[name] = sums[name] + total if name in sums else total
-                    counts[name] = counts.get(name, 0) + x.shape[:-1].numel()
+                    counts[name] = counts.get(name, 0) + len(values)
         return {name: total / max(counts[name], 1) for name, total in sums.items()}
 
     def _pass(
@@ -286,10 +297,24 @@ def input_squares(
     source: Model, paths: Collection[str], windows: Tensor, device: str = "cpu", step: Step = no_step
 ) -> dict[str, Tensor]:
     """E[x_j^2] [in] float64 of the inputs of the modules at `paths` that lie in the blocks, one block in memory."""
+    return _of_inputs(Blocks.squares, source, paths, windows, device, step)
+
+
+def input_norms(
+    source: Model, paths: Collection[str], windows: Tensor, device: str = "cpu", step: Step = no_step
+) -> dict[str, Tensor]:
+    """The 2-norms over a window's positions, their means over the windows, likewise: [in] float64."""
+    return _of_inputs(Blocks.norms, source, paths, windows, device, step)
+
+
+def _of_inputs(
+    measure: Callable[[Blocks, list[str], Step], dict[str, Tensor]], source: Model, paths: Collection[str],
+    windows: Tensor, device: str, step: Step,
+) -> dict[str, Tensor]:  # fmt: skip
     blocks, found = Blocks(source, windows, device=device), {}
     for path, layer in blocks:
         names = [name for name, _ in layer.named_modules() if f"{path}.{name}" in paths]
-        found |= {f"{path}.{name}": value for name, value in blocks.squares(names, step).items()}
+        found |= {f"{path}.{name}": value for name, value in measure(blocks, names, step).items()}
     return found
 
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import bad_input
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int16]
-    Refine = Callable[[Ints], Callable[[int, NDArray[np.float32]], None]]
 
 TABLES = "entropy.tables"
 CODE = "entropy"
@@ -211,20 +209,14 @@ class Decoder:
         sides, lanes = self._open(name, spec, data)
         levels = np.empty((spec.cols, spec.rows), dtype=np.int16)
         coded = Coded(levels, *sides)
-        _each(lambda index: self._lane(name, spec, coded, lanes[index], index), spec.lanes)
+        each(lambda index: self._lane(name, spec, coded, lanes[index], index), spec.lanes)
         return coded
 
-    def dense(
-        self, name: str, spec: Spec, data: bytes | bytearray, dtype: torch.dtype, refine: Refine | None = None
-    ) -> torch.Tensor:
-        """The weight as it was stored before coding, in `dtype`, lane by lane on torch's number of threads.
-
-        refine: from the row scales, what is to be done to the multiples of each lane before they are scaled.
-        """
+    def dense(self, name: str, spec: Spec, data: bytes | bytearray, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as it was stored before coding, in `dtype`, lane by lane on torch's number of threads."""
         import torch
 
         sides, lanes = self._open(name, spec, data)
-        more = refine(sides[0]) if refine else None
         out = torch.empty(spec.cols, spec.rows, dtype=dtype)
 
         def place(index: int) -> None:
@@ -234,10 +226,10 @@ class Decoder:
             levels = np.empty((part.stop - part.start, spec.rows), dtype=np.int16)
             coded = Coded(levels, sides[0], sides[1][part], sides[2], sides[3][part])
             self._decode(name, coded, lanes[index])
-            found = values(coded, self.tables, spec.octave, partial(more, part.start) if more else None)
+            found = values(coded, self.tables, spec.octave)
             out[part] = torch.from_numpy(found)
 
-        _each(place, spec.lanes)
+        each(place, spec.lanes)
         # four times as fast as to write columns in place
         return out if spec.transposed else out.T.contiguous()
 
@@ -301,7 +293,7 @@ class Decoder:
         return sides
 
 
-def _each(work: Callable[[int], None], count: int) -> None:
+def each(work: Callable[[int], None], count: int) -> None:
     """Run work(0..count-1) on torch's number of threads; the first error is raised."""
     import torch
 
@@ -324,18 +316,11 @@ def powers(exponents: Ints, octave: int) -> NDArray[np.float32]:
     return np.ldexp(table[rest], whole).astype(np.float32)
 
 
-def values(
-    coded: Coded, tables: Tables, octave: int, more: Callable[[NDArray[np.float32]], None] | None = None
-) -> NDArray[np.float32]:
-    """The weights [cols, rows] that levels, scales and classes stand for, in float32.
-
-    more: changes the multiples in place before they are scaled.
-    """
+def values(coded: Coded, tables: Tables, octave: int) -> NDArray[np.float32]:
+    """The weights [cols, rows] that levels, scales and classes stand for, in float32."""
     from bntools.kernels import trellis
 
     out = trellis.multiples(coded.levels, tables.trellis)
-    if more is not None:
-        more(out)
     trellis.scale(
         out, powers(coded.row_scale, octave), powers(coded.col_scale, octave), tables.shrink, coded.row_class,
         coded.col_class,

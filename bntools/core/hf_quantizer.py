@@ -15,7 +15,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from bntools.core import dtypes, entropy, modules, packed
+from bntools.core import dtypes, modules, packed
 from bntools.core.artifact import open_path
 from bntools.core.errors import bad_input
 from bntools.core.packed import Spec
@@ -171,7 +171,7 @@ def _table(model: Any, files: Any) -> tuple[dict[str, Spec], dict[str, torch.dty
     beside = Path(files[0]).parent / packed.FILE
     found = beside if beside.is_file() else cached_file(model.config.name_or_path, packed.FILE)
     told = packed.decode(json.loads(Path(str(found)).read_bytes()))
-    specs = {name: spec for name, spec in told.items() if not isinstance(spec, entropy.Spec)}
+    specs = {name: spec for name, spec in told.items() if isinstance(spec, packed.Spec)}
     if len(specs) < len(told):
         raise bad_input("transformers cannot load entropy-coded weights", "bntools export writes them dense")
     stored: dict[str, torch.dtype] = {}

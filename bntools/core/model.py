@@ -9,15 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bntools.core import dtypes, entropy, header, modules, packed, stack
+from bntools.core import bitstack, dtypes, entropy, header, modules, packed, stack
 from bntools.core.artifact import Artifact, parse_json
 from bntools.core.errors import bad_input
 from bntools.core.header import Entry
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 
@@ -111,36 +109,44 @@ class Model:
         return found
 
     def tensor(self, name: str, dtype: torch.dtype | None = None, planes: int | None = None) -> torch.Tensor:
-        """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes."""
+        """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes or levels."""
         spec = self.packing.get(name)
         if spec is None:
             plain = self.store.tensor(name)
             return plain if dtype is None else plain.to(dtype)
         wanted = dtype or dtypes.torch_dtype(spec.dtype)
+        if isinstance(spec, bitstack.Spec):
+            scale = self.store.tensor(spec.part_names(name)[1]) if spec.scaled else None
+            return bitstack.dense(name, spec, self._part, scale, wanted, planes)
         if isinstance(spec, entropy.Spec):
+            if isinstance(spec, stack.Spec):
+                return self._stacked(name, spec, wanted, planes)
             stream = self.store.tensor(spec.part_names(name)[0])
-            refine = self._refine(name, planes) if isinstance(spec, stack.Spec) else None
-            return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted, refine)
+            return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted)
         return packed.dense(name, spec, self.store.tensor, wanted)
 
     def planes(self, name: str) -> stack.Planes:
         """The planes of a stack that are there of one weight."""
         spec = self.packing[name]
         assert isinstance(spec, stack.Spec)
+        return stack.Planes.read(name, spec, self._part)
+
+    def _part(self, stored: str) -> bytes | bytearray:
+        """What is there of a stored tensor of a stack."""
         assert isinstance(self.store, Shards)
-        store = self.store
-        return stack.Planes.read(
-            name, spec, lambda block: store.part(block) if block in store.entries else b""
-        )
+        return self.store.part(stored) if stored in self.store.entries else b""
 
-    def _refine(self, name: str, planes: int | None) -> entropy.Refine:
-        """For the decoder, which has then checked that the stream is of the size it claims: memory is asked for now."""
+    def base(self, name: str) -> stack.Base:
+        """The base of a stacked weight; BnError (exit 3) on a damaged stream."""
+        spec = self.packing[name]
+        assert isinstance(spec, stack.Spec)
+        data = self.store.tensor(spec.part_names(name)[0]).numpy().tobytes()
+        return stack.Base.of(self.decoder.coded(name, spec, data), self.decoder.tables.shrink, spec.octave)
 
-        def refine(row_scale: entropy.Ints) -> Callable[[int, NDArray[np.float32]], None]:
-            found = self.planes(name)
-            return (found if planes is None else found.limited(planes)).refine(row_scale)
-
-        return refine
+    def _stacked(self, name: str, spec: stack.Spec, dtype: torch.dtype, planes: int | None) -> torch.Tensor:
+        base = self.base(name)  # before the planes: it checks that the stream is of the size it claims
+        found = self.planes(name)
+        return base.dense(found if planes is None else found.limited(planes), dtype, spec.transposed)
 
     @cached_property
     def decoder(self) -> entropy.Decoder:
@@ -159,7 +165,7 @@ class Model:
         spec = self.packing.get(name)
         parts = [name] if spec is None else packed.part_names(name, spec)
         held = sum(self.store.entries[part].nbytes for part in parts)
-        if isinstance(spec, stack.Spec) and isinstance(self.store, Shards):
+        if isinstance(spec, packed.STACKED) and isinstance(self.store, Shards):
             blocks = (block for block in spec.block_names(name) if block in self.store.entries)
             held += sum(map(self.store.part_bytes, blocks))
         return held
@@ -172,15 +178,18 @@ class Model:
         shared = tables.nbytes if tables else 0
         return round(8 * (shared + sum(map(self.stored_bytes, chosen))) / max(weights, 1), 4)
 
-    def build(self, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
+    def build(
+        self, dtype: torch.dtype, device: str = "cpu", made: Callable[[str], torch.Tensor] | None = None
+    ) -> PreTrainedModel:
         """The transformers model with these weights, dequantized; each tensor is made when it is placed.
 
+        made: gives the packed tensors, once each, where they are made elsewhere.
         Raises BnError (exit 3) when tensors are missing or do not fit.
         """
         kind = modules.model_class(self.config)
         config = modules.hf_config(self.config)
         lazy = {
-            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None)
+            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None, made)
             for name, entry in self.entries.items()
         }
         try:
@@ -201,8 +210,15 @@ class Model:
 class Lazy:
     """Stands for a tensor until the loader asks for its content with `[...]`."""
 
-    def __init__(self, model: Model, name: str, dtype: torch.dtype | None) -> None:
-        self._make = lambda: model.tensor(name, dtype)
+    def __init__(
+        self,
+        model: Model,
+        name: str,
+        dtype: torch.dtype | None,
+        made: Callable[[str], torch.Tensor] | None = None,
+    ) -> None:
+        given = made if name in model.packing else None
+        self._make = (lambda: given(name)) if given else (lambda: model.tensor(name, dtype))
         self._entry = model.entries[name]
         self.device = "cpu"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bntools.core import entropy, stack
+from bntools.core import bitstack, entropy, stack
 from bntools.core.errors import bad_input
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Spec:
         return {**known, "shape": list(self.shape)}
 
 
-AnySpec = Spec | entropy.Spec
+AnySpec = Spec | entropy.Spec | bitstack.Spec
+STACKED = (stack.Spec, bitstack.Spec)
 
 
 def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -131,6 +132,8 @@ def _spec(name: str, value: Any) -> AnySpec:
         return entropy.parse(name, value)
     if isinstance(value, dict) and value.get("code") == stack.CODE:
         return stack.parse(name, value)
+    if isinstance(value, dict) and value.get("code") == bitstack.CODE:
+        return bitstack.parse(name, value)
     try:
         spec = Spec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
@@ -161,12 +164,14 @@ def kind_of(spec: AnySpec) -> str:
     """Dimension of the groups, or the kind of code that has none."""
     if isinstance(spec, stack.Spec):
         return stack.CODE
+    if isinstance(spec, bitstack.Spec):
+        return bitstack.CODE
     return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
 
 
 def part_names(name: str, spec: AnySpec) -> list[str]:
     """Names of the stored tensors of one packed weight."""
-    if isinstance(spec, entropy.Spec):
+    if isinstance(spec, entropy.Spec | bitstack.Spec):
         return spec.part_names(name)
     return [f"{name}.{part}" for part in spec.part_shapes()]
 

@@ -14,13 +14,16 @@ from bntools.core.header import BLOCK_PREFIX
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from bntools.core.artifact import Artifact
     from bntools.core.entropy import Ints
+    from bntools.kernels.planes import Scales
 
 CODE = "planes"
 MOST_PLANES = 8
+CHUNK = 1 << 17  # weights made at once
 
 
 @dataclass(frozen=True)
@@ -139,18 +142,43 @@ class Planes:
 
         return Planes(self.bits, np.minimum(self.depth, np.uint8(planes)))
 
-    def refine(self, row_scale: Ints) -> Callable[[int, NDArray[np.float32]], None]:
-        """For `entropy.Decoder.dense`: adds the planes' fractions of a step to the multiples of a lane."""
-        place = row_order(row_scale).argsort()
-        return Planes(self.bits[:, place], self.depth[place]).in_order()
 
-    def in_order(self) -> Callable[[int, NDArray[np.float32]], None]:
-        """The same for multiples whose rows are those of `bits`, in their order."""
-        import numpy as np
+@dataclass
+class Base:
+    """The base of a weight, decoded, ready for its planes. levels [rows, cols] int8 or int16; order: `row_order`."""
 
+    levels: NDArray[np.int8] | NDArray[np.int16]
+    scales: Scales
+    order: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, coded: entropy.Coded, shrink: NDArray[np.float32], octave: int) -> Base:
         from bntools.kernels import planes
 
-        deepest = int(self.depth.max(initial=0))
-        bits = np.ascontiguousarray(self.bits[:deepest].transpose(2, 0, 1))
-        scales = [((self.depth > plane) * 2.0 ** -(plane + 2)).astype(np.float32) for plane in range(deepest)]
-        return lambda first, values: planes.add(values, first, bits, scales)
+        row, col = (entropy.powers(side, octave) for side in (coded.row_scale, coded.col_scale))
+        scales = planes.Scales(row, col, coded.row_class, coded.col_class, shrink)
+        return cls(planes.across(coded.levels), scales, row_order(coded.row_scale))
+
+    def rows(self, found: Planes, ranks: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Values [n, cols] of the rows that have these ranks in the order of the planes."""
+        from bntools.kernels import planes
+
+        return planes.weights(
+            self.levels, self.scales, self.order[ranks], ranks, found.depth[ranks], found.bits
+        )
+
+    def dense(self, found: Planes, dtype: torch.dtype, transposed: bool) -> torch.Tensor:
+        """The weight [rows, cols], or [cols, rows] if transposed, on torch's number of threads."""
+        import numpy as np
+        import torch
+
+        rows, cols = self.levels.shape
+        ranks, out = np.argsort(self.order), torch.empty(rows, cols, dtype=dtype)
+        size = max(1, CHUNK // cols)  # rows whose values stay in the second-level cache
+
+        def place(index: int) -> None:
+            part = slice(index * size, (index + 1) * size)
+            out[part] = torch.from_numpy(self.rows(found, ranks[part]))
+
+        entropy.each(place, -(-rows // size))
+        return out.T.contiguous() if transposed else out

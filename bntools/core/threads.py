@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+_SWITCH = 0.0005  # seconds
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
@@ -46,3 +48,21 @@ def in_order(
             pending.append((pool.submit(work, job), size(job)))
         while pending:
             yield pending.popleft()[0].result()
+
+
+@contextlib.contextmanager
+def ahead(work: Callable[[str], Done], names: Sequence[str]) -> Iterator[Callable[[str], Done]]:
+    """`work` of each name begun now, in order, on as many threads as torch has; what a name gave, when it is there.
+
+    For work in compiled loops beside other work of the interpreter, such as the import of a large library: threads
+    get the interpreter back ten times as often as they otherwise would.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(min(interval, _SWITCH))
+    pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        futures = {name: pool.submit(work, name) for name in names}
+        yield lambda name: futures.pop(name).result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        sys.setswitchinterval(interval)

@@ -1,11 +1,20 @@
-"""One stack at many sizes beside files made for each size: divergence, time to make and to load, one picture.
+"""One stack at many sizes beside BitStack and files made for each size: divergence, times, one picture.
 
-usage: stack.py [MODEL_DIR] [--work DIR] [--plot FILE.svg] [--tokens N] [--beside bits,sizes,gptq]
+usage: stack.py [MODEL_DIR] [--work DIR] [--plot FILE.svg] [--tokens N] [--only PIECES] [--calib FILE]
+                [--calib-tokens N] [--text FILE] [--prefixes N]
 
 MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes: the original lies on a 4-bit grid. Without it the
-embedded model is used, at a few sizes of its own. A row of bits is the prefix whose linear weights take so many; the
-embedding then has as many planes as the order gave it. --beside: also `quantize --code entropy` made for each row of
-bits or each size, and GPTQ with groups of 128 at 3 bits. Seconds are CPU time of the process and its children.
+embedded model is used, at a few sizes of its own. PIECES of the table, by commas, all by default but bits and sizes:
+
+    load        time to load a stack of planes, and of a step of a resident one
+    planes      prefixes of it whose linear weights take so many bits, and of so many bytes
+    bitstack    prefixes of a stack of signs and low-rank sizes, at the same bits
+    paper       the same as the paper's authors have it (their blocks, in the order by the loss a byte)
+    bits,sizes  `quantize --code entropy` made for each row of bits or bytes
+    gptq        GPTQ with groups of 128 at 3 bits
+
+With --work stacks and rows are kept there, so pieces may run one by one; the picture is of all that were. Seconds are
+CPU time of the process and its children.
 """
 
 from __future__ import annotations
@@ -26,7 +35,12 @@ from bntools.core.source import as_model, open_model
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
 SIZES = (60_000_000, 70_000_000, 90_000_000)
 GPTQ = ("--method", "gptq", "--dim", "oc", "--group-size", "128", "--bits", "3")
-PREFIXES = 5  # of the embedded model
+PIECES = ("load", "planes", "bitstack", "paper", "bits", "sizes", "gptq")
+STACKS = {
+    "planes": ("one stack", ()),
+    "bitstack": ("BitStack, ours", ("--codec", "bitstack")),
+    "paper": ("BitStack, paper", ("--codec", "bitstack", "--paper")),
+}
 
 
 def bntools(*words: object) -> tuple[str, float]:
@@ -57,12 +71,15 @@ def size_of(path: Path, bits: float) -> int | None:
     return low
 
 
-def evaluate(name: str, model: str, tokens: int, *words: object) -> dict[str, float]:
+def evaluate(given: argparse.Namespace, name: str, path: Path, *words: object) -> dict[str, float]:
     """Measure a file or a prefix, and print its row."""
-    report = json.loads(bntools("eval", *words, "--against", model, "--tokens", tokens)[0])
-    row = {"megabytes": report["bytes"] / 1e6, "kl": report["kl"]["mean"], "se": report["kl"]["se"]}
+    text = ("--text", given.text) if given.text else ()
+    told = bntools("eval", path, *words, *text, "--against", given.model, "--tokens", given.tokens)[0]
+    report = json.loads(told)
+    row = {"megabytes": report["bytes"] / 1e6, "bits": report["bits_per_weight"]["linear"],
+           "kl": report["kl"]["mean"], "se": report["kl"]["se"]}  # fmt: skip
     print(
-        f"{name:28} {report['bits_per_weight']['linear']:6.3f} {row['megabytes']:8.2f} {row['kl']:9.5f} "
+        f"{name:28} {row['bits']:6.3f} {row['megabytes']:8.2f} {row['kl']:9.5f} "
         f"±{row['se']:.5f} {report['perplexity']:8.2f} {100 * report['top1']:6.1f}", flush=True,
     )  # fmt: skip
     return row
@@ -95,15 +112,11 @@ def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    for (label, found), marker, colour in zip(rows.items(), "os^", ("0.0", "0.4", "0.6"), strict=False):
+    shades = ("0.0", "0.25", "0.45", "0.6", "0.75")
+    for (label, found), marker, colour in zip(rows.items(), "osd^v", shades, strict=False):
         found = sorted(found, key=lambda row: row["megabytes"])
-        axes.plot(
-            [r["megabytes"] for r in found],
-            [r["kl"] for r in found],
-            marker=marker,
-            color=colour,
-            label=label,
-        )
+        sizes, lost = ([row[key] for row in found] for key in ("megabytes", "kl"))
+        axes.plot(sizes, lost, marker=marker, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
     axes.legend()
     axes.grid(alpha=0.3)
@@ -111,54 +124,97 @@ def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", default="default:")
-    parser.add_argument("--work", help="a folder that keeps the stack and what it is made from")
+    parser.add_argument(
+        "--work", help="a folder that keeps the stacks, what they are made from, and the rows"
+    )
     parser.add_argument("--plot")
     parser.add_argument("--tokens", type=int, default=8192)
-    parser.add_argument("--beside", default="")
+    parser.add_argument("--text", help="to measure on, where it is not the default one")
+    parser.add_argument("--calib", default="default")
+    parser.add_argument("--calib-tokens", type=int, default=32768)
+    parser.add_argument("--prefixes", type=int, default=5, help="of the embedded model")
+    parser.add_argument("--only", default="load,planes,bitstack,paper,gptq")
     given = parser.parse_args()
+    given.only = given.only.split(",")
+    if wrong := set(given.only) - set(PIECES):
+        parser.error(f"no piece {', '.join(wrong)}; there are {', '.join(PIECES)}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(given.work or scratch)
-        path = folder / "stack.safetensors"
-        if not path.exists():
-            _, spent = bntools("stack-compress", given.model, "-q", "-o", path, "--work", folder / "units")
-            print(f"made in {spent:.0f} s of CPU")
-        measure(given, folder, path)
+        folder.mkdir(exist_ok=True)
+        kept = folder / "rows.json"
+        rows = json.loads(kept.read_text()) if kept.exists() else {}
+        print(f"{'':28} {'bits':>6} {'MB':>8} {'KL':>9} {'':8} {'ppl':>8} {'top-1':>6}")
+        for piece in given.only:
+            rows |= measure(given, folder, piece)
+            kept.write_text(json.dumps(rows))
+        if given.plot:
+            draw(rows, given.plot)
 
 
-def measure(given: argparse.Namespace, folder: Path, path: Path) -> None:
+def stack(given: argparse.Namespace, folder: Path, piece: str) -> Path:
+    """The stack of a codec, made where it is not there."""
+    path = folder / f"{piece}.safetensors"
+    if not path.exists():
+        text = ("--calib", given.calib, "--calib-tokens", given.calib_tokens)
+        words = (*STACKS[piece][1], *text, "--curve", 0, "-qo", path, "--work", folder / f"{piece} units")
+        print(
+            f"{piece}: made in {bntools('stack-compress', given.model, *words)[1]:.0f} s of CPU", flush=True
+        )
+    return path
+
+
+def measure(given: argparse.Namespace, folder: Path, piece: str) -> dict[str, list[dict[str, float]]]:
+    """Print a piece of the table; its rows by label."""
+    if piece == "load":
+        times(stack(given, folder, "planes"))
+        return {}
+    if piece in STACKS:
+        return {STACKS[piece][0]: prefixes(given, stack(given, folder, piece), piece)}
+    made = folder / "fixed.safetensors"
+    if piece == "gptq":
+        bntools("quantize", given.model, *GPTQ, "-qfo", made)
+        return {"GPTQ": [evaluate(given, "GPTQ, 3 bits, groups of 128", made)]}
+    found, text = [], ("--calib", given.calib, "--calib-tokens", given.calib_tokens)
+    for budget in [f"{bits}" for bits in BITS] if piece == "bits" else [f"{size}B" for size in SIZES]:
+        words = (
+            "--code",
+            "entropy",
+            "--budget",
+            budget,
+            *text,
+            "-qfo",
+            made,
+            "--work",
+            folder / f"{piece} units",
+        )
+        bntools("quantize", given.model, *words)
+        found.append(evaluate(given, f"entropy, {budget}", made))
+    return {f"made for the {piece}": found}
+
+
+def times(path: Path) -> None:
     with open_path(path) as source:
         base, whole = source.header.base_bytes, source.nbytes
-    print(
-        f"{base:,} to {whole:,} bytes; loading all of it takes %.2f s of CPU, %.2f s"
-        % load_seconds(path, whole)
-    )
+    for size in (min(SIZES[-1], whole), whole):
+        spent, took = load_seconds(path, size)
+        print(f"{size:,} of {whole:,} bytes loaded in {spent:.2f} s of CPU, {took:.2f} s", flush=True)
     up, down = resize_seconds(path, base, whole)
-    print(f"a step of 10 MB, or a tenth of the blocks: {up:.3f} s up, {down:.3f} s down")
-    print(f"{'':28} {'bits':>6} {'MB':>8} {'KL':>9} {'':8} {'ppl':>8} {'top-1':>6}")
-    rows: dict[str, list[dict[str, float]]] = {"one stack": [], "made for the size": [], "GPTQ": []}
-    prefixes = {f"stack, {bits} bits": size for bits in BITS if (size := size_of(path, bits))}
-    prefixes |= {f"stack, {size / 1e6:.0f} MB": size for size in SIZES if base <= size <= whole}
+    print(f"a step of 10 MB, or a tenth of the blocks: {up:.3f} s up, {down:.3f} s down", flush=True)
+
+
+def prefixes(given: argparse.Namespace, path: Path, piece: str) -> list[dict[str, float]]:
+    with open_path(path) as source:
+        base, whole = source.header.base_bytes, source.nbytes
+    wanted = {f"{piece}, {bits} bits": size for bits in BITS if (size := size_of(path, bits))}
+    wanted |= {f"{piece}, {size / 1e6:.0f} MB": size for size in SIZES if base <= size <= whole}
     if given.model == "default:":
-        prefixes = {f"stack, {at}": base + (whole - base) * at // (PREFIXES - 1) for at in range(PREFIXES)}
-    for name, size in prefixes.items():
-        rows["one stack"].append(evaluate(name, given.model, given.tokens, path, "--budget", size))
-    beside = given.beside.split(",")
-    budgets = [f"{bits}" for bits in BITS if "bits" in beside] + [f"{s}B" for s in SIZES if "sizes" in beside]
-    for budget in budgets:
-        work = folder / ("bytes" if budget.endswith("B") else "bits")
-        made = folder / "fixed.safetensors"
-        bntools(
-            "quantize", given.model, "--code", "entropy", "--budget", budget, "-qfo", made, "--work", work
-        )
-        rows["made for the size"].append(evaluate(f"entropy, {budget}", given.model, given.tokens, made))
-    if "gptq" in beside:
-        made = folder / "fixed.safetensors"
-        bntools("quantize", given.model, *GPTQ, "-qfo", made)
-        rows["GPTQ"].append(evaluate("GPTQ, 3 bits, groups of 128", given.model, given.tokens, made))
-    if given.plot:
-        draw({label: found for label, found in rows.items() if found}, given.plot)
+        last = given.prefixes - 1
+        wanted = {f"{piece}, {at}": base + (whole - base) * at // last for at in range(given.prefixes)}
+    return [evaluate(given, name, path, "--budget", size) for name, size in wanted.items()]
 
 
 if __name__ == "__main__":

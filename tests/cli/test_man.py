@@ -16,7 +16,7 @@ from entropy_samples import sample
 from safetensors.torch import save_file
 
 from bntools import _docs
-from bntools.core import entropy, header
+from bntools.core import bitstack, entropy, header
 from bntools.core.artifact import open_path
 from bntools.core.errors import BnError
 from bntools.core.source import open_model
@@ -290,6 +290,30 @@ def test_the_decoder_of_the_stack_page_reads_any_prefix_as_bntools_reads_it(stac
             assert torch.equal(torch.from_numpy(names["read_weight"](data[:size], name).copy()), ours)
 
 
+@pytest.mark.slow
+def test_the_decoder_of_bitstack_s_levels_reads_any_prefix_as_bntools_reads_it(tmp_path):
+    from click.testing import CliRunner
+
+    from bntools.cli import bntools
+
+    path = tmp_path / "b.safetensors"
+    words = ["stack-compress", "default:", "--codec", "bitstack", "--levels", "3", "--calib-tokens", "2048"]
+    done = CliRunner().invoke(bntools, [*words, "--curve", "0", "-q", "-o", str(path)], standalone_mode=False)
+    assert done.exception is None, done.exception
+    blocks = literal_blocks(section("bntools-stack.5", "EXAMPLES"))
+    names: dict = {}
+    for source in blocks:
+        exec(compile(source, "bntools-stack.5", "exec"), names)
+    data = path.read_bytes()
+    with open_path(path) as opened:
+        base = opened.header.base_bytes
+    for size in (base, *range(base + 777, len(data), len(data) // 9), len(data)):
+        model = open_model(str(path), size)
+        for name in ("model.layers.1.self_attn.k_proj.weight", "model.layers.2.mlp.down_proj.weight"):
+            ours = model.tensor(name, torch.float32).numpy()
+            assert names["read_levels"](data[:size], name) == pytest.approx(ours, rel=1e-4, abs=1e-6)
+
+
 def test_every_key_of_a_stack_s_reports_is_documented(stacked):
     from click.testing import CliRunner
 
@@ -298,11 +322,14 @@ def test_every_key_of_a_stack_s_reports_is_documented(stacked):
     model = open_model(str(stacked))
     report = {key: value for key, value in model.report.items() if key != "settings"}
     known = items(section("bntools-stack-compress.1", "REPORT"))
-    assert set(paths(report)) | {"settings"} == known - {"base", "planes", "embedding", "sort", "seed"}
+    settings = {"base", "planes", "embedding", "sort", "seed", "rank", "levels", "scaling", "paper"}
+    assert set(paths(report)) | {"settings"} == known - settings
     table = json.loads(model.files["quantization.json"])
-    specs = items(section("bntools-stack.5", "TENSORS")) | items(section("bntools-entropy.5", "TENSORS"))
+    stacked_ = items(section("bntools-stack.5", "TENSORS"))
+    levels = {"levels", "rank", "scaled"}
     for spec in table["tensors"].values():
-        assert set(spec) == specs
+        assert set(spec) == (stacked_ - levels) | items(section("bntools-entropy.5", "TENSORS"))
+    assert set(bitstack.Spec((1, 1), "F16", False, 1, 1, True).as_json()) == stacked_ - {"planes", "band"}
     words = ["info", str(stacked), "--budget", "1MB", "--blocks", "--against", "default:", "--json"]
     done = CliRunner().invoke(bntools, words, standalone_mode=False)
     assert done.exception is None, done.exception

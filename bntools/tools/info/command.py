@@ -33,7 +33,7 @@ Examples:
 @click.option(
     "--against",
     metavar="MODEL",
-    help="With --blocks: also the relative error of every matrix with its first planes, against the original.",
+    help="With --blocks: also the relative error of every matrix with its first planes or levels.",
 )
 @options.common
 def command(
@@ -98,18 +98,18 @@ def _draw_stack(console: Any, report: dict[str, Any]) -> None:
         rows = [
             [
                 b["name"],
-                str(b["plane"]),
-                f"{b['rows'][0]:,} to {b['rows'][1]:,}",
+                str(b.get("plane", b.get("level"))),
+                f"{b['rows'][0]:,} to {b['rows'][1]:,}" if "rows" in b else "all",
                 f"{b['bytes']:,}",
                 f"{b['offset']:,}",
             ]
             for b in report["blocks"]
         ]
-        console.print(terminal.table(["block", "plane", "rows", "bytes", "offset"], rows))
+        console.print(terminal.table(["block", "level", "rows", "bytes", "offset"], rows))
     if "errors" in report:
         rows = [[e["name"], *(terminal.three(value) for value in e["errors"])] for e in report["errors"]]
         most = max(len(row) for row in rows)
-        heads = ["relative error", "base", *(f"{plane} planes" for plane in range(1, most - 1))]
+        heads = ["relative error", "base", *(f"+ {plane}" for plane in range(1, most - 1))]
         console.print(terminal.table(heads[:most], [row + [""] * (most - len(row)) for row in rows]))
 
 

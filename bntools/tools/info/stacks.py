@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bntools.core import stack
+from bntools.core import bitstack, stack
 from bntools.core.artifact import STACK, Artifact
 from bntools.core.errors import bad_input, usage
 from bntools.core.header import BLOCK_PREFIX
@@ -58,26 +58,29 @@ def _expected(source: Artifact, size: int) -> dict[str, Any]:
 def _block(source: Artifact, model: Model, tensor: str) -> dict[str, Any]:
     name, plane, band = tensor.removeprefix(BLOCK_PREFIX).rsplit("/", 2)
     spec, entry = model.packing.get(name), source.entries[tensor]
+    there = source.part_bytes(tensor)
+    place = {"bytes": there, "offset": source.header.size + entry.start}
+    if isinstance(spec, bitstack.Spec):
+        return {"name": name, "level": int(plane), **place}
     if not isinstance(spec, stack.Spec):
         raise bad_input(f"block {tensor!r} belongs to no matrix of {source.label}")
     first = spec.band_rows(int(band)).start
-    rows = [first, first + source.part_bytes(tensor) // spec.width]
-    return {"name": name, "plane": int(plane), "rows": rows, "bytes": source.part_bytes(tensor),
-            "offset": source.header.size + entry.start}  # fmt: skip
+    return {"name": name, "plane": int(plane), "rows": [first, first + there // spec.width], **place}
 
 
 def _errors(model: Model, original: Model) -> list[dict[str, Any]]:
-    """||W_p - W|| / ||W|| of every matrix with 0, 1, ... planes."""
+    """||W_p - W|| / ||W|| of every matrix with 0, 1, ... planes, or with 1, 2, ... levels."""
     found = []
     for name, spec in model.packing.items():
-        assert isinstance(spec, stack.Spec)
+        assert isinstance(spec, stack.Spec | bitstack.Spec)
         if name not in original.entries or original.entries[name].shape != spec.shape:
             raise bad_input(
                 f"{original.label} has no {name} of shape {list(spec.shape)}", "--against the original"
             )
         truth = original.tensor(name, torch.float32)
         errors = []
-        for planes in range(spec.planes + 1):
+        depths = range(spec.planes + 1) if isinstance(spec, stack.Spec) else range(1, spec.levels + 1)
+        for planes in depths:
             lost = float(
                 (model.tensor(name, torch.float32, planes) - truth).norm() / truth.norm().clamp(min=1e-30)
             )

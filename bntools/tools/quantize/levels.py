@@ -12,13 +12,10 @@ from bntools.core import entropy
 from bntools.core.entropy import Coded
 from bntools.core.errors import usage
 from bntools.core.metric import Metric
-from bntools.kernels import rans, trellis
+from bntools.kernels import rans, steps, trellis
+from bntools.kernels.steps import OCTAVE
 
-OCTAVE = 8  # steps of a scale exponent in a factor of two: an error of 4 % at most in a step
-_CLASSES = 4  # classes in a factor of two of the mean level
-_MIDDLE = 24  # the class of a mean level of 1
 _SHRINK = 0.6
-_LARGEST = 15_000  # beyond 16,000 the search of the trellis clips
 _LAZY = 64  # columns whose feedback is gathered before it reaches the rest of the matrix
 
 
@@ -34,7 +31,9 @@ class Quantized(NamedTuple):
 def shrinks(is_trellis: bool) -> trellis.Floats:
     """Factor towards zero of every class [64]: 1 / (1 + 0.6 D / sigma^2), the Wiener factor of a class whose error
     D and standard deviation sigma follow from its mean level alone, weakened because levels of 0 lose nothing."""
-    sigma = 1.25 * 2.0 ** ((np.arange(rans.CLASSES) - _MIDDLE) / _CLASSES)  # in steps; |w| has mean 0.8 sigma
+    sigma = 1.25 * 2.0 ** (
+        (np.arange(rans.CLASSES) - steps.MIDDLE) / steps.CLASSES
+    )  # in steps; |w| has mean 0.8 sigma
     noise = 1 / 12 / (1.28 if is_trellis else 1.0)
     return (1 / (1 + _SHRINK * noise / sigma**2)).astype(np.float32)
 
@@ -48,15 +47,15 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     order = torch.from_numpy(metric.order)
     targets = w.T[order].contiguous().numpy()
     unit = alpha * (trellis.HALF_STEP if is_trellis else 1.0)
-    row, col = _exponents(metric.row), _exponents(metric.col * unit)
-    col = np.maximum(col, _exponents(_finest(targets, entropy.powers(row, OCTAVE))) + np.int16(1))
+    row, col = steps.exponents(metric.row), steps.exponents(metric.col * unit)
+    col = steps.coarsened(col, targets, entropy.powers(row, OCTAVE))
     rows, cols = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
-    row_class, col_class = _classes(targets, rows, cols / (trellis.HALF_STEP if is_trellis else 1.0))
+    row_class, col_class = steps.classes(targets, rows, cols / (trellis.HALF_STEP if is_trellis else 1.0))
     index = np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
     shrink = shrinks(is_trellis)[index]
     levels = np.empty(targets.shape, dtype=np.int16)
     whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
-    if int(np.abs(levels.astype(np.int32)).max()) >= _LARGEST:
+    if int(np.abs(levels.astype(np.int32)).max()) >= steps.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --budget")
     back = order.argsort().numpy()
     coded = Coded(levels[back], row, col[back], row_class, col_class[back])
@@ -86,28 +85,3 @@ def _loss(whitened: trellis.Floats, metric: Metric) -> float:
     """Half the squared errors where B is white, weighted by A's diagonal."""
     energy = np.einsum("ij,ij->j", whitened, whitened, dtype=np.float64)
     return float(energy @ metric.rows.astype(np.float64) / 2)
-
-
-def _finest(targets: trellis.Floats, rows: trellis.Floats) -> trellis.Floats:
-    """The step of every column that leaves its levels within 16 bits: inputs a thousand times the others ask for finer
-    ones, and feedback still moves the targets."""
-    return np.abs(targets / rows).max(1) / (_LARGEST * 0.8)
-
-
-def _exponents(steps: trellis.Floats) -> entropy.Ints:
-    return np.rint(OCTAVE * np.log2(np.maximum(steps, 1e-38))).astype(np.int16)
-
-
-def _classes(
-    targets: trellis.Floats, rows: trellis.Floats, cols: trellis.Floats
-) -> tuple[entropy.Ints, entropy.Ints]:
-    """Class of every row and column: a quarter octave each of a rank-one fit r_i c_j of |w_ij| in steps."""
-    size = np.abs(targets)
-    row = np.ones(len(rows), dtype=np.float32)
-    for _ in range(3):
-        col = (size @ (1 / (rows * row))) / len(rows) / cols + 1e-6
-        row = ((1 / (cols * col)) @ size) / len(cols) / rows + 1e-6
-    quarters = [np.rint(_CLASSES * np.log2(values)) for values in (row, col)]
-    limit = 4 * rans.CLASSES
-    row_class, col_class = (np.clip(values, -limit, limit).astype(np.int16) for values in quarters)
-    return row_class + np.int16(_MIDDLE), col_class

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from bntools.core.model import Model
 from bntools.core.sensitivity import Moments
 from bntools.core.shelf import Shelf
 from bntools.core.threads import in_order
+from bntools.core.writer import Writer
 from bntools.kernels import rans
 from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe, Stacked
@@ -34,9 +35,22 @@ _SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a code
 _CLOSE = 0.01  # bits
 
 
+class Asked(Protocol):
+    """What every codec is asked."""
+
+    @property
+    def embedding(self) -> bool: ...
+
+    @property
+    def sort(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What decides the stack; recorded in the report. base: bits a linear weight of the base."""
+    """What decides a stack of planes; recorded in the report. base: bits a linear weight of the base."""
 
     base: float = 2.25
     planes: int = 4
@@ -47,7 +61,7 @@ class Settings:
 
 @dataclass
 class Stacks:
-    """Every coded matrix, put away on disk, with its spec and its blocks; and the tables they share."""
+    """Every coded matrix, put away on disk, with its spec and its blocks (see `order.Coding`), and their tables."""
 
     model: Model
     shelf: Shelf
@@ -64,8 +78,46 @@ class Stacks:
         """All planes of a matrix [planes, rows, width], rows in the order of the planes."""
         return self.shelf.get(f"planes {name}")[0]  # type: ignore[return-value]
 
+    codec = stack.CODE
 
-def names_of(model: Model, settings: Settings) -> list[str]:
+    def dense(self, name: str, there: Mapping[tuple[int, int], int]) -> Tensor:
+        """The weight [out, in] by the base and so many bytes of each (plane, band)."""
+        spec, bits = self.specs[name], self.bits(name)
+
+        def part(block: str) -> bytes:
+            plane, band = map(int, block.rsplit("/", 2)[1:])
+            rows = spec.band_rows(band)
+            return bits[plane - 1, rows.start : rows.stop].tobytes()[: there.get((plane, band), 0)]
+
+        base = stack.Base.of(self.coded(name), self.tables.shrink, encode.OCTAVE)
+        return base.dense(stack.Planes.read(name, spec, part), torch.float32, transposed=False)
+
+    def base(self, out: Writer) -> tuple[list[str], dict[str, int]]:
+        """Write what no prefix lacks; its tensors in order, and the bytes of each weight and of the tables."""
+        tables = entropy.dump_tables(self.tables)
+        out.add_raw(entropy.TABLES, "U8", (len(tables),), tables)
+        order, sizes = [entropy.TABLES], {entropy.TABLES: len(tables)}
+        for name, spec in self.specs.items():
+            data = entropy.encode(self.coded(name), spec, self.tables)
+            order += spec.part_names(name)
+            out.add_raw(order[-1], "U8", (len(data),), data)
+            sizes[name] = len(data)
+        return order, sizes
+
+    def block(self, block: Block) -> tuple[tuple[int, ...], bytes]:
+        """Shape and bytes of a block."""
+        spec = self.specs[block.name]
+        rows = spec.band_rows(block.band)
+        return (len(rows), spec.width), self.bits(block.name)[
+            block.plane - 1, rows.start : rows.stop
+        ].tobytes()
+
+    def kept(self, name: str) -> Tensor:
+        """A tensor that is not stacked."""
+        return self.model.tensor(name)
+
+
+def names_of(model: Model, settings: Asked) -> list[str]:
     """What will be coded: linear weights of two dimensions and, if asked for, embedding and head."""
     entries = model.entries
     linears = [name for name in model.linears if _worth(entries[name])]
@@ -77,7 +129,7 @@ def _worth(entry: Entry) -> bool:
 
 
 def prepare(
-    model: Model, windows: Tensor, settings: Settings, shelf: Shelf, device: str, progress: Progress
+    model: Model, windows: Tensor, settings: Asked, shelf: Shelf, device: str, progress: Progress
 ) -> list[str]:
     """Sweep over the calibration windows, once; names of the tensors whose moments are on the shelf, in order.
 

@@ -32,10 +32,10 @@ Examples:
 )
 @click.option(
     "--codec",
-    type=click.Choice(["planes"]),
+    type=click.Choice(["planes", "bitstack"]),
     default="planes",
     show_default=True,
-    help="An entropy-coded base and planes of one bit a weight.",
+    help="An entropy-coded base and planes of one bit a weight, or levels of signs and low-rank sizes.",
 )
 @click.option(
     "--base",
@@ -53,9 +53,33 @@ Examples:
     help="Planes over the base, of one bit a weight each.",
 )
 @click.option(
-    "--embedding/--no-embedding",
-    default=True,
+    "--levels",
+    type=click.IntRange(1, 64),
+    default=8,
     show_default=True,
+    help="Levels of a weight under --codec bitstack, the first of them in the base.",
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(1, 256),
+    show_default="4, and 16 under --paper",
+    help="Rank of the sizes of a level.",
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(["none", "official", "rms"]),
+    show_default="rms, and official under --paper",
+    help="Scales of the inputs under --codec bitstack: none, mean 2-norms over a window, or root mean squares.",
+)
+@click.option(
+    "--paper",
+    is_flag=True,
+    help="--codec bitstack as its authors' program has it: scales fused into norms and neighbours.",
+)
+@click.option(
+    "--embedding/--no-embedding",
+    default=None,
+    show_default="embedding, and no-embedding under --codec bitstack",
     help="The embedding and the output head are stacks as well, or kept as they are.",
 )
 @click.option(
@@ -89,10 +113,10 @@ Examples:
     help="Tokens of that text to use.",
 )
 @options.work
+@options.shard
 @options.common
 def command(
-    session: Session, source: str, output: str, force: bool, truncate: str | None, codec: str, base: float,
-    planes: int, embedding: bool, sort: str, **given: Any,
+    session: Session, source: str, output: str, force: bool, truncate: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Write a model as one file in order of importance: cut anywhere behind its base, it is a smaller model.
 
@@ -100,7 +124,6 @@ def command(
     """
     from bntools.core.source import open_model
     from bntools.core.writer import Writer, is_directory
-    from bntools.tools.stack_compress.build import Settings
 
     if is_directory(output):
         raise usage(
@@ -108,7 +131,7 @@ def command(
         )
     if truncate is not None:
         return _truncate(session, source, output, force, truncate)
-    settings = Settings(base, planes, embedding, sort, session.seed)
+    settings = _settings(session, given)
     _check(session, output, force)
     if source == EMBEDDED:
         terminal.note(session, "no model named: using the small embedded one (default:)")
@@ -118,15 +141,31 @@ def command(
         return _plan(session, model, settings)
     from bntools.tools.stack_compress import run
 
-    with Writer(output, "stack", force=force) as out:
+    with Writer(output, "stack-part" if given["shard"] else "stack", force=force) as out:
         report = run.compress(session, model, settings, given, out)
     terminal.manifest(out.manifest)
+    if given["shard"]:
+        return terminal.note(session, f"{report['tensors']} tensors of {report['of']}, part {given['shard']}")
     terminal.note(
         session,
         f"{report['tensors']} tensors, base of {report['base_bits_per_weight']:.2f} bits a linear weight, "
         f"{report['blocks']} blocks of {terminal.megabytes(report['block_bytes'])} over it",
     )
     return None
+
+
+def _settings(session: Session, given: dict[str, Any]) -> Any:
+    from bntools.tools.stack_compress import bitstack, build
+
+    paper, embedding, sort = given["paper"], given["embedding"], given["sort"]
+    if given["codec"] == "planes":
+        named = [option for option in ("rank", "scaling", "paper") if given[option]]
+        if named:
+            raise usage(f"--{named[0]} is for --codec bitstack", "--codec bitstack")
+        return build.Settings(given["base"], given["planes"], embedding is not False, sort, session.seed)
+    rank = given["rank"] or (16 if paper else 4)
+    scaling = given["scaling"] or ("official" if paper else "rms")
+    return bitstack.Settings(rank, given["levels"], scaling, paper, bool(embedding), sort, session.seed)
 
 
 def _check(session: Session, output: str, force: bool) -> None:
@@ -136,18 +175,27 @@ def _check(session: Session, output: str, force: bool) -> None:
         check_target(output, force)
 
 
+def _sizes(shapes: list[Any], settings: Any) -> tuple[int, int]:
+    """Bytes of the stacked weights, about: in the base, and in all."""
+    if hasattr(settings, "rank"):
+        level = sum(a * -(-b // 8) + 2 * min(settings.rank, a, b) * (a + b) for a, b in shapes)
+        return level, level * settings.levels
+    weights = sum(a * b for a, b in shapes)
+    return int(settings.base * weights / 8), int((settings.base + settings.planes) * weights / 8)
+
+
 def _plan(session: Session, model: Any, settings: Any) -> None:
     from bntools.tools.stack_compress.build import names_of
 
     names = names_of(model, settings)
-    weights = sum(model.entries[name].numel for name in names)
     kept = sum(entry.nbytes for name, entry in model.entries.items() if name not in set(names))
+    base, whole = _sizes([model.entries[name].shape for name in names], settings)
     report = {
         "kind": "plan",
         "tensors": len(names),
         "reads_bytes": model.store.nbytes(),
-        "writes_bytes": int((settings.base + settings.planes) * weights / 8) + kept,
-        "base_bytes": int(settings.base * weights / 8) + kept,
+        "writes_bytes": whole + kept,
+        "base_bytes": base + kept,
     }
     rows = [["tensors to stack", str(len(names))], ["reads", terminal.megabytes(report["reads_bytes"])],
             ["writes, about", terminal.megabytes(report["writes_bytes"])],

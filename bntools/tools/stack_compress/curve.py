@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bntools.tools.stack_compress.build import Progress, Stacks
-from bntools.tools.stack_compress.network import Network, rows_of
-from bntools.tools.stack_compress.order import Block
+from bntools.tools.stack_compress.build import Progress
+from bntools.tools.stack_compress.network import Network, bytes_of
+from bntools.tools.stack_compress.order import Block, Coding
 
 
 def curve(
-    stacks: Stacks, blocks: list[Block], windows: Tensor, points: int, device: str, progress: Progress
+    stacks: Coding, blocks: list[Block], windows: Tensor, points: int, device: str, progress: Progress
 ) -> list[list[float]]:
     """[bytes of blocks behind the base, mean KL in nats a token] at evenly spaced sizes, the base's first."""
     total = sum(block.nbytes for block in blocks)
@@ -23,7 +23,7 @@ def curve(
     before: dict[str, dict[tuple[int, int], int]] = {}
     with progress("measuring the curve", len(sizes)) as step:
         for size in sizes:
-            rows = rows_of(blocks, stacks.specs, size)
+            rows = bytes_of(blocks, stacks.specs, size)
             network.place({name: value for name, value in rows.items() if before.get(name) != value})
             found.append([size, float(f"{network.kl():.5g}")])
             before = rows
@@ -32,12 +32,12 @@ def curve(
 
 
 def perplexity_scores(
-    stacks: Stacks, windows: Tensor, device: str, progress: Progress
+    stacks: Coding, windows: Tensor, device: str, progress: Progress
 ) -> Callable[[int, list[Block]], list[float]]:
     """Scores of the blocks of a plane: the perplexity with each alone added to all planes below."""
     network = Network(stacks, windows, device)
-    full = {name: {(block.plane, block.band): block.nbytes // stacks.specs[name].width
-                   for block in stacks.blocks if block.name == name} for name in stacks.specs}  # fmt: skip
+    full = {name: {(block.plane, block.band): block.nbytes for block in stacks.blocks if block.name == name}
+            for name in stacks.specs}  # fmt: skip
 
     def score(plane: int, level: list[Block]) -> list[float]:
         below = {

@@ -20,12 +20,10 @@ from bntools.core import entropy, metric
 from bntools.core.entropy import Coded
 from bntools.core.errors import usage
 from bntools.core.sensitivity import Moments
-from bntools.kernels import planes, rans, scalar
+from bntools.kernels import planes, scalar
+from bntools.kernels import steps as grid
+from bntools.kernels.steps import CLASSES, MIDDLE, OCTAVE
 
-OCTAVE = 8  # steps of a scale exponent in a factor of two
-CLASSES = 4  # classes in a factor of two of the mean level
-MIDDLE = 24  # the class of a mean level of 1
-_LARGEST = 15_000
 _ROWS = 2048  # of a matrix at once
 _FIT = 1e-6  # of the mean diagonal: what is factored is damped already
 BASE_SWEEPS, PLANE_SWEEPS = 2, 3
@@ -105,11 +103,11 @@ def sides(moments: Moments, alpha: float, theta: float) -> tuple[_Ground, entrop
     """The ground of a matrix, and scale exponents by reverse water-filling: rows A_ii^(-1/2), columns alpha U_jj."""
     ground = _ground(moments.inputs)
     row = moments.rows.clamp(min=1e-30).rsqrt()
-    return ground, _exponents(row), _exponents(alpha * ground.factor(theta).diagonal())
-
-
-def _exponents(steps: Tensor) -> entropy.Ints:
-    return np.rint(OCTAVE * np.log2(np.maximum(steps.numpy(), 1e-38))).astype(np.int16)
+    return (
+        ground,
+        grid.exponents(row.numpy()),
+        grid.exponents(alpha * ground.factor(theta).diagonal().numpy()),
+    )
 
 
 def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Coded:
@@ -120,16 +118,20 @@ def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Coded:
 def encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
     """The stack of W [out, in] at the model's constant `alpha`; a plane that lowers no loss ends it.
 
-    Raises BnError (exit 2) for steps so fine that levels run out.
+    Steps are coarsened where levels would not be within 16 bits. Raises BnError (exit 2) where feedback still
+    brings them there.
     """
     return _encode(w, moments, alpha, recipe, recipe.planes)
 
 
 def _encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe, count: int) -> Stacked:
     ground, row, col = sides(moments, alpha, recipe.base)
-    rows, steps = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
+    rows = entropy.powers(row, OCTAVE)
     targets = (w / torch.from_numpy(rows)[:, None]).T[ground.order].contiguous()
-    row_class, col_class = _classes(targets, steps)
+    ones = np.ones(len(w), np.float32)
+    col = grid.coarsened(col, targets.numpy(), ones)
+    steps = entropy.powers(col, OCTAVE)
+    row_class, col_class = grid.classes(targets.numpy(), ones, steps)
     back = ground.order.argsort().numpy()
     levels = np.empty(tuple(w.shape[::-1]), np.int16)
     packed = np.empty((count, len(w), -(-w.shape[1] // 8)), np.uint8)
@@ -145,7 +147,7 @@ def _encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe, count: in
             errors[plane, part] = quadratic
             if signs is not None:
                 packed[plane, part] = planes.pack(signs[back])
-    if int(np.abs(levels.astype(np.int32)).max()) >= _LARGEST:
+    if int(np.abs(levels.astype(np.int32)).max()) >= grid.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --base")
     errors *= rows.astype(np.float64) ** 2
     losses = errors * moments.rows.numpy() / 2
@@ -199,17 +201,3 @@ def _planes(
 def _quadratic(rows: Tensor, product: Tensor) -> NDArray[np.float64]:
     """r H r^T of every row, from R^T and H R^T [in, out]."""
     return np.einsum("ij,ij->j", rows.numpy(), product.numpy(), dtype=np.float64)
-
-
-def _classes(targets: Tensor, steps: scalar.Floats) -> tuple[entropy.Ints, entropy.Ints]:
-    """Class of every row and column: a rank-one fit r_i c_j of the levels' size, in quarter octaves each."""
-    size = targets.abs().numpy() / steps[:, None]
-    row = np.ones(size.shape[1], dtype=np.float32)
-    for _ in range(3):
-        col = (size @ (1 / row)) / len(row) + np.float32(_FIT)
-        row = ((1 / col) @ size) / len(col) + np.float32(_FIT)
-    limit = 4 * rans.CLASSES
-    found = [
-        np.clip(np.rint(CLASSES * np.log2(values)), -limit, limit).astype(np.int16) for values in (row, col)
-    ]
-    return found[0] + np.int16(MIDDLE), found[1]

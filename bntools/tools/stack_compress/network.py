@@ -7,21 +7,15 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from bntools.core import distill, entropy, stack
-from bntools.core.stack import Planes
+from bntools.core import distill
 from bntools.core.threads import in_order, single_threaded
-from bntools.tools.stack_compress import encode
-from bntools.tools.stack_compress.build import Stacks
-from bntools.tools.stack_compress.order import Block
+from bntools.tools.stack_compress.order import Block, Coding
 
 
 class Network:
-    """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text.
+    """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text."""
 
-    depths: blocks, by (name, band) the planes and the rows of one plane more, that the weights now have.
-    """
-
-    def __init__(self, stacks: Stacks, windows: Tensor, device: str) -> None:
+    def __init__(self, stacks: Coding, windows: Tensor, device: str) -> None:
         self._stacks, self._windows = stacks, windows.to(device)
         model = stacks.model
         self._built = model.build(torch.float32, device)
@@ -36,12 +30,12 @@ class Network:
         kept, bias = head.weight.detach().clone(), head.bias
         return distill.logits_of(self._built, lambda hidden: torch.nn.functional.linear(hidden, kept, bias))
 
-    def place(self, rows: Mapping[str, Mapping[tuple[int, int], int]]) -> None:
-        """Give some weights what these rows of their blocks make of them: by name, (plane, band) to whole rows."""
-        names = list(rows)
+    def place(self, there: Mapping[str, Mapping[tuple[int, int], int]]) -> None:
+        """Give some weights what these bytes of their blocks make of them: by name, (plane, band) to bytes."""
+        names = list(there)
 
         def work(name: str) -> tuple[str, Tensor]:
-            return name, self._dense(name, rows[name])
+            return name, self._stacks.dense(name, there[name])
 
         size = self._stacks.model.entries
         for name, values in in_order(work, names, lambda name: 8 * size[name].numel, 1 << 30):
@@ -49,22 +43,7 @@ class Network:
             path = linear.module if linear is not None else name.removesuffix(".weight")
             weight = self._built.get_submodule(path).weight
             with torch.no_grad():
-                weight.copy_(values if linear is not None and linear.transposed else values.T)
-
-    def _dense(self, name: str, rows: Mapping[tuple[int, int], int]) -> Tensor:
-        """Values [in, out] float32."""
-        spec, coded = self._stacks.specs[name], self._stacks.coded(name)
-        bits = self._stacks.bits(name)
-
-        def part(block: str) -> bytes:
-            plane, band = map(int, block.rsplit("/", 2)[1:])
-            start = spec.band_rows(band).start
-            return bits[plane - 1, start : start + rows.get((plane, band), 0)].tobytes()
-
-        add = Planes.read(name, spec, part).refine(coded.row_scale)
-        return torch.from_numpy(
-            entropy.values(coded, self._stacks.tables, encode.OCTAVE, lambda values: add(0, values))
-        )
+                weight.copy_(values.T if linear is not None and linear.transposed else values)
 
     def kl(self) -> float:
         """Mean divergence from the original on the windows, nats a token."""
@@ -90,14 +69,14 @@ class Network:
             return sum(pool.map(work, self._wanted)) / (len(self._windows) * (self._windows.shape[1] - 1))
 
 
-def rows_of(
-    blocks: Iterable[Block], specs: Mapping[str, stack.Spec], nbytes: int
+def bytes_of(
+    blocks: Iterable[Block], names: Iterable[str], nbytes: int
 ) -> dict[str, dict[tuple[int, int], int]]:
-    """Whole rows of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
-    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in specs}
+    """Bytes of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
+    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in names}
     for block in blocks:
         if nbytes <= 0:
             break
-        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes) // specs[block.name].width
+        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes)
         nbytes -= block.nbytes
     return found

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-SORTS = ("fisher", "output-error", "layer", "perplexity")
+from torch import Tensor
+
+from bntools.core.model import Model
+from bntools.core.packed import AnySpec
+from bntools.core.writer import Writer
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of one plane of one matrix. index: of the matrix in the checkpoint.
+    """Rows of one plane of one matrix, or one level of it. index: of the matrix in the checkpoint.
 
     gain: predicted decrease of the loss, in nats a token. error: decrease of the matrix' relative output error.
     """
@@ -22,6 +27,36 @@ class Block:
     nbytes: int
     gain: float
     error: float
+
+
+class Coding(Protocol):
+    """A model stacked by one codec: what is measured of it and written does not depend on which."""
+
+    model: Model
+    blocks: list[Block]
+    losses: dict[str, float]
+
+    @property
+    def codec(self) -> str: ...
+
+    @property
+    def specs(self) -> Mapping[str, AnySpec]: ...
+
+    def dense(self, name: str, there: Mapping[tuple[int, int], int]) -> Tensor:
+        """A weight [out, in] by its base and so many bytes of each (plane, band)."""
+        ...
+
+    def base(self, out: Writer) -> tuple[list[str], dict[str, int]]:
+        """Write what no prefix lacks; its tensors in order, and bytes by weight and shared tensor."""
+        ...
+
+    def block(self, block: Block) -> tuple[tuple[int, ...], bytes]:
+        """Shape and bytes of a block."""
+        ...
+
+    def kept(self, name: str) -> Tensor:
+        """A tensor that is not stacked."""
+        ...
 
 
 def merged(gains: Sequence[float], sizes: Sequence[int]) -> list[float]:

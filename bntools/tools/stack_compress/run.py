@@ -8,24 +8,24 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from bntools import options, terminal
 from bntools.core import entropy, history, packed, stack
 from bntools.core.artifact import Artifact
 from bntools.core.calibration import text_windows
-from bntools.core.errors import bad_input
 from bntools.core.header import BITS, BLOCK_PREFIX
 from bntools.core.model import Model
 from bntools.core.shelf import Shelf
 from bntools.core.work import Work, digest_of, identity, source_identity
 from bntools.core.writer import Writer
 from bntools.options import Session
-from bntools.tools.stack_compress import build, curve, order
-from bntools.tools.stack_compress.build import Settings, Stacks
+from bntools.tools.stack_compress import bitstack, build, curve, order, scaling, shares
+from bntools.tools.stack_compress.bitstack import Settings as BitSettings
+from bntools.tools.stack_compress.build import Settings
 from bntools.tools.stack_compress.encode import Recipe
-from bntools.tools.stack_compress.order import Block
+from bntools.tools.stack_compress.order import Block, Coding
 
 VERSION = 1
 ROOM = 2048  # spare bytes in the header: a shorter stack's longer history must not make it longer
@@ -34,17 +34,28 @@ _SCORE_TOKENS = 1024
 
 
 def compress(
-    session: Session, model: Model, settings: Settings, given: dict[str, Any], out: Writer
+    session: Session, model: Model, settings: Settings | BitSettings, given: dict[str, Any], out: Writer
 ) -> dict[str, Any]:
     """Make and write the stack of a model; returns the report."""
     source, device = history.fingerprint(model), session.torch_device()
-    show = functools.partial(terminal.progress, session)
+    show, shard = functools.partial(terminal.progress, session), given["shard"]
     windows = text_windows(model, given["calib"], given["calib_tokens"])
+    part, units = _part_identity(model, settings, windows), _units(settings)
     with contextlib.ExitStack() as held:
         work = Work(given["work"], _identity(session, model, settings, windows)) if given["work"] else None
         if work is not None:
             held.callback(work.close)
-        stacks = _stacks(model, windows, settings, Shelf(work), device, show)
+        shelf = Shelf(work)
+        if given["gather"]:
+            wanted = build.names_of(model, settings)
+            names = shares.gathered(shelf, wanted, units, given["gather"], part)
+        else:
+            names = build.prepare(model, windows, settings, shelf, device, show)
+        mine = shares.share(model, names, shard) if shard else names
+        stacks = _stacks(model, names, mine, windows, settings, shelf, device, show)
+        if shard:
+            shares.write(shelf, mine, names, units, out, shard, part)
+            return {"kind": shares.PART, "tensors": len(mine), "of": len(names)}
         blocks = _ordered(stacks, settings, windows, device, show)
         measured = []
         if given["curve"]:
@@ -52,7 +63,7 @@ def compress(
             measured = curve.curve(stacks, blocks, chosen, given["curve"], device, show)
         sizes = _write(model, stacks, blocks, out)
     report = _report(model, stacks, blocks, settings, given["calib"], sizes)
-    out.describe("stack", {"version": VERSION, "codec": stack.CODE, "curve": measured})
+    out.describe("stack", {"version": VERSION, "codec": stacks.codec, "curve": measured})
     out.describe("report", report)
     entry = history.entry("stack-compress", options.argv(), session.seed, [source.result()], session.started)
     out.describe("history", [*model.history, entry])
@@ -60,25 +71,59 @@ def compress(
 
 
 def _stacks(
-    model: Model, windows: Tensor, settings: Settings, shelf: Shelf, device: str, show: build.Progress
-) -> Stacks:
+    model: Model, names: list[str], mine: list[str], windows: Tensor, settings: Settings | BitSettings,
+    shelf: Shelf, device: str, show: build.Progress,
+) -> Coding:  # fmt: skip
+    """The stacks of the matrices `mine` of all `names`."""
+    if isinstance(settings, BitSettings):
+        sizes = scaling.measured(model, names, windows, settings.scaling, shelf, device, show)
+        changed = {}
+        if settings.paper:
+            scales, changed = scaling.fused(model, sizes)
+        else:
+            scales = scaling.beside(model, sizes, settings.scaling != "none")
+        return bitstack.stacks(model, shelf, mine, scales, changed, settings, show)
     recipe = Recipe(settings.planes)
-    names = build.prepare(model, windows, settings, shelf, device, show)
-    alpha = build.solve(model, shelf, names, settings.base, recipe, show)
-    return build.build(model, shelf, names, alpha, recipe, show)
+    if not shelf.has(shares.ALPHA):
+        found = build.solve(model, shelf, names, settings.base, recipe, show)
+        shelf.put(shares.ALPHA, [np.array([found])])
+    alpha = float(shelf.get(shares.ALPHA)[0][0])
+    return build.build(model, shelf, mine, alpha, recipe, show)
 
 
-def _identity(session: Session, model: Model, settings: Settings, windows: Tensor) -> dict[str, Any]:
-    """What the work folder depends on: all but the order of the blocks."""
-    decides = {key: value for key, value in asdict(settings).items() if key not in ("sort", "seed")}
+def _units(settings: Settings | BitSettings) -> list[str]:
+    """Kinds of units on the shelf of which a stack is made."""
+    if not isinstance(settings, BitSettings):
+        return ["base", "planes"]
+    return ["levels", *([settings.scaling] if settings.scaling != "none" else [])]
+
+
+def _part_identity(model: Model, settings: Settings | BitSettings, windows: Tensor) -> dict[str, Any]:
     return identity(
-        "stack-compress", source_identity(model), settings=decides, seed=settings.seed,
+        "stack-compress", source_identity(model, times=False), settings=_decides(settings), seed=settings.seed,
+        calibration=digest_of(windows),
+    )  # fmt: skip
+
+
+def _decides(settings: Settings | BitSettings) -> dict[str, Any]:
+    """What the matrices depend on: all but the order of the blocks."""
+    codec = bitstack.CODEC if isinstance(settings, BitSettings) else stack.CODE
+    kept = {key: value for key, value in asdict(settings).items() if key not in ("sort", "seed")}
+    return {"codec": codec} | kept
+
+
+def _identity(
+    session: Session, model: Model, settings: Settings | BitSettings, windows: Tensor
+) -> dict[str, Any]:
+    """What the work folder depends on."""
+    return identity(
+        "stack-compress", source_identity(model), settings=_decides(settings), seed=settings.seed,
         calibration=digest_of(windows), device=session.torch_device(),
     )  # fmt: skip
 
 
 def _ordered(
-    stacks: Stacks, settings: Settings, windows: Tensor, device: str, show: build.Progress
+    stacks: Coding, settings: build.Asked, windows: Tensor, device: str, show: build.Progress
 ) -> list[Block]:
     if settings.sort == "layer":
         return order.by_layer(stacks.blocks)
@@ -90,58 +135,47 @@ def _ordered(
     return order.greedy(stacks.blocks, lambda block: block.gain)
 
 
-def _write(model: Model, stacks: Stacks, blocks: list[Block], out: Writer) -> dict[str, int]:
-    """All tensors in their order; bytes of the streams."""
+def _write(model: Model, stacks: Coding, blocks: list[Block], out: Writer) -> dict[str, int]:
+    """All tensors in their order; bytes of what belongs to the base of each weight."""
     out.compress, out.room = True, ROOM
     kept = [name for name in model.entries if name not in stacks.specs]
     kept.sort(
         key=lambda name: -BITS[model.entries[name].dtype]
     )  # so every offset is a multiple of its item's size
     for name in kept:
-        out.add(name, model.tensor(name))
-    tables = entropy.dump_tables(stacks.tables)
-    out.add_raw(entropy.TABLES, "U8", (len(tables),), tables)
-    sizes = {entropy.TABLES: len(tables)}
-    for name, spec in stacks.specs.items():
-        data = entropy.encode(stacks.coded(name), spec, stacks.tables)
-        out.add_raw(spec.part_names(name)[0], "U8", (len(data),), data)
-        sizes[name] = len(data)
-    for name, spec in stacks.specs.items():
-        bits = stacks.bits(name)
-        for plane in range(spec.planes):
-            for band in range(spec.bands):
-                rows = spec.band_rows(band)
-                out.add(
-                    stack.block_name(name, plane + 1, band),
-                    torch.from_numpy(bits[plane, rows.start : rows.stop]),
-                )
-    out.order = [*kept, entropy.TABLES, *(spec.part_names(name)[0] for name, spec in stacks.specs.items()),
-                 *(stack.block_name(block.name, block.plane, block.band) for block in blocks)]  # fmt: skip
+        out.add(name, stacks.kept(name))
+    base, sizes = stacks.base(out)
+    order = {name: index for index, name in enumerate(stacks.specs)}
+    for block in sorted(blocks, key=lambda block: order[block.name]):  # those of one matrix together
+        shape, data = stacks.block(block)
+        out.add_raw(stack.block_name(block.name, block.plane, block.band), "U8", shape, data)
+    out.order = [*kept, *base, *(stack.block_name(block.name, block.plane, block.band) for block in blocks)]
     table = packed.encode({name: (spec, {}) for name, spec in stacks.specs.items()})
     out.files = {**model.files, packed.FILE: json.dumps(table, separators=(",", ":")).encode()}
     out.config = {**model.config, "quantization_config": {"quant_method": "bntools", "version": packed.VERSION,
-                                                          "code": stack.CODE}}  # fmt: skip
+                                                          "code": stacks.codec}}  # fmt: skip
     return sizes
 
 
 def _report(
-    model: Model, stacks: Stacks, blocks: list[Block], settings: Settings, calib: str, sizes: dict[str, int]
-) -> dict[str, Any]:
+    model: Model, stacks: Coding, blocks: list[Block], settings: Settings | BitSettings, calib: str,
+    sizes: dict[str, int],
+) -> dict[str, Any]:  # fmt: skip
     linears = [name for name in stacks.specs if name in model.linears]
     weights = sum(model.entries[name].numel for name in linears)
     loss = sum(stacks.losses.values())
     return {
         "kind": "stack-compress",
-        "codec": stack.CODE,
+        "codec": stacks.codec,
         "tensors": len(stacks.specs),
         "weights": sum(model.entries[name].numel for name in stacks.specs),
         "base_bits_per_weight": round(
-            8 * (sizes[entropy.TABLES] + sum(sizes[name] for name in linears)) / weights, 4
+            8 * (sizes.get(entropy.TABLES, 0) + sum(sizes[name] for name in linears)) / weights, 4
         ),
         "blocks": len(blocks),
         "block_bytes": sum(block.nbytes for block in blocks),
         "predicted_kl": {"base": _four(loss), "all": _four(loss - sum(block.gain for block in blocks))},
-        "step": _four(stacks.alpha),
+        **({"step": _four(stacks.alpha)} if isinstance(stacks, build.Stacks) else {}),
         "settings": asdict(settings),
         "calib": calib,
     }
@@ -160,12 +194,11 @@ def truncate(session: Session, source: Artifact, out: Writer) -> dict[str, Any]:
         entry, data = source.entries[name], source.part(name)
         shape = entry.shape
         if name.startswith(BLOCK_PREFIX) and len(data) < entry.nbytes:
-            if len(shape) != 2:
-                raise bad_input(f"block {name!r} of {source.label} has no rows")
-            rows = len(data) // shape[1]
-            if not rows:
+            if len(shape) == 2:
+                data = data[: len(data) // shape[1] * shape[1]]
+            shape = (len(data) // shape[1], shape[1]) if len(shape) == 2 else (len(data),)
+            if not data:
                 continue
-            shape, data = (rows, shape[1]), data[: rows * shape[1]]
         out.add_raw(name, entry.dtype, shape, data)
         out.order.append(name)
     out.files, out.compress = dict(source.files), True

@@ -9,32 +9,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import make_model
 from safetensors.torch import load_file, save_file
+from stacked import call, equal, weights, write_tokenizer
 
-from bntools.cli import bntools
 from bntools.core import streams
 from bntools.core.artifact import open_path
+from bntools.core.calibration import text_windows
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
 from bntools.core.header import BLOCK_PREFIX
 from bntools.core.resident import Resident
 from bntools.core.source import open_model
 
 FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)
-
-
-def call(*words, code: int = 0):
-    """Run in this process; returns what was printed as JSON, or the error."""
-    result = CliRunner().invoke(
-        bntools, [*map(str, words)], standalone_mode=False, env={"SOURCE_DATE_EPOCH": "0"}
-    )
-    if code:
-        assert isinstance(result.exception, BnError), result.exception
-        assert result.exception.code == code, result.exception.what
-        return result.exception
-    assert result.exception is None, result.exception
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +41,6 @@ def made(folder):
 def base(made):
     with open_path(made) as source:
         return source.header.base_bytes
-
-
-def weights(path, budget=None):
-    model = open_model(str(path), budget)
-    return {name: model.tensor(name) for name in model.entries}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def sizes(made, base, count=6):
@@ -118,6 +96,12 @@ def test_below_the_base_the_least_size_is_named(made, base, folder):
         assert f"{base:,} bytes" in error.what
     call("stack-compress", "--truncate", base - 1, made, "-o", folder / "no.safetensors", code=BAD_INPUT)
     assert not (folder / "no.safetensors").exists()
+    for size in (9, base - 1):  # one that does not even hold the header
+        for words in (
+            ("eval", made, "--budget", size),
+            ("stack-compress", "--truncate", size, made, "-fo", cut),
+        ):
+            assert call(*words, code=BAD_INPUT).hint
     call("info", made, "--budget", f"{base},{base - 1}", code=BAD_INPUT)
 
 
@@ -163,6 +147,25 @@ def test_a_prefix_on_standard_input_is_a_model(run, made, base, tmp_path):
     read = json.loads(again.stdout)
     assert piped["kl"] == read["kl"]
     assert piped["bytes"] == read["bytes"] == len(data)
+
+
+def test_more_bytes_never_hurt_beyond_noise_at_fifty_random_budgets(made, base):
+    """Of neighbouring budgets the larger one diverges less, or more by no more than three standard errors."""
+    rng = np.random.default_rng(0)
+    budgets = sorted({base, *rng.integers(base, made.stat().st_size, 50).tolist()})
+    assert len(budgets) >= 50
+    ids = text_windows(open_model("default:"), "default", 1024, 256)
+    with torch.no_grad():
+        truth = open_model("default:").build(torch.float32)(ids).logits.log_softmax(-1)
+        held, lost = Resident(made, budgets[0]), []
+        for budget in budgets:
+            held.resize(budget)
+            ours = held.network(ids).logits.log_softmax(-1)
+            lost.append((truth.exp() * (truth - ours)).sum(-1).flatten().double())
+    for at, (before, after) in enumerate(pairwise(lost)):
+        worse = after - before
+        assert worse.mean() <= 3 * worse.std() / len(worse) ** 0.5, budgets[at : at + 2]
+    assert lost[0].mean() > 50 * lost[-1].mean()
 
 
 @pytest.mark.slow
@@ -280,16 +283,6 @@ def test_other_architectures(kind, dtype, folder):
         assert row["errors"][-1] < 0.3 * row["errors"][0]
 
 
-def write_tokenizer(home):
-    """One token a byte below 96."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {chr(32 + index): index for index in range(95)} | {"?!": 95}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.save(str(home / "tokenizer.json"))
-
-
 def test_a_model_whose_norms_have_odd_sizes_keeps_every_tensor_aligned(folder):
     home = folder / "mixed"
     make_model("llama", home, dtype="float16")
@@ -343,3 +336,27 @@ def test_the_plan_writes_nothing(made, folder):
     plan = call("stack-compress", "default:", "--dry-run", "-o", folder / "plan.safetensors")
     assert plan["writes_bytes"] == pytest.approx(made.stat().st_size, rel=0.15)
     assert not (folder / "plan.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("--planes", 1), ("--codec", "bitstack", "--levels", 2, "--paper", "--rank", 3)]
+)
+def test_parts_made_apart_are_gathered_to_the_bytes_of_one_run(words, folder):
+    words = ("stack-compress", "default:", *FAST, *words)
+    whole, joined = folder / "whole.safetensors", folder / "joined.safetensors"
+    parts = folder / f"parts of {words[-1]}"
+    parts.mkdir()
+    call(*words, "-f", "-o", whole)
+    for index in (2, 0):
+        call(*words, "--shard", f"{index}/3", "-o", parts / f"{index}.safetensors")
+    error = call(*words, "--gather", parts, "-f", "-o", joined, code=BAD_INPUT)
+    assert "1/3" in error.what
+    call(*words, "--shard", "1/3", "-o", parts / "1.safetensors")
+    call(*words, "--gather", parts, "-f", "-o", joined)
+    with open_path(whole) as a, open_path(joined) as b:
+        assert list(a.entries) == list(b.entries)
+        assert a.report == b.report
+    assert equal(load_file(whole), load_file(joined))
+    other = ("--rank", 2) if "bitstack" in words else ("--planes", 2)
+    assert "settings" in call(*words, *other, "--gather", parts, "-f", "-o", joined, code=BAD_INPUT).what

@@ -1,0 +1,23 @@
+"""Work done ahead: every result under its name, an error where the result is asked for, the interpreter as it was."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from bntools.core.threads import ahead
+
+
+def test_what_is_made_ahead_is_given_by_name_in_any_order():
+    interval = sys.getswitchinterval()
+    with ahead(str.upper, ["a", "b", "c"]) as made:
+        assert [made(name) for name in "cab"] == ["C", "A", "B"]
+    assert sys.getswitchinterval() == interval
+
+
+def test_an_error_comes_out_where_the_result_is_asked_for():
+    interval = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError), ahead(lambda name: 1 // 0, ["a"]) as made:
+        made("a")
+    assert sys.getswitchinterval() == interval
