@@ -32,7 +32,7 @@ def coarsened(col: Ints, targets: Floats, rows: Floats) -> Ints:
 def classes(targets: Floats, rows: Floats, cols: Floats) -> tuple[Ints, Ints]:
     """Class of every row and column: a quarter octave each of a rank-one fit r_i c_j of |w_ij| in steps."""
     size = np.abs(targets)
-    row = np.ones(len(rows), dtype=np.float32)
+    row, col = np.ones(len(rows), dtype=np.float32), np.ones(len(cols), dtype=np.float32)
     for _ in range(3):
         col = (size @ (1 / (rows * row))) / len(rows) / cols + _FIT
         row = ((1 / (cols * col)) @ size) / len(cols) / rows + _FIT
