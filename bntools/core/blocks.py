@@ -30,7 +30,7 @@ def no_step(count: int) -> None:
     """Progress nobody watches."""
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """Ends a forward pass whose rest is not needed."""
 
 
@@ -213,11 +213,11 @@ class Blocks:
             if not found:
                 found.append(States((len(self.windows), *hidden.shape[1:]), hidden.dtype))
             found[0].put(batch.start, hidden)
-            raise _Reached
+            raise Reached
 
         with self.around(first):
             for batch in self.batches:
-                with contextlib.suppress(_Reached):
+                with contextlib.suppress(Reached):
                     calibration.run(self.model, self.windows[batch.start : batch.stop])
         return found[0]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bntools.core import blocks
-from bntools.core.blocks import Batch, Blocks, no_step
+from bntools.core.blocks import Batch, Blocks, Reached, no_step
 from bntools.core.gathered import flat, same
 from bntools.core.model import Model
 from bntools.core.moments import Task, accumulate
@@ -40,7 +40,8 @@ class Group:
 
 class Step(NamedTuple):
     """What to code next. targets: weights [out, in] float32 by tensor, all fed the same. moments: E[x~ x~^T] [in, in]
-    of what feeds them. place: puts the coded weights where they were; to be called before the next step."""
+    of what feeds them; both in main memory. place: puts the coded weights where they were, to be called before the next
+    step."""
 
     targets: dict[str, Tensor]
     moments: Tensor
@@ -82,7 +83,7 @@ class Prefix:
             moves, moments = self._moves(
                 group.writes, weights, writers, layer, coded, last=group is chosen[-1]
             )
-            targets = {self._names[f"{path}.{name}"]: w + moves[name] for name, w in weights.items()}
+            targets = {self._names[f"{path}.{name}"]: (w + moves[name]).cpu() for name, w in weights.items()}
             modules = {self._names[f"{path}.{name}"]: coded.get_submodule(name) for name in weights}
 
             def place(values: Mapping[str, Tensor], modules: Mapping[str, Any] = modules) -> None:
@@ -90,7 +91,7 @@ class Prefix:
                     weight = modules[name].weight
                     weight.data = (value if isinstance(modules[name], nn.Linear) else value.T).to(weight)
 
-            yield Step(targets, moments, place)
+            yield Step(targets, moments.cpu(), place)
         if not chosen:
             self.original.advance()
 
@@ -163,10 +164,6 @@ def _note(seen: list[tuple[str, Tensor, Tensor]], name: str, module: nn.Module, 
         seen.append((name, args[0], out))
 
 
-class _Reached(Exception):
-    """Ends a forward pass whose rest is not needed."""
-
-
 class _Ran(NamedTuple):
     """Of one batch: the block's inputs [n, d], the leader's [n, in], the writers' outputs [n, d], and the block's
     outputs where it was run to its end."""
@@ -209,13 +206,13 @@ class _Run:
     def _fed(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._seen.x = flat(args[0])
         if not self._whole:
-            raise _Reached
+            raise Reached
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> _Ran:
         hidden = self._blocks.hidden.get(batch.start, batch.stop).to(self._blocks.device)
         self._seen.outputs, after = {}, None
-        with contextlib.suppress(_Reached):
+        with contextlib.suppress(Reached):
             after = self._blocks.call(hidden)
         return _Ran(flat(hidden), self._seen.x, self._seen.outputs, after)
 

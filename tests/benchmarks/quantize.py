@@ -66,6 +66,10 @@ def jobs(small: bool) -> list[Job]:
     ]
     sizes = [] if small else ["42MB", "48MB", "55MB", "62MB"]
     coded = [Job(f"entropy {budget}", (*ENTROPY, budget)) for budget in ("2.0", "2.6", "3.2", "4.2", *sizes)]
+    coded += [
+        Job(f"entropy {budget} alone", (*ENTROPY, budget, "--no-compensate"))
+        for budget in ("2.0", "2.6", "3.2", "4.2")
+    ]
     coded.append(Job("entropy 2.0 distilled", (*ENTROPY, "2.0", "--distill", 24)))
     return [*papers, *ours, *coded, *(Job(name, peer=True) for name in peers.ROWS)]
 

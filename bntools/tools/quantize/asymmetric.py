@@ -27,10 +27,9 @@ def asymmetric(
     by_name = {item.name: item for item in items if item.grid and item.linear}
     done = set()
     for found in Prefix(model, set(by_name), windows, device=device, step=step):
-        shared = None if moments else found.moments
 
-        def one(name: str, targets=found.targets, shared=shared) -> tuple[Result, Tensor]:
-            hessian = moments.get(name)[0] if moments and shared is None else shared
+        def one(name: str, targets=found.targets, shared=found.moments) -> tuple[Result, Tensor]:
+            hessian = moments.get(name)[0] if moments else shared
             return coded_linear(model, by_name[name], choices.get(name), settings, hessian, targets[name])
 
         def size(name: str, targets=found.targets) -> int:

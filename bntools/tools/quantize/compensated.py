@@ -92,9 +92,9 @@ def _pass(
         tensors = {name: model.tensor(name, torch.float32) for name in outside}
         values = code(tensors)
         embedding = next((values[name] for name in outside if embeddings(model)[name][1]), None)
-    for found_ in Prefix(model, left, windows, embedding=embedding, device=device, step=step):
-        found_.place(code(found_.targets))
+    for todo in Prefix(model, left, windows, embedding=embedding, device=device, step=step):
+        todo.place(code(todo.targets))
     if left:
-        code({name: None for name in found.names if name in left})
+        code(dict.fromkeys(name for name in found.names if name in left))
     trial.alpha = rate.alpha
     return trial

@@ -32,6 +32,13 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
         memory = cost.calibrated_bytes(model, items, windows.numel(), windows.shape[1])
     if swept:
         memory = max(memory, cost.LIBRARIES + sum(entropy_cost.sweep_bytes(model, items, windows.numel(), 0)))
+    if settings.compensate:
+        largest = max(
+            (model.entries[item.name] for item in items if item.grid), key=lambda entry: entry.numel
+        )
+        coding = cost.coding_bytes(largest.numel, max(largest.shape))
+        peak = cost.compensated_bytes(model, items, windows.numel(), coding)
+        memory = max(memory, cost.LIBRARIES + peak)
     return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
 
 
