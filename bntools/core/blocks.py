@@ -17,6 +17,7 @@ from bntools.core.gathered import Gathered, Seen, flat
 from bntools.core.memory import return_freed
 from bntools.core.model import Model
 from bntools.core.moments import accumulate
+from bntools.core.precision import products
 from bntools.core.states import States
 from bntools.core.streamed import Streamed
 from bntools.core.threads import single_threaded
@@ -50,6 +51,7 @@ class Blocks:
     `gather` runs the block at hand over all of them and `advance` makes its outputs the inputs of the next one, with
     whatever weights the block then has. keep: the inputs of every block stay in `inputs`, for a way back.
     start, hidden: begin at a later block, whose inputs are known. embedding: [vocabulary, d] in place of the model's.
+    mixed: products in bfloat16 where that is faster (`core.precision`).
     The batches run one a thread, so that results do not depend on how many there are.
     Raises BnError (exit 3) on a model without a list of blocks, or whose blocks do not simply follow each other.
     """
@@ -65,7 +67,9 @@ class Blocks:
         start: int = 0,
         hidden: States | None = None,
         embedding: Tensor | None = None,
+        mixed: bool = False,
     ) -> None:
+        self._mixed = mixed
         self.streamed = Streamed(source, dtype, device) if isinstance(source, Model) else None
         self.model: Any = self.streamed.module if self.streamed else source
         self.path, self.layers = _blocks(self.model)
@@ -224,8 +228,13 @@ class Blocks:
     def call(self, hidden: Tensor) -> Tensor:
         """The block at hand, applied to the hidden states of a batch."""
         args, kwargs = self._calls[len(hidden)][self._index]
-        out = self.layers[self._index](hidden, *args, **kwargs)
+        with self.products():
+            out = self.layers[self._index](hidden, *args, **kwargs)
         return out if isinstance(out, Tensor) else out[0]
+
+    def products(self) -> contextlib.AbstractContextManager[Any]:
+        """How products are taken, in this thread, for as long as the context lasts."""
+        return products(self.device, self._mixed)
 
     def waves(self, workers: int, batches: list[Batch] | None = None) -> Iterator[list[Batch]]:
         """The batches, as many at a time as there are workers."""

@@ -18,16 +18,16 @@ RESIDENT = 512 << 20  # bytes of hidden states up to which they stay in memory
 class States:
     """A tensor [n, L, d] written and read by ranges of its first axis.
 
-    Above `RESIDENT` bytes it lies in an unlinked file under TMPDIR, moved by positioned reads and writes: a memory
+    Above `resident` bytes it lies in an unlinked file under TMPDIR, moved by positioned reads and writes: a memory
     map's pages would count as memory of the process. Raises BnError (exit 1) where the disk is full.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, resident: int = RESIDENT) -> None:
         self.shape, self.dtype = shape, dtype
         self._row = math.prod(shape[1:]) * dtype.itemsize
         self._memory: Tensor | None = None
         self._fd = -1
-        if shape[0] * self._row <= RESIDENT:
+        if shape[0] * self._row <= resident:
             self._memory = torch.empty(shape, dtype=dtype)
         else:
             self._fd = streams.temporary_fd()
