@@ -31,7 +31,7 @@ for row in $rows; do
         fc-labels)
             # shellcheck disable=SC2086  # several words
             measure fc-labels --data "$mnist" --model fc:400,400,400,400,400 --shuffle labels --samples 0.1 --seeds 1 \
-                ${LABELS:---epochs 60 --dims 8000,16000,32000,64000 --lr 0.01,0.03} ;;
+                ${LABELS:---epochs 60 --dims 2000,4000,8000,16000 --lr 0.01,0.03} ;;
         # Reduced: two seeds.
         widths) measure widths --data "$mnist" --widths 100,200,400 --depths 1,2,3 --seeds 2 ;;
         *) echo "no row $row" >&2; exit 2 ;;

@@ -17,7 +17,7 @@ from bntools.core.gathered import Gathered, Seen, flat
 from bntools.core.memory import return_freed
 from bntools.core.model import Model
 from bntools.core.moments import accumulate
-from bntools.core.precision import products
+from bntools.core.precision import gains, products
 from bntools.core.states import States
 from bntools.core.streamed import Streamed
 from bntools.core.threads import single_threaded
@@ -69,7 +69,7 @@ class Blocks:
         embedding: Tensor | None = None,
         mixed: bool = False,
     ) -> None:
-        self._mixed = mixed
+        self.is_mixed = mixed and gains(device)
         self.streamed = Streamed(source, dtype, device) if isinstance(source, Model) else None
         self.model: Any = self.streamed.module if self.streamed else source
         self.path, self.layers = _blocks(self.model)
@@ -234,7 +234,7 @@ class Blocks:
 
     def products(self) -> contextlib.AbstractContextManager[Any]:
         """How products are taken, in this thread, for as long as the context lasts."""
-        return products(self.device, self._mixed)
+        return products(self.is_mixed)
 
     def waves(self, workers: int, batches: list[Batch] | None = None) -> Iterator[list[Batch]]:
         """The batches, as many at a time as there are workers."""

@@ -58,6 +58,11 @@ class Spec:
     def lanes(self) -> int:
         return -(-self.cols // self.lane)
 
+    @property
+    def overhead(self) -> int:
+        """Bytes of its stream besides what symbols cost: middles, sizes, states, checksum."""
+        return 12 + 8 * (self.lanes + 1)
+
     def part_names(self, name: str) -> list[str]:
         """Names of the stored tensors of this weight alone."""
         return [f"{name}.stream"]
@@ -147,6 +152,20 @@ class Counter:
         from bntools.kernels import rans
 
         return sum(rans.cost_bits(rans.normalize(seen), seen) for seen in (self.levels, self.sides))
+
+    def class_bits(self) -> NDArray[np.float64]:
+        """Bits of a weight of each class [64], sides left out; classes never met as the nearest that were."""
+        import numpy as np
+
+        from bntools.kernels import rans
+
+        pairs = np.stack([rans.normalize(self.levels), self.levels], 1).reshape(
+            rans.CLASSES, self.sets, 2, -1
+        )
+        seen = self.levels.reshape(rans.CLASSES, -1).sum(1)
+        met = np.flatnonzero(seen)
+        costs = [sum(rans.cost_bits(f[None], n[None]) for f, n in pairs[at]) / seen[at] for at in met]
+        return np.interp(np.arange(rans.CLASSES), met, costs)
 
     def tables(self, shrink: NDArray[np.float32]) -> Tables:
         from bntools.kernels import rans

@@ -18,18 +18,18 @@ _UNEXPLAINED = 1e-3  # of what a block adds to the stream, at most, for the line
 
 
 class Closed(NamedTuple):
-    """A module whose output is that of a linear in it (or itself). path: inside the block. place, count: where that
+    """A module whose output is that of a linear in it (or itself). path: inside the block. place, length: where that
     is in the tuple that it gives, and how long that is; a place of -1 for no tuple."""
 
     path: str
     place: int
-    count: int
+    length: int
 
     def wrap(self, out: Tensor) -> Any:
         """What the module gives, made of the linear's output."""
         if self.place < 0:
             return out
-        return tuple(out if at == self.place else None for at in range(self.count))
+        return tuple(out if at == self.place else None for at in range(self.length))
 
 
 @dataclass(frozen=True)

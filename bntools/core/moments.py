@@ -50,8 +50,9 @@ class Moments:
         return upper
 
 
-def products(total: Tensor, left: Tensor, right: Tensor) -> list[Task]:
-    """Independent products that add left^T right to `total` [a, b]; left [n, a], right [n, b]."""
+def products(total: Tensor, left: Tensor, right: Tensor, factors: torch.dtype = torch.float32) -> list[Task]:
+    """Independent products that add left^T right to `total` [a, b]; left [n, a], right [n, b], rounded to `factors`."""
+    left, right = left.to(factors), right.to(factors)
     rows = max(_NARROWEST, -(-total.shape[0] // _PANELS))
     return [
         (total[start : start + rows], left[:, start : start + rows].T, right)
@@ -71,4 +72,7 @@ def accumulate(pool: ThreadPoolExecutor, batches: Iterable[list[Task]]) -> None:
 
 def _add(tasks: list[Task]) -> None:
     for panel, left, right in tasks:
-        panel.addmm_(left, right)
+        if left.dtype is panel.dtype:
+            panel.addmm_(left, right)
+        else:
+            panel.add_(left @ right)

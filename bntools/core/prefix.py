@@ -57,7 +57,8 @@ class Prefix:
 
     def __iter__(self) -> Iterator[Step]:
         for (path, layer), (_, coded) in zip(self.original, self.coded, strict=True):
-            found = groups(self.original, layer)
+            with single_threaded():
+                found = groups(self.original, layer)
             last = max((at for at, group in enumerate(found) if self.chosen(path, group)), default=-1)
             if last < 0:
                 self.original.advance(self._step)
@@ -158,21 +159,26 @@ class _Walk:
     def _moves(self, group: Group, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """What is added to each weight, and the moments of what feeds them."""
         w, device = weights[next(iter(weights))], self.prefix.original.device
-        regression = Regression(w.shape[1], w.shape[0] if group.writes else w.shape[1], device)
+        outputs = w.shape[0] if group.writes else w.shape[1]
+        regression = Regression(w.shape[1], outputs, device, mixed=self.prefix.original.is_mixed)
         batches = self.prefix.original.batches
 
         def tasks(batch: Batch, x: Tensor) -> list[Task]:
             missing = self.kept.get(group.leader, batch).to(device) - x
             if group.writes:
-                missing = missing @ w.T + self.kept.get(_LOST, batch).to(device) / group.writes
+                with self.prefix.original.products():
+                    missing = (missing @ w.T).float()
+                missing += self.kept.get(_LOST, batch).to(device) / group.writes
             return regression.tasks(batches.index(batch) % 2, x, missing)
 
         self._reach(group, tasks)
         if group.writes:
             solved, moments = regression.solve()
-            return {name: solved for name in weights}, moments
-        solved, moments = regression.solve(sum((one.T @ one for one in weights.values()), torch.zeros(())))
-        return {name: one @ solved for name, one in weights.items()}, moments
+            return dict.fromkeys(weights, solved), moments
+        solved, moments = regression.solve(torch.cat(list(weights.values())))
+        with single_threaded() as (pool, _):
+            moved = list(pool.map(lambda one: one @ solved, weights.values()))
+        return dict(zip(weights, moved, strict=True)), moments
 
     def _reach(self, group: Group, tasks: Callable[[Batch, Tensor], list[Task]]) -> None:
         """Run the coded block until a group is fed, and keep that if its output will be wanted."""

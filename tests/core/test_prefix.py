@@ -146,6 +146,25 @@ def test_threads_change_nothing(case):
     assert all(torch.equal(one, two) for one, two in zip(run(1), run(2), strict=True))
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_threads_change_nothing_where_products_are_large(mixed):
+    """Large enough that libraries share one product out, if let."""
+    source = open_model("default:")
+    windows = torch.randint(0, 500, (6, 128), generator=torch.Generator().manual_seed(1))
+
+    def run(threads):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for targets, _, place in Prefix(source, set(source.linears), windows, mixed=mixed):
+                yield from targets.values()
+                place({name: coarse(target) for name, target in targets.items()})
+        finally:
+            torch.set_num_threads(before)
+
+    assert all(torch.equal(one, two) for one, two in zip(list(run(1)), list(run(2)), strict=True))
+
+
 def test_what_is_not_coded_is_left_and_an_embedding_counts(tmp_path):
     model = make_model("llama", tmp_path)
     source = open_model(str(tmp_path))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from bntools.core import ridge
 from bntools.core.moments import _add
 from bntools.core.ridge import RIDGES, Regression
 
 
-def regressed(x, y, halves=(0, 1), metric=None):
+def regressed(x, y, halves=(0, 1), root=None):
     found = Regression(x.shape[1], y.shape[1])
     for half, a, b in zip(halves, x.chunk(len(halves)), y.chunk(len(halves)), strict=True):
         _add(found.tasks(half, a, b))
-    return found.solve(metric)
+    return found.solve(root)
 
 
 def noise(*shape, seed):
@@ -42,8 +44,8 @@ def test_the_metric_says_which_outputs_count():
     x = noise(60, 40, seed=0)
     y = torch.stack([x @ noise(40, seed=1), 30 * noise(60, seed=2)], 1)
     first, second = torch.diag(torch.tensor([1.0, 0.0])), torch.diag(torch.tensor([0.0, 1.0]))
-    assert not regressed(x, y, metric=second)[0].any()
-    assert regressed(x, y, metric=first)[0].any()
+    assert not regressed(x, y, root=second)[0].any()
+    assert regressed(x, y, root=first)[0].any()
 
 
 def test_with_one_half_the_largest_ridge_is_taken():
@@ -53,3 +55,22 @@ def test_with_one_half_the_largest_ridge_is_taken():
     expected = (s @ xx) @ torch.linalg.inv(xx + RIDGES[-1] * xx.diagonal().mean() * torch.eye(4))
     assert torch.allclose(solved, expected, atol=1e-5)
     assert torch.allclose(moments, xx, atol=1e-5)
+
+
+@pytest.mark.parametrize("loud", [0.3, 3, 30])
+def test_random_sums_of_many_outputs_choose_as_all_of_them_do(loud, monkeypatch):
+    x, s = noise(300, 100, seed=0), noise(400, 100, seed=1)
+    y = x @ s.T + 10 * loud * noise(300, 400, seed=2)
+    probed, _ = regressed(x, y)
+    monkeypatch.setattr(ridge, "_PROBES", 400)
+    every, _ = regressed(x, y)
+    assert float((probed - s).norm()) <= 1.02 * float((every - s).norm())
+    assert every.any()
+
+
+def test_factors_in_bfloat16_are_near_enough():
+    x, s = noise(4000, 60, seed=0), noise(50, 60, seed=1)
+    found = Regression(60, 50, mixed=True)
+    for half in (0, 1):
+        _add(found.tasks(half, x, x @ s.T))
+    assert float((found.solve()[0] - regressed(x, x @ s.T)[0]).norm() / s.norm()) < 2e-3

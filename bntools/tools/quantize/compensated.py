@@ -14,7 +14,8 @@ from bntools.core.prefix import Prefix
 from bntools.core.sensitivity import embeddings, sweep_tokens
 from bntools.core.spool import Spool
 from bntools.tools.quantize import entropy as method
-from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
+from bntools.tools.quantize.entropy import Goal, Outlook, Pass, Prepared, Progress
+from bntools.tools.quantize.levels import OCTAVE
 
 _TRIES = 3
 _AIM = 0.998  # of the goal
@@ -22,15 +23,14 @@ _REACH = 0.25  # octaves by which the constant may leave that of the first pass
 
 
 def compensated(
-    model: Model, found: Prepared, goal: Goal, first: tuple[Pass, dict[str, bytes], bytes], windows: Tensor,
-    device: str, progress: Progress,
-) -> tuple[Pass, dict[str, bytes], bytes]:  # fmt: skip
-    """Levels that fit the goal, with streams and tables, from a `first` pass over the whole model at about that size.
+    model: Model, found: Prepared, goal: Goal, windows: Tensor, device: str, progress: Progress
+) -> tuple[Pass, dict[str, bytes], bytes]:
+    """Levels that fit the goal, with streams and tables.
 
     Embeddings are coded first, then block by block what `core.prefix` asks for. Raises BnError (exit 2) where
     the size is not met.
     """
-    aim = _AIM * goal.nbytes
+    first, aim = method.outlook(model, found, goal, progress), _AIM * goal.nbytes
     for _ in range(_TRIES):
         with progress("compensating", 2 * sweep_tokens(model, windows)) as step:
             trial = _pass(model, found, aim, first, windows, device, step)
@@ -46,26 +46,27 @@ def compensated(
 class _Rate:
     """Sets the constant while blocks are coded, so that all of them take `aim` bytes in the end.
 
-    sizes: bytes of each tensor in the first pass, at the constant `first`. A bit less a weight for each doubling, and
-    what is left is taken to deviate from its size in the first pass as what is done did, bit for bit.
+    A bit less a weight for each doubling, and what is left is taken to deviate from the outlook as what is done did,
+    bit for bit.
     """
 
-    def __init__(self, model: Model, aim: float, first: Pass, sizes: Mapping[str, int], tables: int) -> None:
+    def __init__(self, model: Model, aim: float, first: Outlook) -> None:
         self.alpha = first.alpha
-        self._first, self._aim, self._left = first.alpha, aim - tables, dict(sizes)
-        self._weights = {name: model.entries[name].numel for name in sizes}
-        self._overhead = sum(sizes.values()) / max(first.counter.bits() / 8, 1)  # lanes and headers
-        self._predicted = 0.0  # bytes, of what is done
+        self._first, self._aim, self._left = first.alpha, aim - first.tables, dict(first.sizes)
+        self._weights = {name: model.entries[name].numel for name in first.sizes}
+        self._overhead = {name: method.spec_of(model, name, OCTAVE).overhead for name in first.sizes}
+        self._predicted = self._besides = 0.0  # bytes, of what is done
 
     def took(self, names: list[str], trial: Pass) -> None:
         """Tensors were coded at the present constant."""
         octaves = math.log2(self.alpha / self._first)
         for name in names:
             self._predicted += self._left.pop(name) - octaves * self._weights.pop(name) / 8
+            self._besides += self._overhead.pop(name)
         left = sum(self._weights.values())
         if not left:
             return
-        used = self._overhead * trial.counter.bits() / 8
+        used = trial.counter.bits() / 8 + self._besides
         deviation = (used - self._predicted) / trial.weights
         over = used + sum(self._left.values()) + deviation * left - self._aim
         octaves = min(max(8 * over / left, -_REACH), _REACH)
@@ -73,12 +74,11 @@ class _Rate:
 
 
 def _pass(
-    model: Model, found: Prepared, aim: float, first: tuple[Pass, dict[str, bytes], bytes], windows: Tensor,
-    device: str, step: Callable[[int], None],
+    model: Model, found: Prepared, aim: float, first: Outlook, windows: Tensor, device: str,
+    step: Callable[[int], None],
 ) -> Pass:  # fmt: skip
-    plain, made, tables = first
-    trial = Pass(plain.alpha, entropy.Counter(found.trellis), Spool(), {})
-    rate = _Rate(model, aim, plain, {name: len(data) for name, data in made.items()}, len(tables))
+    trial = Pass(first.alpha, entropy.Counter(found.trellis), Spool(), {})
+    rate = _Rate(model, aim, first)
     embedding, left = None, set(found.names)
 
     def code(targets: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

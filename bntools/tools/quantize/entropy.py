@@ -30,7 +30,7 @@ _SAMPLE = 5  # every so many blocks the constant is solved on, before all are co
 _PASSES = 8  # over the whole model at most
 _SWEPT = "swept"
 _SLACK = 0.004  # of the size asked that may stay unused
-_ROUGH = 0.03  # of it that a pass may miss which only sets out
+_SET_OUT = 2  # passes over the sample
 _IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
 _METADATA = 40_000  # bytes of config, report and history, at most
@@ -161,10 +161,7 @@ def add(
     """
 
     def work(name: str) -> tuple[str, levels.Quantized, float]:
-        linear = model.linears.get(name)
-        w = model.tensor(name, torch.float32)
-        w = w.T.contiguous() if linear is not None and linear.transposed else w
-        target = targets[name]
+        w, target = _matrix(model, name), targets[name]
         done = levels.quantize(w if target is None else target, found.metric(name), alpha, found.trellis)
         lost = float((done.values - w).square().sum(dtype=torch.float64))
         return name, done, lost / max(float(w.square().sum(dtype=torch.float64)), 1e-300)
@@ -188,38 +185,70 @@ def _four(value: float) -> float:
 
 
 def solve(
-    model: Model, found: Prepared, goal: Goal, progress: Progress, rough: bool = False
+    model: Model, found: Prepared, goal: Goal, progress: Progress
 ) -> tuple[Pass, dict[str, bytes], bytes]:
     """The finest levels whose streams and tables fit the goal: (levels, streams by name, tables).
 
-    The rate falls by a bit when the constant doubles, so each pass gives the next constant; the first passes take
-    every fifth block. rough: near the size asked is enough, on either side.
+    The rate falls by a bit when the constant doubles, so each pass gives the next constant.
     Raises BnError (exit 2) where no constant makes it fit.
     """
-    alpha = _first_alpha(model, found, goal.bits)
-    sample = _sample(model, found.names)
-    if len(sample) < len(found.names):
-        for _ in range(2):
-            with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
-                trial = code(model, found, sample, alpha, step)
-            trial.spool.close()
-            alpha *= 2 ** (trial.bits - goal.bits)
-    search = _Search(goal, alpha)
+    search = _Search(goal, outlook(model, found, goal, progress).alpha)
     best: tuple[Pass, dict[str, bytes], bytes] | None = None
     for _ in range(_PASSES):
         with progress("coding", goal.weights) as step:
             trial = code(model, found, found.names, search.alpha, step)
         made, tables = streams(model, found, trial)
-        size = len(tables) + sum(map(len, made.values()))
-        if rough and abs(size - goal.nbytes) < _ROUGH * goal.nbytes:
-            return trial, made, tables
-        if search.took(size):
+        if search.took(len(tables) + sum(map(len, made.values()))):
             best = (trial, made, tables)
         if search.done:
             break
     if best is None:
         raise unreachable(goal)
     return best
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The constant that should meet a size, and what the streams would then take. sizes: bytes by tensor. tables:
+    bytes."""
+
+    alpha: float
+    sizes: dict[str, float]
+    tables: int
+
+
+def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Outlook:
+    """What every tensor will take, from what each class of weights took in every fifth block."""
+    alpha, sample = _first_alpha(model, found, goal.bits), _sample(model, found.names)
+    for left in reversed(range(_SET_OUT)):
+        with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
+            trial = code(model, found, sample, alpha, step)
+        trial.spool.close()
+        if left:
+            alpha *= 2 ** (trial.bits - goal.bits)
+    a_weight = trial.counter.class_bits()
+    spoken = float(trial.counter.bits())
+    counted = dict(in_order(lambda name: (name, _class_counts(model, found, name, alpha)), found.names,
+                            lambda name: 16 * model.entries[name].numel, _IN_FLIGHT))  # fmt: skip
+    share = spoken / max(
+        sum(float(counted[name] @ a_weight) for name in sample), 1.0
+    )  # sides, and targets that moved
+    tables = len(entropy.dump_tables(trial.counter.tables(levels.shrinks(found.trellis))))
+    overhead = {name: spec_of(model, name, trial.octave).overhead for name in found.names}
+    sizes = {name: share * float(counts @ a_weight) / 8 + overhead[name] for name, counts in counted.items()}
+    octaves = 8 * (tables + sum(sizes.values()) - (1 - _SLACK / 2) * goal.nbytes) / goal.weights
+    moved = {name: size - octaves * model.entries[name].numel / 8 for name, size in sizes.items()}
+    return Outlook(alpha * 2**octaves, moved, tables)
+
+
+def _class_counts(model: Model, found: Prepared, name: str, alpha: float) -> levels.Counts:
+    return levels.class_counts(_matrix(model, name), found.metric(name), alpha, found.trellis)
+
+
+def _matrix(model: Model, name: str) -> Tensor:
+    """A weight [out, in] float32."""
+    linear, w = model.linears.get(name), model.tensor(name, torch.float32)
+    return w.T.contiguous() if linear is not None and linear.transposed else w
 
 
 def unreachable(goal: Goal) -> BnError:
@@ -262,9 +291,7 @@ def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
     """A constant from the weights' size in steps: the entropy of a Gaussian is log2(sigma / step) + 2.05 bits."""
     total = weights = 0.0
     for name in _sample(model, found.names):
-        one, linear = found.metric(name), model.linears.get(name)
-        w = model.tensor(name, torch.float32)
-        w = w.T if linear is not None and linear.transposed else w
+        one, w = found.metric(name), _matrix(model, name)
         sigma = math.log2(max(float(w.square().mean().sqrt()), 1e-30))
         steps = torch.from_numpy(one.row).log2().mean() + torch.from_numpy(one.col).log2().mean()
         total += (sigma - float(steps)) * w.numel()

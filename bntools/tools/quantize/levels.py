@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.core import entropy
@@ -14,6 +15,8 @@ from bntools.core.errors import usage
 from bntools.core.metric import Metric
 from bntools.kernels import rans, steps, trellis
 from bntools.kernels.steps import OCTAVE
+
+Counts = NDArray[np.int64]
 
 _SHRINK = 0.6
 _LAZY = 64  # columns whose feedback is gathered before it reaches the rest of the matrix
@@ -46,13 +49,9 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     """
     order = torch.from_numpy(metric.order)
     targets = w.T[order].contiguous().numpy()
-    unit = alpha * (trellis.HALF_STEP if is_trellis else 1.0)
-    row, col = steps.exponents(metric.row), steps.exponents(metric.col * unit)
-    col = steps.coarsened(col, targets, entropy.powers(row, OCTAVE))
+    row, col, row_class, col_class = _sides(targets, metric, alpha, is_trellis)
     rows, cols = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
-    row_class, col_class = steps.classes(targets, rows, cols / (trellis.HALF_STEP if is_trellis else 1.0))
-    index = np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
-    shrink = shrinks(is_trellis)[index]
+    shrink = shrinks(is_trellis)[_classes(row_class, col_class)]
     levels = np.empty(targets.shape, dtype=np.int16)
     whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
     if int(np.abs(levels.astype(np.int32)).max()) >= steps.LARGEST:
@@ -62,6 +61,31 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     values = trellis.multiples(coded.levels, is_trellis)
     trellis.scale(values, rows, cols[back], shrinks(is_trellis), row_class, coded.col_class)
     return Quantized(coded, torch.from_numpy(values.T), _loss(whitened, metric))
+
+
+def class_counts(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Counts:
+    """How many weights of W [out, in] would be in each class [64]; their levels are not needed for that."""
+    targets = w.T[torch.from_numpy(metric.order)].contiguous().numpy()
+    *_, row_class, col_class = _sides(targets, metric, alpha, is_trellis)
+    return np.bincount(_classes(row_class, col_class).ravel(), minlength=rans.CLASSES)
+
+
+def _sides(
+    targets: trellis.Floats, metric: Metric, alpha: float, is_trellis: bool
+) -> tuple[steps.Ints, steps.Ints, steps.Ints, steps.Ints]:
+    """(row, col, row_class, col_class): exponents and classes. targets [in, out], in the order of coding."""
+    half = trellis.HALF_STEP if is_trellis else 1.0
+    row, col = steps.exponents(metric.row), steps.exponents(metric.col * alpha * half)
+    col = steps.coarsened(col, targets, entropy.powers(row, OCTAVE))
+    row_class, col_class = steps.classes(
+        targets, entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE) / half
+    )
+    return row, col, row_class, col_class
+
+
+def _classes(row_class: steps.Ints, col_class: steps.Ints) -> Counts:
+    """The class of every weight [in, out]."""
+    return np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
 
 
 def _feedback(

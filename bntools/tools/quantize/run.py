@@ -157,10 +157,11 @@ def entropy(
     goal = method.goal(model, prepared, items, asked, files)
     spare = distilled.reserve(model, prepared.names) if asked.distill else 0
     coding = replace(goal, nbytes=goal.nbytes - spare)
-    coded = method.solve(model, prepared, coding, show, rough=asked.compensate)
     if asked.compensate:
         fitted = distill.training(windows, asked.distill, asked.seed) if asked.distill else windows
-        coded = compensated(model, prepared, coding, coded, fitted, session.torch_device(), show)
+        coded = compensated(model, prepared, coding, fitted, session.torch_device(), show)
+    else:
+        coded = method.solve(model, prepared, coding, show)
     done = distilled.Distilled(*coded, {}, {})
     if asked.distill:
         done = distilled.distilled(
