@@ -47,7 +47,6 @@ class Metric:
 def of_linear(found: Sensitivity) -> Metric:
     """The metric of a linear layer from a sweep.
 
-    B is the mean of the plain moments and of those weighted by the gradients, which alone fit one text;
     A is taken whole where the sweep gathered it, otherwise by its diagonal.
     """
     return _metric(*linear_moments(found), found.outputs)
@@ -55,12 +54,7 @@ def of_linear(found: Sensitivity) -> Metric:
 
 def linear_moments(found: Sensitivity) -> tuple[Tensor, Tensor]:
     """B [in, in] and A's diagonal [out] of a linear layer, float32."""
-    return mixed(found), found.rows + ROW_FLOOR * max(float(found.rows.mean()), 1e-30)
-
-
-def mixed(found: Sensitivity) -> Tensor:
-    """B [in, in], in the units of E[x x^T]."""
-    return (found.plain + found.weighted / max(float(found.rows.mean()), 1e-30)) / 2
+    return found.inputs, found.rows + ROW_FLOOR * max(float(found.rows.mean()), 1e-30)
 
 
 def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool) -> Metric:

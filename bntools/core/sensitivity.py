@@ -51,7 +51,7 @@ def moments(
     windows: [n, L] token ids; all of them go forward and back. A wanted weight that
     lies in no block is left out.
     """
-    sweep = Sweep(model, windows, seed=seed, device=device, step=step)
+    sweep = Sweep(model, windows, seed=seed, mixed=True, device=device, step=step)
     for _, block in sweep:
         for name, found in block.items():
             if name in wanted:

@@ -98,7 +98,7 @@ def test_streamed_blocks_give_the_bits_of_the_whole_model(kind, tmp_path, small_
 def test_the_backward_sweep_is_whole_model_autograd(kind, tmp_path, small_batches):
     make_model(kind, tmp_path)
     source, windows = open_model(str(tmp_path)), windows_of()
-    sweep = Sweep(source, windows, seed=3, weighted=3, outputs=True)
+    sweep = Sweep(source, windows, seed=3, outputs=True)
     found = {name: value for _, part in sweep for name, value in part.items()}
     whole = source.build(torch.float32)
     paths = {source.linears[name].module: name for name in found}
@@ -115,23 +115,29 @@ def test_the_backward_sweep_is_whole_model_autograd(kind, tmp_path, small_batche
     variance = 0
     for index in range(5):
         logits = whole(windows[index : index + 1]).logits
-        if index in (0, 2, 4):
-            p = logits.detach().double().softmax(-1)
-            variance = variance + (p * (1 - p)).sum((0, 1)) / 48
-            drawn, _ = loss_gradient(logits.detach(), random_signs(generator(3, index), logits.shape))
-            logits.backward(drawn)
+        p = logits.detach().double().softmax(-1)
+        variance = variance + (p * (1 - p)).sum((0, 1)) / windows.numel()
+        drawn, _ = loss_gradient(logits.detach(), random_signs(generator(3, index), logits.shape))
+        logits.backward(drawn)
     for path, name in paths.items():
         x, g = (torch.cat(parts).double() for parts in zip(*gradients[path], strict=True))
         close(found[name].rows, g.square().mean(0))
         close(found[name].outputs, g.T @ g / len(g))
-        close(found[name].weighted, (x * g.square().sum(1, keepdim=True)).T @ x / len(x) / g.shape[1])
-        every = torch.cat(fed[path]).double()
-        close(found[name].plain, every.T @ every / len(every))
+        loud = g.square().mean(1)
+        plain, weighted = x.T @ x / len(x), (x * loud[:, None]).T @ x / len(x)
+        share = parts_of(found[name].inputs.double(), plain, weighted / loud.mean())
+        assert 0.25 < share < 0.75, "about half each"
+        close(found[name].inputs, (1 - share) * plain + share * weighted / loud.mean())
     g = torch.cat(entering)
     close(sweep.first, g.T @ g / len(g))
     head = torch.cat(fed["lm_head"]).double()
     close(sweep.head.second, head.T @ head / len(head))
     close(sweep.head.variance, variance)
+
+
+def parts_of(found, one, other):
+    """The share of `other` in a mixture of two matrices."""
+    return float(((found - one) * (other - one)).sum() / (other - one).square().sum())
 
 
 def close(found, expected):

@@ -57,7 +57,7 @@ def test_with_one_half_the_largest_ridge_is_taken():
     assert torch.allclose(moments, xx, atol=1e-5)
 
 
-@pytest.mark.parametrize("loud", [0.3, 3, 30])
+@pytest.mark.parametrize("loud", [0.1, 1, 5])
 def test_random_sums_of_many_outputs_choose_as_all_of_them_do(loud, monkeypatch):
     x, s = noise(300, 100, seed=0), noise(400, 100, seed=1)
     y = x @ s.T + 10 * loud * noise(300, 400, seed=2)

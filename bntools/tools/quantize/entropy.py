@@ -115,7 +115,9 @@ def _sweep(
     model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
     step: Callable[[int], None],
 ) -> None:  # fmt: skip
-    sweep = Sweep(model, windows, seed=asked.seed, outputs=asked.two_sided, device=device, step=step)
+    sweep = Sweep(
+        model, windows, seed=asked.seed, outputs=asked.two_sided, mixed=True, device=device, step=step
+    )
     for _, block in sweep:
         chosen = [name for name in block if name in wanted]
         factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)

@@ -92,6 +92,6 @@ def _coding(asked: Asked) -> float:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2 * _PROBE, _PROBE, generator=generator)
     moments = x.T @ x / len(x)
-    found = Sensitivity(moments.diagonal(), moments, moments, moments if asked.two_sided else None)
+    found = Sensitivity(moments.diagonal(), moments, moments if asked.two_sided else None)
     one, w = metric.of_linear(found), torch.randn(_PROBE, _PROBE, generator=generator)
     return cost.least(lambda: levels.quantize(w, one, 0.3, asked.trellis)) / w.numel()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bntools.core import metric
 from bntools.core.model import Model
 from bntools.core.shelf import Shelf
 from bntools.core.sweep import Sweep
@@ -60,10 +59,10 @@ def swept(
         found.names = facts["names"]
         return found
     wanted = {item.name for item in items if item.grid and len(model.entries[item.name].shape) == 2}
-    for _, block in Sweep(model, windows, seed=seed, device=device, step=step):
+    for _, block in Sweep(model, windows, seed=seed, mixed=True, device=device, step=step):
         for name, one in block.items():
             if name in wanted:
-                found.put(name, metric.mixed(one), one.rows)
+                found.put(name, one.inputs, one.rows)
     if work is not None:
         work.save(_SWEPT, {}, {"names": found.names})
     return found
