@@ -22,15 +22,16 @@ from bntools.core.spool import Spool
 from bntools.core.sweep import Sweep
 from bntools.core.threads import in_order
 from bntools.core.work import Work
+from bntools.kernels import rans, steps
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.pipeline import Item, Result
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-_SAMPLE = 5  # every so many blocks the constant is solved on, before all are coded
+_SAMPLE = 10  # every so many blocks the constant is solved on, before all are coded
+_FARTHEST = 4.0  # octaves that the constant may be from the first guess
 _PASSES = 8  # over the whole model at most
 _SWEPT = "swept"
 _SLACK = 0.004  # of the size asked that may stay unused
-_SET_OUT = 2  # passes over the sample
 _IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
 _METADATA = 40_000  # bytes of config, report and history, at most
@@ -220,27 +221,33 @@ class Outlook:
 
 
 def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Outlook:
-    """What every tensor will take, from what each class of weights took in every fifth block."""
+    """What every tensor will take, from what each class of weights takes in every tenth block."""
     alpha, sample = _first_alpha(model, found, goal.bits), _sample(model, found.names)
-    for left in reversed(range(_SET_OUT)):
-        with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
-            trial = code(model, found, sample, alpha, step)
-        trial.spool.close()
-        if left:
-            alpha *= 2 ** (trial.bits - goal.bits)
+    with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
+        trial = code(model, found, sample, alpha, step)
+    trial.spool.close()
+    rows = in_order(lambda name: _class_counts(model, found, name, alpha), found.names,
+                    lambda name: 16 * model.entries[name].numel, _IN_FLIGHT)  # fmt: skip
+    counted = np.stack(list(rows))
     a_weight = trial.counter.class_bits()
-    spoken = float(trial.counter.bits())
-    counted = dict(in_order(lambda name: (name, _class_counts(model, found, name, alpha)), found.names,
-                            lambda name: 16 * model.entries[name].numel, _IN_FLIGHT))  # fmt: skip
-    share = spoken / max(
-        sum(float(counted[name] @ a_weight) for name in sample), 1.0
-    )  # sides, and targets that moved
+    expected = counted[[found.names.index(name) for name in sample]].sum(0) @ a_weight
+    a_weight *= trial.counter.bits() / max(expected, 1.0)  # sides, and targets that feedback has moved
     tables = len(entropy.dump_tables(trial.counter.tables(levels.shrinks(found.trellis))))
-    overhead = {name: spec_of(model, name, trial.octave).overhead for name in found.names}
-    sizes = {name: share * float(counts @ a_weight) / 8 + overhead[name] for name, counts in counted.items()}
-    octaves = 8 * (tables + sum(sizes.values()) - (1 - _SLACK / 2) * goal.nbytes) / goal.weights
-    moved = {name: size - octaves * model.entries[name].numel / 8 for name, size in sizes.items()}
-    return Outlook(alpha * 2**octaves, moved, tables)
+    overhead = np.array([spec_of(model, name, trial.octave).overhead for name in found.names])
+
+    def sizes(octaves: float) -> levels.Floats:
+        """Bytes of each tensor with steps 2^octaves as large: its weights are then of lower classes."""
+        lower = np.interp(
+            np.arange(rans.CLASSES) - steps.CLASSES * octaves, np.arange(rans.CLASSES), a_weight
+        )
+        return counted @ lower / 8 + overhead
+
+    low, high = -_FARTHEST, _FARTHEST
+    for _ in range(40):
+        middle = (low + high) / 2
+        fits = tables + sizes(middle).sum() <= (1 - _SLACK / 2) * goal.nbytes
+        low, high = (low, middle) if fits else (middle, high)
+    return Outlook(alpha * 2**high, dict(zip(found.names, sizes(high).tolist(), strict=True)), tables)
 
 
 def _class_counts(model: Model, found: Prepared, name: str, alpha: float) -> levels.Counts:
@@ -302,7 +309,7 @@ def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
 
 
 def _sample(model: Model, names: list[str]) -> list[str]:
-    """Tensors of every fifth block and all that lie in none."""
+    """Tensors of every tenth block and all that lie in none."""
 
     def block(name: str) -> int | None:
         return next((int(part) for part in name.split(".") if part.isdigit()), None)

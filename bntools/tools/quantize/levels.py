@@ -17,6 +17,7 @@ from bntools.kernels import rans, steps, trellis
 from bntools.kernels.steps import OCTAVE
 
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 _SHRINK = 0.6
 _LAZY = 64  # columns whose feedback is gathered before it reaches the rest of the matrix
