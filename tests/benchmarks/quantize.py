@@ -6,9 +6,9 @@ MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes (the original li
 `texts.py`; without them it is the embedded model and the texts that ship. Each row is a file that is written, read back
 and evaluated. bits: of the linear weights, all metadata counted as bytes on disk. MB: the whole file; of a peer, its
 packed weights and everything else as it was. x G: KL relative to that of GPTQ, min-max, groups of 128, 3 bits per OC
-(G). s: quantizing, everything counted; GB: its peak of resident memory. Rows print as they finish.
+(G). s, CPU s: quantizing, everything counted; GB: its peak of resident memory. Rows print as they finish.
 --peers: a Python with hqq, optimum-quanto, torchao; what it lacks is left out with a note. --work keeps the sweeps that
-rows share: the seconds of a sweep then count in the first of them only.
+rows share (the seconds of a sweep then count in the first of them only), and rows: the table can be made in pieces.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ ENTROPY = ("--code", "entropy", "--budget")
 BETWEEN = """
 import json, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"code": done.returncode, "out": done.stdout, "error": done.stderr[-400:], "peak": peak}))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"code": done.returncode, "out": done.stdout, "error": done.stderr[-400:],
+                  "peak": used.ru_maxrss * 1024, "cpu": used.ru_utime + used.ru_stime}))
 """
 
 
@@ -67,8 +68,7 @@ def jobs(small: bool) -> list[Job]:
     sizes = [] if small else ["42MB", "48MB", "55MB", "62MB"]
     coded = [Job(f"entropy {budget}", (*ENTROPY, budget)) for budget in ("2.0", "2.6", "3.2", "4.2", *sizes)]
     coded += [
-        Job(f"entropy {budget} alone", (*ENTROPY, budget, "--no-compensate"))
-        for budget in ("2.0", "2.6", "3.2", "4.2")
+        Job(f"entropy {budget} alone", (*ENTROPY, budget, "--no-compensate")) for budget in ("2.0", "3.2")
     ]
     coded.append(Job("entropy 2.0 distilled", (*ENTROPY, "2.0", "--distill", 24)))
     return [*papers, *ours, *coded, *(Job(name, peer=True) for name in peers.ROWS)]
@@ -93,13 +93,22 @@ class Table:
         weights = sum(model.entries[name].nbytes for name in model.linears)
         self.rest = model.store.nbytes() - weights + sum(map(len, model.files.values()))
         self.original = (self.rest + weights) / 1e6
+        self.kept = Path(given.work) / "rows.jsonl" if given.work else None
         print(
-            f"{'':22} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'GB':>5}",
+            f"{'':22} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'CPU s':>6} {'GB':>5}",
             flush=True,
         )
 
-    def make(self, job: Job) -> None:
-        """One row, or a note why there is none."""
+    def row(self, job: Job) -> None:
+        """One row, from the folder of kept ones if it is there, or a note why there is none."""
+        for line in self.kept.read_text().splitlines() if self.kept and self.kept.exists() else ():
+            kept = json.loads(line)
+            if kept["name"] == job.name:
+                self._show(kept)
+                return
+        self._make(job)
+
+    def _make(self, job: Job) -> None:
         path = self.scratch / ("peer/" if job.peer else "q.safetensors")
         made = self._peer(job, path) if job.peer else self._ours(job, path)
         if made["code"]:
@@ -112,7 +121,15 @@ class Table:
             made["seconds"] = told["seconds"]
         else:
             linear, size = report["bits_per_weight"]["linear"], path.stat().st_size
-        self._row(job.name, linear, size, report, made)
+        kl = report["kl"]
+        row = {"name": job.name, "linear": linear, "megabytes": size / 1e6, "kl": kl["mean"], "se": kl["se"],
+               "perplexity": report["perplexity"], "top1": report["top1"], "seconds": made["seconds"],
+               "cpu": made["cpu"], "peak": made["peak"]}  # fmt: skip
+        if self.kept:
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            with self.kept.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+        self._show(row)
 
     def _ours(self, job: Job, path: Path) -> dict[str, Any]:
         words = [*self.bntools, "quantize", self.given.model, *job.words, "-q", "-f", "-o", path]
@@ -133,17 +150,16 @@ class Table:
         done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
 
-    def _row(self, name: str, linear: float, size: int, report: dict[str, Any], made: dict[str, Any]) -> None:
-        kl = report["kl"]
-        row = {"name": name, "linear": linear, "megabytes": size / 1e6, "kl": kl["mean"], "se": kl["se"]}
+    def _show(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         base = next((one["kl"] for one in self.rows if one["name"] == G), None)
         ratio = f"{row['kl'] / base:6.3f}" if base else f"{'-':>6}"
         print(
-            f"{name:22} {linear:6.3f} {row['megabytes']:7.1f} {kl['mean']:8.4f} ±{kl['se']:.4f} {ratio} "
-            f"{report['perplexity']:8.2f} {100 * report['top1']:6.1f} {made['seconds']:6.0f} {made['peak'] / 1e9:5.2f}",
+            f"{row['name']:22} {row['linear']:6.3f} {row['megabytes']:7.1f} {row['kl']:8.4f} ±{row['se']:.4f} {ratio} "
+            f"{row['perplexity']:8.2f} {100 * row['top1']:6.1f} {row['seconds']:6.0f} {row['cpu']:6.0f} "
+            f"{row['peak'] / 1e9:5.2f}",
             flush=True,
-        )  # fmt: skip
+        )
 
 
 def _dense(model: str) -> str:
@@ -199,7 +215,7 @@ def main() -> None:
         table = Table(given, Path(scratch))
         for job in jobs(given.model == "default:"):
             if job.name == G or re.search(given.only, job.name):
-                table.make(job)
+                table.row(job)
     if given.plot:
         draw(table.rows, table.original, given.plot)
 
