@@ -18,7 +18,7 @@ from bntools.core.memory import return_freed
 from bntools.core.model import Model
 from bntools.core.moments import accumulate
 from bntools.core.precision import gains, products
-from bntools.core.states import States
+from bntools.core.states import RESIDENT, States
 from bntools.core.streamed import Streamed
 from bntools.core.threads import single_threaded
 
@@ -284,7 +284,11 @@ class Blocks:
         self, pool: ThreadPoolExecutor, workers: int, gathered: Gathered, advance: bool, step: Step
     ) -> Iterator[list[Seen]]:
         """Run the block over all batches; what was seen of as many at a time as there are workers."""
-        target = States(self.hidden.shape, self.hidden.dtype) if advance and self._keep else self.hidden
+        keep = (
+            advance and self._keep
+        )  # all of them in memory, or none: together they are as many times as large
+        resident = RESIDENT // len(self.layers)
+        target = States(self.hidden.shape, self.hidden.dtype, resident) if keep else self.hidden
 
         def work(batch: Batch) -> Seen:
             with torch.no_grad(), gathered.watching() as seen:

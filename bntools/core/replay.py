@@ -15,7 +15,7 @@ from bntools.core.gathered import flat
 from bntools.core.groups import Closed
 from bntools.core.states import States
 
-_RESIDENT = 128 << 20  # bytes of the states of one linear up to which they stay in memory: there are several
+RESIDENT = 128 << 20  # bytes of the states of one linear up to which they stay in memory: there are several
 
 
 class Ran(NamedTuple):
@@ -106,7 +106,7 @@ class Kept:
         with self._lock:
             if name not in self._states:
                 shape = (self._windows, *values.shape[1:])
-                self._states[name] = States(shape, values.dtype, resident=_RESIDENT)
+                self._states[name] = States(shape, values.dtype, resident=RESIDENT)
         self._states[name].put(batch.start, values)
 
     def raw(self, name: str, batch: Batch) -> Tensor:

@@ -19,8 +19,8 @@ from bntools.core.moments import Moments, Task, accumulate
 from bntools.core.states import States
 from bntools.core.threads import single_threaded
 
-_POSITIONS = 256  # positions whose logits exist at once
-_OUTPUT_TOKENS = 8192  # enough for the moments across outputs
+POSITIONS = 256  # positions whose logits exist at once
+OUTPUT_TOKENS = 8192  # enough for the moments across outputs
 _CACHED = 400_000  # logits worked on at once, so that they stay in the second-level cache
 
 
@@ -126,7 +126,7 @@ class Sweep:
 
     def _every(self) -> int:
         """Of so many batches one adds to the moments across outputs."""
-        return max(1, min(self.blocks.windows.numel() // _OUTPUT_TOKENS, len(self.blocks.batches)))
+        return max(1, min(self.blocks.windows.numel() // OUTPUT_TOKENS, len(self.blocks.batches)))
 
 
 class _Sums:
@@ -221,7 +221,7 @@ class _Head:
         self.local.fed, self.local.last = [], last
         generators = [generator(self.seed, window) for window in range(batch.start, batch.stop)]
         length = ids.shape[1]
-        width = _POSITIONS if self.partial else length
+        width = POSITIONS if self.partial else length
         variance = torch.zeros((), dtype=torch.float64, device=ids.device)
         for start in range(0, length, width):
             keep = torch.arange(start, min(start + width, length), device=ids.device)

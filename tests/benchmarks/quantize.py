@@ -95,7 +95,8 @@ class Table:
         self.original = (self.rest + weights) / 1e6
         self.kept = Path(given.work) / "rows.jsonl" if given.work else None
         print(
-            f"{'':22} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} {'s':>6} {'CPU s':>6} {'GB':>5}",
+            f"{'':22} {'bits':>6} {'MB':>7} {'KL':>8} {'':7} {'x G':>6} {'ppl':>8} {'top-1':>6} "
+            f"{'s':>6} {'CPU s':>6} {'GB':>5}",
             flush=True,
         )
 

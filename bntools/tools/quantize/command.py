@@ -313,6 +313,7 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     import time
 
     from bntools.tools.quantize import entropy_cost, fixed_cost
+    from bntools.tools.quantize.pass_cost import Text
     from bntools.tools.quantize.pipeline import estimate
     from bntools.tools.quantize.run import calibration_windows, entropy_windows
 
@@ -320,10 +321,10 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     report = estimate(model, items)
     started = time.time() - session.started
     if asked is not None:
-        tokens = entropy_windows(model, items, settings, given["calib"]).numel()
-        report |= {"calib_tokens": tokens, **entropy_cost.sizes(model, items, asked)}
-        report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, tokens)
-        seconds = entropy_cost.seconds(model, items, asked, tokens)
+        text = Text(*entropy_windows(model, items, settings, given["calib"]).shape)
+        report |= {"calib_tokens": text.tokens, **entropy_cost.sizes(model, items, asked)}
+        report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, text)
+        seconds = entropy_cost.seconds(model, items, asked, text)
     else:
         windows = calibration_windows(model, items, settings, given["calib"], given["distill"] > 0)
         if windows is not None:

@@ -11,6 +11,7 @@ import torch
 
 from bntools.core.blocks import BATCH_TOKENS
 from bntools.core.model import Model
+from bntools.core.precision import gains
 from bntools.core.states import RESIDENT
 from bntools.core.threads import single_threaded
 from bntools.tools.quantize import coded_grids
@@ -42,7 +43,7 @@ def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) 
     for path, linears in blocks.items():
         inside = [entry for name, entry in model.entries.items() if name.startswith(f"{path}.")]
         weights, mapped = 4 * sum(entry.numel for entry in inside), sum(entry.nbytes for entry in inside)
-        hessians = 4 * sum(size * size for size in _inputs(linears))
+        hessians = 4 * sum(size * size for size in inputs_of(linears))
         widest = max(out for _, out, _ in linears)
         batch = 4 * min(tokens, max(BATCH_TOKENS, window)) * (6 * width + 4 * widest)
         jobs = [coding_bytes(out * size, size) for size, out, _ in linears]
@@ -64,30 +65,10 @@ def calibrated_seconds(
         inside = [e for name, e in model.entries.items() if name.startswith(f"{path}.") and len(e.shape) > 1]
         active = sum(e.numel * _active(model, e.shape) for e in inside)
         forward = 2 * active + 4 * window * min(size for size, _, _ in linears)
-        hessians = sum(size * size * (1 + 1 / 16) for size in _inputs(linears))
-        passes = 1 + (len(_inputs(linears)) if settings.sequential else 0)
+        hessians = sum(size * size * (1 + 1 / 16) for size in inputs_of(linears))
+        passes = 1 + (len(inputs_of(linears)) if settings.sequential else 0)
         total += tokens * (passes * forward + hessians) / (rate * workers)
     return total
-
-
-def compensated_seconds(model: Model, items: list[Item], tokens: int, rate: float) -> float:
-    """Time of the passes of `core.prefix`: about two of each model, and the moments of what is fed to each group."""
-    total = 0.0
-    for linears in by_block(model, items).values():
-        forward = sum(2 * size * out for size, out, _ in linears)
-        total += tokens * (4 * forward + sum(3 * size * size for size in _inputs(linears))) / rate
-    return total / torch.get_num_threads()
-
-
-def compensated_bytes(model: Model, items: list[Item], tokens: int, coding: int) -> int:
-    """Peak memory of `core.prefix`: states of two models, two blocks, a group's moments, and `coding` its linears."""
-    width = int(model.config.get("hidden_size") or model.config.get("n_embd") or 0)
-    states = 4 * tokens * width
-    peak = 0
-    for path, linears in by_block(model, items).items():
-        weights = 4 * sum(e.numel for name, e in model.entries.items() if name.startswith(f"{path}."))
-        peak = max(peak, 2 * weights + 4 * 7 * max(size for size, _, _ in linears) ** 2)
-    return 2 * (states if states <= RESIDENT else 0) + peak + coding
 
 
 def coding_seconds(model: Model, items: list[Item], settings: Settings, rate: float) -> float:
@@ -138,7 +119,7 @@ def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, 
     return found
 
 
-def _inputs(linears: list[tuple[int, int, str]]) -> list[int]:
+def inputs_of(linears: list[tuple[int, int, str]]) -> list[int]:
     """Widths of the distinct inputs: the linears of a module share theirs, but its output linear has its own."""
     parents: dict[str, list[int]] = {}
     for size, _, parent in linears:
@@ -167,11 +148,28 @@ def least(work: Callable[[], Any], times: int = 3) -> float:
 
 
 def product_rate() -> float:
-    """Floating-point operations a second of one of several threads that multiply at once."""
-    a, b = torch.randn(BATCH_TOKENS, _PROBE), torch.randn(_PROBE, _PROBE)
+    """Floating-point operations a second of one of several threads that multiply float32 at once."""
+    return _rate(torch.float32)
+
+
+def mixed_rate() -> float:
+    """The same of linears in mixed precision (`core.precision`)."""
+    return _rate(torch.bfloat16 if gains("cpu") else torch.float32)
+
+
+def _rate(dtype: torch.dtype) -> float:
+    a, b = torch.randn(BATCH_TOKENS, _PROBE, dtype=dtype), torch.randn(_PROBE, _PROBE, dtype=dtype)
     with single_threaded() as (pool, workers):
         spent = least(lambda: list(pool.map(lambda _: a @ b, range(workers))))
     return 2 * BATCH_TOKENS * _PROBE * _PROBE / spent
+
+
+def element_rate() -> float:
+    """Elements a second that one of several threads multiplies one by one, out of cache."""
+    a = torch.randn(BATCH_TOKENS, 4 * _PROBE)
+    with single_threaded() as (pool, workers):
+        spent = least(lambda: list(pool.map(lambda _: a * 2.0, range(workers))))
+    return a.numel() / spent
 
 
 def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], float]:

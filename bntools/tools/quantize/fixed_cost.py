@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from bntools.core.model import Model
-from bntools.tools.quantize import allocate, cost, entropy_cost
+from bntools.tools.quantize import allocate, cost, pass_cost
+from bntools.tools.quantize.pass_cost import Rates, Text
 from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.settings import Settings
 
@@ -15,29 +16,30 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
     """The keys of a plan that differ from those of rounding to the grid asked for; windows: None without a text."""
     found = _sizes(model, items, settings) if settings.budget else {}
     swept = windows is not None and (settings.fisher or settings.budget > 0)
-    rate = cost.product_rate() if swept or settings.method == "gptq" else 0.0
-    seconds = entropy_cost.sweep_seconds(model, items, windows.numel(), False, rate) if swept else 0.0
+    rates = Rates.measured() if swept or settings.method == "gptq" else Rates(0.0, 0.0, 0.0)
+    text = Text(*windows.shape) if windows is not None else Text(0, 0)
+    seconds = pass_cost.sweep_seconds(model, items, text, False, rates) if swept else 0.0
     if settings.method == "gptq" and swept:
-        seconds += cost.coding_seconds(model, items, settings, rate)
+        seconds += cost.coding_seconds(model, items, settings, rates.product)
     elif settings.method == "gptq":
         seconds += cost.calibrated_seconds(model, items, settings, windows.numel(), windows.shape[1])
     else:
         seconds += cost.rounding_seconds(model, items, settings)
     if settings.compensate:
-        seconds += cost.compensated_seconds(model, items, windows.numel(), rate)
+        seconds += pass_cost.compensated_seconds(model, items, text, rates)
     if settings.budget:
         seconds += _allocating(model, items, settings, groups)
     memory = 0
     if settings.method == "gptq":
         memory = cost.calibrated_bytes(model, items, windows.numel(), windows.shape[1])
     if swept:
-        memory = max(memory, cost.LIBRARIES + sum(entropy_cost.sweep_bytes(model, items, windows.numel(), 0)))
+        memory = max(memory, cost.LIBRARIES + pass_cost.sweep_bytes(model, items, text, False, 0))
     if settings.compensate:
         largest = max(
             (model.entries[item.name] for item in items if item.grid), key=lambda entry: entry.numel
         )
         coding = cost.coding_bytes(largest.numel, max(largest.shape))
-        peak = cost.compensated_bytes(model, items, windows.numel(), coding)
+        peak = pass_cost.compensated_bytes(model, items, text, coding)
         memory = max(memory, cost.LIBRARIES + peak)
     return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
 

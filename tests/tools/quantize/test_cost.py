@@ -21,7 +21,7 @@ def test_linears_of_a_block_are_counted_with_the_inputs_they_share(tmp_path):
     model = open_model(str(tmp_path))
     blocks = cost.by_block(model, plan(model, Settings(Grid(4, 16))))
     assert list(blocks) == ["model.layers.0", "model.layers.1"]
-    assert sorted(cost._inputs(blocks["model.layers.0"])) == [32, 32, 32, 48]
+    assert sorted(cost.inputs_of(blocks["model.layers.0"])) == [32, 32, 32, 48]
 
 
 def test_more_blocks_take_longer_and_no_more_memory(tmp_path, monkeypatch):
