@@ -21,12 +21,15 @@ class Moments:
         self.sum = torch.zeros(width, width, device=device)
         self.tokens = 0
 
-    def tasks(self, x: Tensor, weights: Tensor | None = None) -> list[Task]:
-        """Independent products that add x [n, d] weighted by `weights` [n].
+    def tasks(
+        self, x: Tensor, weights: Tensor | None = None, factors: torch.dtype = torch.float32
+    ) -> list[Task]:
+        """Independent products that add x [n, d], rounded to `factors`, weighted by `weights` [n].
 
         Only the upper triangle is summed. The panels depend on d alone.
         """
         self.tokens += len(x)
+        x = x.to(factors)
         right = x if weights is None else x * weights[:, None]
         width = x.shape[1]
         rows = max(_NARROWEST, -(-width // _PANELS))

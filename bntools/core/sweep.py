@@ -20,7 +20,6 @@ from bntools.core.states import States
 from bntools.core.threads import single_threaded
 
 POSITIONS = 256  # positions whose logits exist at once
-OUTPUT_TOKENS = 8192  # enough for the moments across outputs
 _CACHED = 400_000  # logits worked on at once, so that they stay in the second-level cache
 
 
@@ -29,7 +28,7 @@ class Sensitivity(NamedTuple):
 
     rows: E[g_i^2] [out]. inputs: E[w x x^T] [in, in] with w = 1 + |g|^2 / c, w scaled to a mean of 1 and c about the
     mean of |g|^2: half the plain moments and half those weighted by the gradients, which alone would fit one text.
-    outputs: E[g g^T] [out, out] over part of the windows, where the sweep was asked for it. All float32.
+    outputs: E[g g^T] [out, out], where the sweep was asked for it. All float32.
     """
 
     rows: Tensor
@@ -52,8 +51,8 @@ class Sweep:
     inputs of each block (in a file where large) and the moments of the head in `head`; iterating gives (path,
     {tensor: Sensitivity}) block by block.
     After the last block `first` holds E[g g^T] [d, d] of the gradients at the first block's inputs, the embeddings.
-    outputs: also gather the moments of the gradients across outputs, over evenly spaced windows of 8,192 tokens.
-    mixed: products in bfloat16 where that is faster (`core.precision`), moments in float32.
+    outputs: also gather the moments of the gradients across outputs.
+    mixed: products in bfloat16 where that is faster (`core.precision`), but those of inputs in float32.
     Raises BnError (exit 3) on a model without an output head, or as `Blocks` does.
     """
 
@@ -97,7 +96,7 @@ class Sweep:
             if f"{path}.{name}" in self._tensors and getattr(getattr(module, "weight", None), "ndim", 0) == 2
         ]
         gathered = Gathered(layer, names, gradients=True)
-        sums = _Sums(self._louder(), self._every() if self._outputs else 0)
+        sums = _Sums(self._louder(), self._outputs, torch.bfloat16 if self.blocks.is_mixed else torch.float32)
 
         def work(batch: Batch) -> Seen:
             hidden = inputs.get(batch.start, batch.stop).to(self.blocks.device)
@@ -124,21 +123,17 @@ class Sweep:
         first = self.blocks.batches[0].stop
         return (sum(squares) / len(squares)) / max(sum(squares[:first]) / first, 1e-300)
 
-    def _every(self) -> int:
-        """Of so many batches one adds to the moments across outputs."""
-        return max(1, min(self.blocks.windows.numel() // OUTPUT_TOKENS, len(self.blocks.batches)))
-
 
 class _Sums:
     """Row energies and moments of each linear.
 
-    louder: by which the mean of |g|^2 over all tokens is taken to exceed that over the first batch. every: of so many
-    batches one adds to the moments across outputs; 0 for none.
+    louder: by which the mean of |g|^2 over all tokens is taken to exceed that over the first batch. across: whether to
+    sum moments across outputs, of gradients rounded to `factors`: those moments are damped by more than that changes.
     """
 
-    def __init__(self, louder: float, every: int) -> None:
+    def __init__(self, louder: float, across: bool, factors: torch.dtype) -> None:
         self.rows: dict[str, Tensor] = {}
-        self._louder, self._every, self._batches = louder, every, 0
+        self._louder, self._across, self._factors = louder, across, factors
         self._scale: dict[str, float] = {}
         self._inputs: dict[str, Moments] = {}
         self._outputs: dict[str, Moments] = {}
@@ -155,9 +150,9 @@ class _Sums:
                 self._inputs[name] = Moments(x.shape[1], x.device)
             self.rows[name] += rows
             tasks += self._inputs[name].tasks(x, 1 + loud / self._scale[name])
-            if self._every and self._batches % self._every == 0:
-                tasks += self._outputs.setdefault(name, Moments(g.shape[1], g.device)).tasks(g)
-        self._batches += 1
+            if self._across:
+                moments = self._outputs.setdefault(name, Moments(g.shape[1], g.device))
+                tasks += moments.tasks(g, factors=self._factors)
         return tasks
 
     def of(self, name: str) -> Sensitivity:

@@ -12,7 +12,7 @@ from bntools.core.precision import gains
 from bntools.core.replay import RESIDENT as KEPT
 from bntools.core.sensitivity import embeddings
 from bntools.core.states import RESIDENT
-from bntools.core.sweep import OUTPUT_TOKENS, POSITIONS
+from bntools.core.sweep import POSITIONS
 from bntools.tools.quantize import cost
 from bntools.tools.quantize.pipeline import Item
 
@@ -61,7 +61,6 @@ def sweep_seconds(model: Model, items: list[Item], text: Text, outputs: bool, ra
     """Time of a sweep that gathers the moments of inputs, and those of gradients across outputs where asked for."""
     head, width = head_weights(model), _width(model)
     a_token = 4 * head / rates.mixed + _LOGIT * head / max(width, 1) / rates.element
-    across = min(1.0, OUTPUT_TOKENS / text.tokens) if outputs else 0.0
     for linears in cost.by_block(model, items).values():
         a_token += _ELEMENTS * _numbers(linears) / rates.element
         a_token += (
@@ -69,7 +68,8 @@ def sweep_seconds(model: Model, items: list[Item], text: Text, outputs: bool, ra
         )  # there, again, and back at three times
         for size, out, _ in linears:
             a_token += 6 * size * out / rates.mixed
-            a_token += 1.1 * (size * size + across * out * out) / rates.product  # halved by symmetry
+            a_token += 1.1 * size * size / rates.product  # halved by symmetry
+            a_token += 1.1 * out * out / rates.mixed if outputs else 0.0
     return text.tokens * a_token / torch.get_num_threads()
 
 
