@@ -72,12 +72,14 @@ class Prefix:
         """Its linears that will be coded, by their paths inside the block."""
         return [name for name in group.names if f"{path}.{name}" in self.names]
 
-    def each(self, work: Callable[[Batch], list[Task]]) -> None:
-        """Do `work` for every batch, one a thread, and add up the products that it asks for."""
+    def each(self, work: Callable[[Batch], list[Task]], counted: bool = False) -> None:
+        """Do `work` for every batch, one a thread, and add up the products that it asks for. counted: it is one of the
+        two passes of a block that progress counts."""
         with single_threaded() as (pool, workers):
             for wave in self.original.waves(workers):
                 accumulate(pool, list(pool.map(work, wave)))
-                self._step(sum(batch.stop - batch.start for batch in wave) * self.original.windows.shape[1])
+                tokens = sum(batch.stop - batch.start for batch in wave) * self.original.windows.shape[1]
+                self._step(tokens if counted else 0)
 
 
 class _Walk:
@@ -116,7 +118,7 @@ class _Walk:
                 self.prefix.coded.hidden.put(batch.start, after)
                 return []
 
-            self.prefix.each(work)
+            self.prefix.each(work, counted=True)
         self.replay.forget()
 
     def _originals(self) -> None:
@@ -140,7 +142,7 @@ class _Walk:
                 original.hidden.put(batch.start, ran.after)
                 return []
 
-            self.prefix.each(work)
+            self.prefix.each(work, counted=True)
 
     def _step(self, group: Group, chosen: list[str]) -> Step:
         weights = {name: matrix(self.layer.get_submodule(name)) for name in chosen}

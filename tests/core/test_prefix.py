@@ -177,3 +177,20 @@ def test_what_is_not_coded_is_left_and_an_embedding_counts(tmp_path):
     coded.get_input_embeddings().weight.data = coarse(embedding)
     (expected,) = reference("llama", model, coded, ["model.layers.0.mlp.down_proj"], windows)
     assert torch.allclose(next(iter(first.targets.values())).double(), expected, atol=1e-3)
+
+
+def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
+    """Attention costs as much as products where windows are long."""
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+    make_model("llama", tmp_path)
+    source, runs, forward = open_model(str(tmp_path)), [], LlamaAttention.forward
+    monkeypatch.setattr(
+        LlamaAttention, "forward", lambda self, *args, **given: (runs.append(1), forward(self, *args, **given))[1]
+    )
+    windows = torch.randint(0, 60, (6, 32), generator=torch.Generator().manual_seed(1))
+    for targets, _, place in Prefix(source, set(source.linears), windows):
+        place({name: coarse(target) for name, target in targets.items()})
+    batches = len(windows)
+    # To find the groups, by the original, and by the coded model until it is fed and then to its end.
+    assert len(runs) == 2 * (1 + 3 * batches)

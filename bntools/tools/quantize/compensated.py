@@ -32,7 +32,7 @@ def compensated(
     """
     first, aim = method.outlook(model, found, goal, progress), _AIM * goal.nbytes
     for _ in range(_TRIES):
-        with progress("compensating", 2 * sweep_tokens(model, windows)) as step:
+        with progress("compensating", sweep_tokens(model, windows)) as step:
             trial = _pass(model, found, aim, first, windows, device, step)
         made, tables = method.streams(model, found, trial)
         size = len(tables) + sum(map(len, made.values()))
