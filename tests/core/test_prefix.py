@@ -186,7 +186,9 @@ def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
     make_model("llama", tmp_path)
     source, runs, forward = open_model(str(tmp_path)), [], LlamaAttention.forward
     monkeypatch.setattr(
-        LlamaAttention, "forward", lambda self, *args, **given: (runs.append(1), forward(self, *args, **given))[1]
+        LlamaAttention,
+        "forward",
+        lambda self, *args, **given: (runs.append(1), forward(self, *args, **given))[1],
     )
     windows = torch.randint(0, 60, (6, 32), generator=torch.Generator().manual_seed(1))
     for targets, _, place in Prefix(source, set(source.linears), windows):
