@@ -90,16 +90,20 @@ def _metric(inputs: Tensor, rows: Tensor, outputs: Tensor | None) -> Metric:
         weight = rows.clamp(min=1e-30).sqrt().numpy()
         feedback = np.zeros((0, 0), dtype=np.float32)
     else:
-        feedback, weight = trellis.row_feedback(inverse_factor(outputs, OUTPUT_DAMPING)[0].numpy())
+        feedback, weight = trellis.row_feedback(
+            inverse_factor(outputs, OUTPUT_DAMPING, torch.float32)[0].numpy()
+        )
     col = factor.diagonal().numpy().copy()
     row = (1 / weight).astype(np.float32)
     return Metric(order.numpy(), factor.numpy(), feedback, weight, row, col, rows.numpy(), damping)
 
 
-def inverse_factor(moments: Tensor, damping: float) -> tuple[Tensor, float]:
+def inverse_factor(
+    moments: Tensor, damping: float, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, float]:
     """Upper U [n, n] float32 with (M + damping * mean diag)^-1 = U^T U, and the damping it took, grown tenfold while
     the factorisation fails. Inputs that are always 0 get a diagonal of 1. Raises BnError (exit 3) when none does."""
-    m = moments.double()
+    m = moments.to(dtype)
     diagonal = m.diagonal()
     mean = float(diagonal.mean()) or 1.0
     dead = diagonal <= 0

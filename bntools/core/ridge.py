@@ -18,14 +18,14 @@ class Regression:
     """Y = S X for inputs x [in] and wanted outputs y [out], summed batch by batch in two halves.
 
     Of RIDGES the one is taken whose fit to either half errs least on the other, halved for the whole, since the noise
-    it stands against is; S is 0 where no fit helps. mixed: y x^T is summed in bfloat16 products.
+    it stands against is; S is 0 where no fit helps. mixed: products in bfloat16.
     """
 
     def __init__(
         self, inputs: int, outputs: int, device: torch.device | str = "cpu", mixed: bool = False
     ) -> None:
         self._factors = torch.bfloat16 if mixed else torch.float32
-        self._x = [Moments(inputs, device) for _ in range(2)]
+        self._x = [Moments(inputs, device, self._factors) for _ in range(2)]
         self._xy = [torch.zeros(outputs, inputs, device=device) for _ in range(2)]
 
     def tasks(self, half: int, x: Tensor, y: Tensor) -> list[Task]:

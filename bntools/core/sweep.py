@@ -52,7 +52,7 @@ class Sweep:
     {tensor: Sensitivity}) block by block.
     After the last block `first` holds E[g g^T] [d, d] of the gradients at the first block's inputs, the embeddings.
     outputs: also gather the moments of the gradients across outputs.
-    mixed: products in bfloat16 where that is faster (`core.precision`), but those of inputs in float32.
+    mixed: products in bfloat16 where that is faster (`core.precision`).
     Raises BnError (exit 3) on a model without an output head, or as `Blocks` does.
     """
 
@@ -128,7 +128,7 @@ class _Sums:
     """Row energies and moments of each linear.
 
     louder: by which the mean of |g|^2 over all tokens is taken to exceed that over the first batch. across: whether to
-    sum moments across outputs, of gradients rounded to `factors`: those moments are damped by more than that changes.
+    sum moments across outputs. factors: see `Moments`.
     """
 
     def __init__(self, louder: float, across: bool, factors: torch.dtype) -> None:
@@ -147,12 +147,12 @@ class _Sums:
             if name not in self.rows:
                 self.rows[name] = torch.zeros_like(rows)
                 self._scale[name] = max(self._louder * float(loud.mean()), 1e-30)
-                self._inputs[name] = Moments(x.shape[1], x.device)
+                self._inputs[name] = Moments(x.shape[1], x.device, self._factors)
             self.rows[name] += rows
             tasks += self._inputs[name].tasks(x, 1 + loud / self._scale[name])
             if self._across:
-                moments = self._outputs.setdefault(name, Moments(g.shape[1], g.device))
-                tasks += moments.tasks(g, factors=self._factors)
+                moments = self._outputs.setdefault(name, Moments(g.shape[1], g.device, self._factors))
+                tasks += moments.tasks(g)
         return tasks
 
     def of(self, name: str) -> Sensitivity:

@@ -68,8 +68,7 @@ def sweep_seconds(model: Model, items: list[Item], text: Text, outputs: bool, ra
         )  # there, again, and back at three times
         for size, out, _ in linears:
             a_token += 6 * size * out / rates.mixed
-            a_token += 1.1 * size * size / rates.product  # halved by symmetry
-            a_token += 1.1 * out * out / rates.mixed if outputs else 0.0
+            a_token += 1.1 * (size * size + (out * out if outputs else 0)) / rates.mixed  # halved by symmetry
     return text.tokens * a_token / torch.get_num_threads()
 
 
@@ -100,7 +99,7 @@ def compensated_seconds(model: Model, items: list[Item], text: Text, rates: Rate
         a_token = 2 * sum(2 * size * out for size, out, _ in linears) / rates.mixed
         a_token += 2 * _FORWARD_ELEMENTS * _numbers(linears) / rates.element
         a_token += _ATTENTION * 2 * 4 * text.window * width / rates.product
-        a_token += sum(1.1 * size * size / rates.product + 3 * size * width / rates.mixed for size in inputs)
+        a_token += sum(1.1 * size * size + 3 * size * width for size in inputs) / rates.mixed
         total += text.tokens * a_token
         total += sum((_RIDGES * size**3 + 4 * size * size * width) / rates.product for size in inputs)
     return total / torch.get_num_threads()
