@@ -8,7 +8,9 @@ Without e this is the asymmetric calibration of GPTAQ (arXiv 2504.02692).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +22,11 @@ from bntools.core.gathered import flat
 from bntools.core.groups import Group, groups
 from bntools.core.model import Model
 from bntools.core.moments import Task, accumulate
-from bntools.core.replay import Kept, Ran, Replay
+from bntools.core.replay import Kept, Replay
 from bntools.core.ridge import Regression
 from bntools.core.threads import single_threaded
 
+_BEFORE = "before"  # what is fed to a block of the original
 _LOST = "lost"  # of the residual stream: what the original has and the coded model lacks
 
 
@@ -42,7 +45,8 @@ class Prefix:
 
     wanted: tensors that will be coded. windows: [n, L] token ids. embedding: [vocabulary, d] as it was coded, or None.
     mixed: products in bfloat16 where that is faster (`core.precision`), sums and all else in float32.
-    Two blocks with their weights are in memory, and the hidden states of both models (in files where large).
+    The original is run one block ahead: up to three blocks with their weights are in memory, and the hidden states of
+    both models (in files where large).
     Results do not depend on the number of threads. Raises BnError as `Blocks` does.
     """
 
@@ -56,52 +60,95 @@ class Prefix:
         self._step = step
 
     def __iter__(self) -> Iterator[Step]:
-        for (path, layer), (_, coded) in zip(self.original, self.coded, strict=True):
-            with single_threaded():
-                found = groups(self.original, layer)
+        with single_threaded(), _one_thread() as background:
+            coming = background.submit(self._original, 0)
+            for index, (path, coded) in enumerate(self.coded):
+                seen = coming.result()
+                following = _Once(
+                    lambda index=index: (
+                        background.submit(self._original, index + 1)
+                        if index + 1 < len(self.original)
+                        else None
+                    )
+                )
+                self.count()
+                if seen.order:
+                    walk = _Walk(self, path, coded, seen)
+                    yield from walk.steps(following)
+                    walk.leave()
+                else:
+                    self.coded.advance()
+                coming = following()
+                self.count()
+
+    def _original(self, index: int) -> _Original:
+        """Run the original through a block, in the background: most of coding leaves a core or more free."""
+        with self.original.open(index) as layer:
+            path = f"{self.original.path}.{index}"
+            found = groups(self.original, layer)
             last = max((at for at, group in enumerate(found) if self.chosen(path, group)), default=-1)
-            if last < 0:
-                self.original.advance(self._step)
-                self.coded.advance(self._step)
-            else:
-                walk = _Walk(self, path, layer, coded, found[: last + 1])
-                yield from walk.steps()
-                walk.leave()
+            order = found[: last + 1]
+            chosen = [name for group in order for name in self.chosen(path, group)]
+            weights = {name: matrix(layer.get_submodule(name)) for name in chosen}
+            seen = _Original(order, Kept(len(self.original.windows)), weights)
+            coded = [group.leader for group in order if self.chosen(path, group)]
+            writers = [group.leader for group in order if group.writes]
+            with Replay(self.original, layer).until([group.leader for group in order], end=True) as run:
+                for batch in self.original.batches:
+                    ran = run(batch)
+                    for name in coded:
+                        seen.kept.put(name, batch, ran.fed[name])
+                    for name in writers:
+                        seen.kept.put(_gave(name), batch, ran.gave[name])
+                    if writers:
+                        seen.kept.put(_BEFORE, batch, ran.hidden)
+                    assert ran.after is not None
+                    self.original.hidden.put(batch.start, ran.after)
+        return seen
 
     def chosen(self, path: str, group: Group) -> list[str]:
         """Its linears that will be coded, by their paths inside the block."""
         return [name for name in group.names if f"{path}.{name}" in self.names]
 
-    def each(self, work: Callable[[Batch], list[Task]], counted: bool = False) -> None:
-        """Do `work` for every batch, one a thread, and add up the products that it asks for. counted: it is one of the
-        two passes of a block that progress counts."""
+    def each(self, work: Callable[[Batch], list[Task]]) -> None:
+        """Do `work` for every batch, one a thread, and add up the products that it asks for."""
         with single_threaded() as (pool, workers):
-            for wave in self.original.waves(workers):
+            for wave in self.coded.waves(workers):
                 accumulate(pool, list(pool.map(work, wave)))
-                tokens = sum(batch.stop - batch.start for batch in wave) * self.original.windows.shape[1]
-                self._step(tokens if counted else 0)
+
+    def count(self) -> None:
+        """Tell progress that one of the models went through a block."""
+        self._step(self.original.windows.numel())
+
+
+class _Original(NamedTuple):
+    """Of the original, at one block: the groups to go through, of which some are coded; what their leaders were fed,
+    what writers gave and the stream before the block; the weights [out, in] float32 that will be coded."""
+
+    order: list[Group]
+    kept: Kept
+    weights: dict[str, Tensor]
 
 
 class _Walk:
-    """Through one block: the original is run once, the coded one on from where the last linears were coded.
+    """Through one block of the coded model, on from where the last linears were coded."""
 
-    order: the groups to go through, of which some are coded.
-    """
-
-    def __init__(
-        self, prefix: Prefix, path: str, layer: nn.Module, coded: nn.Module, order: list[Group]
-    ) -> None:
-        self.prefix, self.path, self.layer, self.coded, self.order = prefix, path, layer, coded, order
+    def __init__(self, prefix: Prefix, path: str, coded: nn.Module, seen: _Original) -> None:
+        self.prefix, self.path, self.coded = prefix, path, coded
+        self.order, self.kept, self.weights = seen
         self.replay = Replay(prefix.coded, coded)
-        self.kept, self.ours = (Kept(len(prefix.original.windows)) for _ in range(2))
-        self.writers = [group for group in order if group.writes]
+        self.ours = Kept(len(prefix.original.windows))
 
-    def steps(self) -> Iterator[Step]:
-        self._originals()
+    def steps(self, following: Callable[[], Any]) -> Iterator[Step]:
+        """following: begins the original's next block; called once a linear is coded alone, which takes one core."""
+        self._lose()
         for group in self.order:
             chosen = self.prefix.chosen(self.path, group)
             if chosen:
-                yield self._step(group, chosen)
+                step = self._step(group, chosen)
+                if group.closes:
+                    following()
+                yield step
             elif group.writes:
                 self._reach(group, lambda batch, x: [])
             else:
@@ -118,34 +165,25 @@ class _Walk:
                 self.prefix.coded.hidden.put(batch.start, after)
                 return []
 
-            self.prefix.each(work, counted=True)
+            self.prefix.each(work)
         self.replay.forget()
 
-    def _originals(self) -> None:
-        """Run the original: what every linear is fed, what writers give, and how far the streams are apart."""
-        coded = [group.leader for group in self.order if self.prefix.chosen(self.path, group)]
-        writers = [group.leader for group in self.writers]
-        original, ours = self.prefix.original, self.prefix.coded
-        with Replay(original, self.layer).until([group.leader for group in self.order], end=True) as run:
+    def _lose(self) -> None:
+        """How far the streams are apart before the block."""
+        if not any(group.writes for group in self.order):
+            return
+        ours = self.prefix.coded
 
-            def work(batch: Batch) -> list[Task]:
-                ran: Ran = run(batch)
-                for name in coded:
-                    self.kept.put(name, batch, ran.fed[name])
-                for name in writers:
-                    self.kept.put(_gave(name), batch, ran.gave[name])
-                if writers:
-                    self.kept.put(
-                        _LOST, batch, ran.hidden - ours.hidden.get(batch.start, batch.stop).to(ran.hidden)
-                    )
-                assert ran.after is not None
-                original.hidden.put(batch.start, ran.after)
-                return []
+        def work(batch: Batch) -> list[Task]:
+            hidden = ours.hidden.get(batch.start, batch.stop)
+            self.kept.put(_LOST, batch, self.kept.raw(_BEFORE, batch).to(hidden) - hidden)
+            return []
 
-            self.prefix.each(work, counted=True)
+        self.prefix.each(work)
+        self.kept.close(_BEFORE)
 
     def _step(self, group: Group, chosen: list[str]) -> Step:
-        weights = {name: matrix(self.layer.get_submodule(name)) for name in chosen}
+        weights = {name: self.weights.pop(name) for name in chosen}
         moves, moments = self._moves(group, weights)
         names = {name: self.prefix.names[f"{self.path}.{name}"] for name in chosen}
         modules: dict[str, Any] = {names[name]: self.coded.get_submodule(name) for name in chosen}
@@ -214,6 +252,27 @@ class _Walk:
         self.prefix.each(work)
         self.replay.know(group.closes, self.ours.pop(_gave(name)))
         self.ours.close(name)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Once:
+    """Does something the first time it is called, and gives what that gave."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work, self._done, self._found = work, False, None
+
+    def __call__(self) -> Any:
+        if not self._done:
+            self._found, self._done = self._work(), True
+        return self._found
 
 
 def _gave(name: str) -> str:

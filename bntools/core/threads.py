@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import TypeVar
 import torch
 
 _SWITCH = 0.0005  # seconds
+_local = threading.local()
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
@@ -22,15 +24,19 @@ def single_threaded() -> Iterator[tuple[ThreadPoolExecutor, int]]:
 
     A library that splits one product over several threads may sum it in another order. So the parts are cut by the
     caller, each is computed by one thread, and they are put together in an order of their own.
+    Inside of another such context of this thread, there are as many workers as in that.
     """
-    workers = torch.get_num_threads()
+    outer: int | None = getattr(_local, "workers", None)
+    workers = outer or torch.get_num_threads()
+    _local.workers = workers
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool, workers
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(workers)
+        _local.workers = outer
+        torch.set_num_threads(1 if outer else workers)
 
 
 def in_order(

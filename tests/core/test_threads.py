@@ -21,3 +21,17 @@ def test_an_error_comes_out_where_the_result_is_asked_for():
     with pytest.raises(ZeroDivisionError), ahead(lambda name: 1 // 0, ["a"]) as made:
         made("a")
     assert sys.getswitchinterval() == interval
+
+
+def test_one_context_inside_another_has_as_many_workers():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with single_threaded() as (_, outer), single_threaded() as (pool, inner):
+            assert (outer, inner) == (3, 3)
+            assert list(pool.map(lambda _: torch.get_num_threads(), range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

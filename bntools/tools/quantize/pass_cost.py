@@ -106,18 +106,18 @@ def compensated_seconds(model: Model, items: list[Item], text: Text, rates: Rate
 
 
 def compensated_bytes(model: Model, items: list[Item], text: Text, coding: int) -> int:
-    """Peak memory of `core.prefix`: states of two models, two blocks, what is kept of one, a group's moments, and
+    """Peak memory of `core.prefix`: states of two models, three blocks, what is kept of two, a group's moments, and
     `coding` its linears."""
     width, workers = _width(model), torch.get_num_threads()
     states, peak = 4 * text.tokens * width, 0
     for path, linears in cost.by_block(model, items).items():
         inputs = cost.inputs_of(linears)
         kept = (
-            sum(size for size in (*inputs, *[width] * 4) if 4 * text.tokens * size <= KEPT) * 4 * text.tokens
+            sum(size for size in (*inputs, *[width] * 7) if 4 * text.tokens * size <= KEPT) * 4 * text.tokens
         )
         solving = 4 * (5 + 3 * workers) * max(inputs) ** 2
         batch = workers * max(BATCH_TOKENS, text.window) * 4 * _numbers(linears)
-        peak = max(peak, 2 * _weights(model, path) + kept + max(solving, batch, coding))
+        peak = max(peak, 3 * _weights(model, path) + kept + max(solving, batch, coding))
     return 2 * (states if states <= RESIDENT else 0) + peak
 
 
