@@ -84,13 +84,15 @@ class Resident:
     @torch.no_grad()
     def _place(self, name: str, planes: stack.Planes, ranks: Any, transposed: bool) -> None:
         """Give the rows of these ranks what the planes make of them."""
+        from bntools.kernels import stacked  # numba, which another thread imports beside transformers
+
         base = self._base[name]
-        weight = self.network.get_parameter(self._parameter(name))
-        size = max(1, stack.CHUNK // base.levels.shape[1])
+        changed, weight = base.with_planes(planes), self.network.get_parameter(self._parameter(name))
+        size = max(1, stack.CHUNK // base.levels.cols)
         for start in range(0, len(ranks), size):
-            some = ranks[start : start + size]
-            rows, values = torch.from_numpy(base.order[some]), torch.from_numpy(base.rows(planes, some))
+            rows = base.order[ranks[start : start + size]]
+            values = torch.from_numpy(stacked.rows(changed, rows))
             if transposed:
-                weight[:, rows] = values.T.to(weight.dtype)
+                weight[:, torch.from_numpy(rows)] = values.T.to(weight.dtype)
             else:
-                weight[rows] = values.to(weight.dtype)
+                weight[torch.from_numpy(rows)] = values.to(weight.dtype)

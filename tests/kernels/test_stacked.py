@@ -1,0 +1,69 @@
+"""Stacked weights in memory against their spelled-out form: levels in few bits, rows, products."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bntools.kernels import levels as compacted
+from bntools.kernels import stacked
+
+SHAPES = [
+    (1, 1),
+    (3, 8),
+    (5, 21),
+    (130, 67),
+    (300, 40),
+]  # out, in: also more rows than are turned over at once
+
+
+def draw(rows: int, cols: int, largest: int, seed: int = 0) -> np.ndarray:
+    """Levels [cols, rows], small but for some columns."""
+    rng = np.random.default_rng(seed)
+    size = np.where(rng.random((cols, 1)) < 0.1, largest, min(largest, 7))
+    found = rng.integers(-size, size + 1, (cols, rows)).astype(np.int16)
+    found[-1, -1] = -largest
+    return found
+
+
+def sample(rows: int, cols: int, largest: int, planes: int, plain: bool, seed: int = 0) -> stacked.Stacked:
+    rng = np.random.default_rng(seed)
+    scales = stacked.Scales(
+        rng.random(rows).astype(np.float32), rng.random(cols).astype(np.float32),
+        rng.integers(-9, 70, rows).astype(np.int16), rng.integers(-9, 9, cols).astype(np.int16),
+        np.ones(64, np.float32) if plain else rng.random(64).astype(np.float32),
+    )  # fmt: skip
+    bits = rng.integers(0, 256, (planes * rows, -(-cols // 8)), np.uint8)
+    first, depth = rng.permutation(rows).astype(np.int32), rng.integers(0, planes + 1, rows).astype(np.uint8)
+    return stacked.Stacked(
+        compacted.compact(draw(rows, cols, largest, seed)), scales, bits, first, rows, depth
+    )
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+@pytest.mark.parametrize("largest", [0, 7, 8, 127, 128, 15000, 32767])
+def test_levels_come_back_and_take_the_bits_they_need(rows, cols, largest):
+    levels = draw(rows, cols, largest)
+    found = compacted.compact(levels)
+    assert np.array_equal(compacted.expand(found), levels.T)
+    sizes = []
+    for bits in (4, 8):
+        half = 1 << (bits - 1)
+        listed = int(((levels < -half) | (levels >= half)).sum())
+        sizes.append(rows * -(-cols // 8) * bits + 6 * listed + 4 * (rows + 1))
+    assert found.nbytes == min(sizes)
+
+
+def test_levels_most_of_which_are_no_bytes_come_back():
+    levels = np.random.default_rng(0).integers(-32768, 32768, (13, 200)).astype(np.int16)
+    assert np.array_equal(compacted.expand(compacted.compact(levels)), levels.T)
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+@pytest.mark.parametrize("largest", [7, 127, 15000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scaled(rows, cols, largest, plain):
+    for planes in (0, 3, 8):
+        w = sample(rows, cols, largest, planes, plain, seed=planes)
+        which = np.random.default_rng(1).permutation(rows)[: rows // 2 + 1]
+        assert np.array_equal(stacked.rows(w, which), stacked.rows_reference(w, which))
