@@ -163,8 +163,8 @@ class Base:
 
     levels: Levels
     scales: Scales
-    order: NDArray[np.intp]
-    ranks: NDArray[np.intp]
+    order: NDArray[np.int32]
+    ranks: NDArray[np.int32]
 
     @classmethod
     def of(cls, coded: entropy.Coded, shrink: NDArray[np.float32], octave: int) -> Base:
@@ -174,8 +174,8 @@ class Base:
 
         row, col = (entropy.powers(side, octave) for side in (coded.row_scale, coded.col_scale))
         scales = stacked.Scales(row, col, coded.row_class, coded.col_class, shrink)
-        order = row_order(coded.row_scale)
-        return cls(levels.compact(coded.levels), scales, order, np.argsort(order))
+        order = row_order(coded.row_scale).astype(np.int32)
+        return cls(levels.compact(coded.levels), scales, order, np.argsort(order).astype(np.int32))
 
     def with_planes(self, found: Planes) -> Stacked:
         """The weight as the kernels take it."""
@@ -211,3 +211,9 @@ class Base:
     @property
     def shape(self) -> tuple[int, int]:
         return self.levels.rows, self.levels.cols
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        parts = (*self.scales, self.order, self.ranks)
+        return self.levels.nbytes + sum(part.nbytes for part in parts)

@@ -6,13 +6,21 @@ byte a weight, and only then becomes numbers. Little-endian machines.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from bntools.kernels.groups_numba import share
 from bntools.kernels.levels import Levels, expand
 from bntools.kernels.scalar import Floats, _jit
+
+_THREAD = 1 << 18  # weights worth a thread of their own
+_summed: Any = numba.njit(
+    cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy"
+)
 
 
 class Scales(NamedTuple):
@@ -45,6 +53,35 @@ def rows(w: Stacked, which: NDArray[np.integer], out: Floats | None = None) -> F
     out = np.empty((len(which), w.levels.cols), np.float32) if out is None else out
     _rows(*w.levels, *w.scales, w.bits, w.first, w.stride, w.depth, which.astype(np.int64), out)
     return out
+
+
+def product(w: Stacked, x: Floats) -> Floats:
+    """y [out] = W x of one vector x [in] float32, without ever holding W, on torch's number of threads.
+
+    Where shrinks are not all 1, x is scaled for every class of rows that occurs. Sums are float32, each row's in an
+    order that does not depend on the number of threads.
+    """
+    scaled, kind = _scaled(w.scales, x)
+    out = np.empty(w.levels.rows, np.float32)
+
+    def some(first: int, last: int) -> None:
+        _product(*w.levels, w.scales.row, w.bits, w.first, w.stride, w.depth, scaled, kind, out, first, last)
+
+    workers = min(w.levels.rows * w.levels.cols // _THREAD, w.levels.rows, torch.get_num_threads())
+    if workers > 1:
+        share(workers, w.levels.rows, some)
+    else:
+        some(0, w.levels.rows)
+    return out
+
+
+def _scaled(scales: Scales, x: Floats) -> tuple[Floats, NDArray[np.int32]]:
+    """x * col * shrink for every class of rows [classes, in], and the class of each row."""
+    if (scales.shrink == 1).all():
+        return (x * scales.col)[None], np.zeros(len(scales.row), np.int32)
+    classes, kind = np.unique(scales.row_class, return_inverse=True)
+    shrink = scales.shrink[np.clip(classes[:, None].astype(int) + scales.col_class, 0, 63)]
+    return (x * (scales.col * shrink)).astype(np.float32), kind.astype(np.int32)
 
 
 def rows_reference(w: Stacked, which: NDArray[np.integer]) -> Floats:
@@ -83,9 +120,11 @@ def _fractions(bits, first, stride, depth, found):  # pragma: no cover - compile
     for plane in range(depth):
         line = bits[first + plane * stride]
         for at in range(found.shape[0]):
-            x = np.uint64(line[at]) * np.uint64(0x0101010101010101) & np.uint64(0x8040201008040201)
-            x = (x + np.uint64(0x7F7F7F7F7F7F7F7F)) | x  # a byte's highest bit where it is not 0
-            found[at] = found[at] + found[at] + ((x >> np.uint64(7)) & np.uint64(0x0101010101010101))
+            x = np.uint64(line[at])
+            x = (x | x << np.uint64(28)) & np.uint64(0x0000000F0000000F)
+            x = (x | x << np.uint64(14)) & np.uint64(0x0003000300030003)
+            x = (x | x << np.uint64(7)) & np.uint64(0x0101010101010101)
+            found[at] = found[at] + found[at] + x
 
 
 @_jit
@@ -103,14 +142,14 @@ def _rows(
     words, bits, cols, start, col, value, row_scale, col_scale, row_class, col_class, shrink, planes, first, stride,
     depth, which, out,
 ):  # fmt: skip  # pragma: no cover - compiled
-    codes, fractions = np.empty((2, -(-cols // 8)), np.uint64)
+    codes, fractions = np.empty(-(-cols // 8), np.uint64), np.empty(-(-cols // 8), np.uint64)
     plain = True  # whether every shrink is 1
     for k in range(shrink.shape[0]):
         plain = plain and shrink[k] == 1
     for at in range(which.shape[0]):
         row, line = which[at], out[at]
         _codes(words[row], bits, codes)
-        _fractions(planes, first[row], stride, depth[row], fractions)
+        _fractions(planes, np.int64(first[row]), stride, np.int64(depth[row]), fractions)
         _multiples(codes, fractions, 1 << (bits - 1), depth[row], line)
         for k in range(start[row], start[row + 1]):
             line[col[k]] += np.float32(value[k])
@@ -122,3 +161,51 @@ def _rows(
             for j in range(cols):
                 k = min(max(own + np.int32(col_class[j]), np.int32(0)), np.int32(63))
                 line[j] *= scale * col_scale[j] * shrink[np.uint32(k)]
+
+
+@_summed
+def _dot(q, f, half, planes, x):  # pragma: no cover - compiled
+    """Sum of ((q - half) 2^p + f) x, f of p planes."""
+    total = np.float32(0)
+    for j in range(x.shape[0]):
+        total += np.float32(((np.int32(q[j]) - half) << planes) + np.int32(f[j])) * x[j]
+    return total
+
+
+@_summed
+def _product(
+    words,
+    bits,
+    cols,
+    start,
+    col,
+    value,
+    row_scale,
+    planes,
+    first,
+    stride,
+    depth,
+    scaled,
+    kind,
+    out,
+    begin,
+    end,
+):  # pragma: no cover - compiled
+    codes, fractions = np.empty(-(-cols // 8), np.uint64), np.empty(-(-cols // 8), np.uint64)
+    q, f, half = codes.view(np.uint8), fractions.view(np.uint8), np.int32(1 << (bits - 1))
+    sums = np.empty(scaled.shape[0], np.float32)
+    for k in range(scaled.shape[0]):
+        total = np.float32(0)
+        for j in range(cols):
+            total += scaled[k, j]
+        sums[k] = total
+    for row in range(begin, end):
+        x, p = scaled[kind[row]], np.int32(depth[row])
+        _codes(words[row], bits, codes)
+        _fractions(planes, np.int64(first[row]), stride, np.int64(depth[row]), fractions)
+        total = _dot(q, f, half, p, x)
+        scale = np.float32(1) / np.float32(1 << p)
+        total = total * scale + (np.float32(0.5) * scale - np.float32(0.5)) * sums[kind[row]]
+        for k in range(start[row], start[row + 1]):
+            total += np.float32(value[k]) * x[col[k]]
+        out[row] = row_scale[row] * total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from bntools.kernels import levels as compacted
 from bntools.kernels import stacked
@@ -67,3 +68,22 @@ def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scale
         w = sample(rows, cols, largest, planes, plain, seed=planes)
         which = np.random.default_rng(1).permutation(rows)[: rows // 2 + 1]
         assert np.array_equal(stacked.rows(w, which), stacked.rows_reference(w, which))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [*SHAPES, (2000, 300)])
+@pytest.mark.parametrize("largest", [7, 127, 15000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_product_is_that_of_the_rows_whatever_the_threads(rows, cols, largest, plain):
+    w = sample(rows, cols, largest, 5, plain, seed=rows)
+    x = np.random.default_rng(2).standard_normal(cols).astype(np.float32)
+    dense = stacked.rows_reference(w, np.arange(rows)).astype(np.float64)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(stacked.product(w, x))
+    finally:
+        torch.set_num_threads(threads)
+    allowed = 1e-6 * (np.abs(dense) @ np.abs(x) + np.abs(w.scales.row) * (np.abs(w.scales.col) @ np.abs(x)))
+    assert (np.abs(found[0] - dense @ x) <= allowed + 1e-30).all()
+    assert np.array_equal(*found)
