@@ -1,4 +1,4 @@
-"""Linears and embeddings whose weights stay stacked: what the file has of them is in memory, and multiplies as it is."""
+"""Linears and embeddings whose weights stay stacked: they hold what the file has of them, and multiply with that."""
 
 from __future__ import annotations
 
