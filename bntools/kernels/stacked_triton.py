@@ -1,6 +1,7 @@
 """The operations of `stacked` on a GPU: eight weights of a row are a word of codes and a byte of each plane."""
 
-# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
 # (a triton kernel is launched as kernel[grid](...), which its decorator's types do not say)
 from __future__ import annotations
 

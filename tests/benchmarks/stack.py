@@ -14,8 +14,8 @@ embedded model is used, at a few sizes of its own. PIECES of the table, by comma
     bits,sizes  `quantize --code entropy` made for each row of bits or bytes
     gptq        GPTQ with groups of 128 at 3 bits
 
-With --work stacks and rows are kept there, so pieces may run one by one; the picture is of all that were. Seconds are
-CPU time of the process and its children.
+`stack_order.py` compares orders of the blocks. With --work stacks and rows are kept there, so pieces may run one by
+one; the picture is of all that were. Seconds are CPU time of the process and its children.
 """
 
 from __future__ import annotations
@@ -96,6 +96,16 @@ def load_seconds(path: Path, size: int) -> tuple[float, float]:
         for name in model.entries:
             model.tensor(name, torch.bfloat16)
     return time.process_time() - cpu, time.monotonic() - began
+
+
+def cold_seconds(path: Path, size: int) -> tuple[float, float]:
+    """CPU time and time from the start of a process to a network at a budget, imports and all."""
+    program = f"from bntools.core.resident import Resident; Resident({str(path)!r}, {size})"
+    began, before = time.monotonic(), os.times()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    after = os.times()
+    spent = after.children_user - before.children_user + after.children_system - before.children_system
+    return spent, time.monotonic() - began
 
 
 def resize_seconds(path: Path, base: int, whole: int) -> list[float]:
@@ -235,7 +245,11 @@ def measure(given: argparse.Namespace, folder: Path, piece: str) -> dict[str, li
 def times(path: Path, base: int, whole: int) -> None:
     for size in (min(SIZES[-1], whole), whole):
         spent, took = load_seconds(path, size)
-        print(f"{size:,} of {whole:,} bytes loaded in {spent:.2f} s of CPU, {took:.2f} s", flush=True)
+        cold, start = cold_seconds(path, size)
+        print(
+            f"{size:,} of {whole:,} bytes: weights in {spent:.2f} s of CPU, {took:.2f} s; the network of a new "
+            f"process in {cold:.2f} s of CPU, {start:.2f} s", flush=True,
+        )  # fmt: skip
     up, down = resize_seconds(path, base, whole)
     print(f"a step of 10 MB, or a tenth of the blocks: {up:.3f} s up, {down:.3f} s down", flush=True)
 
