@@ -26,6 +26,7 @@ TABLES = "entropy.tables"
 CODE = "entropy"
 _MAGIC = b"BNE1"
 _LANE = 1 << 15  # weights of a lane, at least, where the matrix has them
+_ABREAST = 4  # lanes worth a call, see `kernels.rans_lanes`
 _DENSEST = 1 << 18  # symbols a word can hold: a symbol of 16383 slots costs 2^-13.5 bits
 _AGAIN = "make or fetch the file again"
 _STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
@@ -222,54 +223,55 @@ class Decoder:
         self._packed, self._symbols = rans.cumulative(frequencies), rans.slots(frequencies)
 
     def coded(self, name: str, spec: Spec, data: bytes | bytearray) -> Coded:
-        """Levels and sides of one matrix; BnError (exit 3) on a damaged stream."""
+        """Levels and sides of one matrix, on torch's number of threads; BnError (exit 3) on a damaged stream."""
         import numpy as np
+        import torch
 
-        sides, lanes = self._open(name, spec, data)
-        levels = np.empty((spec.cols, spec.rows), dtype=np.int16)
-        coded = Coded(levels, *sides)
-        each(lambda index: self._lane(name, spec, coded, lanes[index], index), spec.lanes)
+        sides, words, bounds = self._open(name, spec, data)
+        coded = Coded(np.empty((spec.cols, spec.rows), dtype=np.int16), *sides)
+        lanes = max(_ABREAST, -(-spec.lanes // torch.get_num_threads()))  # one call a thread
+
+        def run(index: int) -> None:
+            some = slice(index * lanes * spec.lane, (index + 1) * lanes * spec.lane)
+            own = bounds[index * lanes : (index + 1) * lanes + 1]
+            self._decode(name, _columns(coded, some, coded.levels[some]), spec.lane, words, own)
+
+        each(run, -(-spec.lanes // lanes))
         return coded
 
     def dense(self, name: str, spec: Spec, data: bytes | bytearray, dtype: torch.dtype) -> torch.Tensor:
-        """The weight as it was stored before coding, in `dtype`, lane by lane on torch's number of threads."""
+        """The weight as it was stored before coding, in `dtype`, some lanes at a time on torch's number of threads."""
+        import numpy as np
         import torch
 
-        sides, lanes = self._open(name, spec, data)
+        sides, words, bounds = self._open(name, spec, data)
         out = torch.empty(spec.cols, spec.rows, dtype=dtype)
+        whole = Coded(np.empty((0, spec.rows), dtype=np.int16), *sides)
 
         def place(index: int) -> None:
-            import numpy as np
+            some = slice(index * _ABREAST * spec.lane, min((index + 1) * _ABREAST * spec.lane, spec.cols))
+            own = bounds[index * _ABREAST : (index + 1) * _ABREAST + 1]
+            piece = _columns(whole, some, np.empty((some.stop - some.start, spec.rows), dtype=np.int16))
+            self._decode(name, piece, spec.lane, words, own)
+            out[some] = torch.from_numpy(values(piece, self.tables, spec.octave))
 
-            part = slice(index * spec.lane, min((index + 1) * spec.lane, spec.cols))
-            levels = np.empty((part.stop - part.start, spec.rows), dtype=np.int16)
-            coded = Coded(levels, sides[0], sides[1][part], sides[2], sides[3][part])
-            self._decode(name, coded, lanes[index])
-            found = values(coded, self.tables, spec.octave)
-            out[part] = torch.from_numpy(found)
-
-        each(place, spec.lanes)
+        each(place, -(-spec.lanes // _ABREAST))
         # four times as fast as to write columns in place
         return out if spec.transposed else out.T.contiguous()
 
-    def _lane(self, name: str, spec: Spec, coded: Coded, words: Any, index: int) -> None:
-        part = slice(index * spec.lane, (index + 1) * spec.lane)
-        piece = Coded(coded.levels[part], coded.row_scale, coded.col_scale[part], coded.row_class,
-                      coded.col_class[part])  # fmt: skip
-        self._decode(name, piece, words)
+    def _decode(self, name: str, piece: Coded, lane: int, words: Any, bounds: Any) -> None:
+        """Fill the levels of some lanes, which begin and end at these words."""
+        from bntools.kernels import rans_lanes, trellis
 
-    def _decode(self, name: str, coded: Coded, words: Any) -> None:
-        from bntools.kernels import rans, trellis
-
-        good = rans.decode_lane(
-            words, coded.row_class, coded.col_class, self.tables.sets, self._packed, self._symbols,
-            trellis.MACHINE, coded.levels,
+        good = rans_lanes.decode_run(
+            words, bounds, piece.row_class, piece.col_class, lane, self.tables.sets, self._packed, self._symbols,
+            trellis.MACHINE, piece.levels,
         )  # fmt: skip
         if not good:
             raise bad_input(f"{name}: the coded weights are damaged", _AGAIN)
 
-    def _open(self, name: str, spec: Spec, data: bytes | bytearray) -> tuple[list[Ints], list[Any]]:
-        """The four sides, and the words of every lane, of a stream whose checksum and sizes hold."""
+    def _open(self, name: str, spec: Spec, data: bytes | bytearray) -> tuple[list[Ints], Any, Any]:
+        """The four sides of a stream whose checksum and sizes hold, its words, and where the lanes begin and end."""
         import numpy as np
 
         count = spec.lanes + 1
@@ -285,8 +287,8 @@ class Decoder:
         if any(number > _DENSEST * size for number, size in zip(counts, sizes, strict=True)):
             raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
         words = np.frombuffer(data, dtype="<u2", count=sum(sizes), offset=head).astype(np.uint16)
-        lanes = np.split(words, np.cumsum(sizes)[:-1])
-        return self._sides(name, spec, middles, lanes[0]), lanes[1:]
+        bounds = np.cumsum(sizes, dtype=np.int64)
+        return self._sides(name, spec, middles, words[: bounds[0]]), words, bounds
 
     def _sides(self, name: str, spec: Spec, middles: tuple[int, ...], words: Any) -> list[Ints]:
         import numpy as np
@@ -310,6 +312,11 @@ class Decoder:
         if far or sum(int(scale.max()) for scale in scales) > (_STEEPEST - 16) * spec.octave:
             raise bad_input(f"{name}: the scales of the coded weights are out of range")
         return sides
+
+
+def _columns(coded: Coded, some: slice, levels: Ints) -> Coded:
+    """Some columns of a matrix, whose levels are or will be there."""
+    return Coded(levels, coded.row_scale, coded.col_scale[some], coded.row_class, coded.col_class[some])
 
 
 def each(work: Callable[[int], None], count: int) -> None:

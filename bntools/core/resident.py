@@ -21,7 +21,7 @@ _IN_FLIGHT = 1 << 30
 
 
 class Change(NamedTuple):
-    """What one step took. nbytes: of the file in use after it. rows: of weights made anew."""
+    """What one step took. nbytes: of the file in use after it. rows: of weights that changed."""
 
     nbytes: int
     rows: int
@@ -32,12 +32,21 @@ class Resident:
     """The network of a stack at a budget, which `resize` changes without reading the base again.
 
     network: the transformers model, in `dtype` on the CPU, its weights those of `open_model(path, budget)` bit for
-    bit after every step. Besides it the integer levels of the base stay in memory, one or two bytes a weight.
+    bit after every step. Besides it the integer levels of the base stay in memory, about half a byte a weight.
+
+    packed: weights are not made at all. Linears and embeddings hold the levels of the base and the bits of the planes
+    that are there, and multiply with them (`stacked_modules`), summing in float32 where the dense network sums in
+    `dtype`; so memory follows the budget. What is in modules of other classes stays dense.
+
     Raises BnError as `open_model` does (exit 3 below the base).
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], budget: int | None = None, dtype: torch.dtype = torch.float32
+        self,
+        path: str | os.PathLike[str],
+        budget: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        packed: bool = False,
     ) -> None:
         self.path, self.dtype = Path(path), dtype
         model = self._open(budget)
@@ -46,20 +55,47 @@ class Resident:
             raise usage(f"{path} is no stack of planes", "bntools stack-compress --codec planes makes one")
         self._base: dict[str, stack.Base] = {}
         self._depth: dict[str, Any] = {}
+        self._held: dict[str, Any] = {}
 
-        def work(name: str) -> Tensor:
+        def work(name: str) -> Any:
             base, planes = model.base(name), model.planes(name)
             self._base[name], self._depth[name] = base, planes.depth
-            return base.dense(planes, dtype, model.packing[name].transposed)
+            return planes.compact() if packed else base.dense(planes, dtype, model.packing[name].transposed)
+
+        def nothing(name: str) -> Tensor:
+            """Of the weight's shape, and no memory: it is replaced."""
+            return torch.zeros((), dtype=dtype).expand(model.entries[name].shape)
 
         with ahead(work, self._names) as made:
-            self.network: Any = model.build(dtype, made=made)
-        self._parameter = modules.renamer(self.network)
+            self.network: Any = model.build(dtype, made=nothing if packed else made)
+            self._parameter = modules.renamer(self.network)
+            for name in self._names if packed else ():
+                self._hold(model, name, made(name))
         self.nbytes = model.store.nbytes()
 
     def _open(self, budget: int | None) -> Model:
         whole = self.path.stat().st_size
         return open_model(str(self.path), min(budget or whole, whole))
+
+    def _hold(self, model: Model, name: str, planes: stack.Planes) -> None:
+        """Have a weight stacked in the network, or dense where its module is of another class."""
+        from bntools.core import stacked_modules
+
+        paths = stacked_modules.users(self.network, parameter := self._parameter(name))
+        if paths:
+            self._held[name] = stacked_modules.Weight(self._base[name], planes)
+            return stacked_modules.replace(self.network, paths, self._held[name], self.dtype)
+        dense = self._base[name].dense(planes, self.dtype, model.packing[name].transposed)
+        self.network.get_parameter(parameter).data = dense
+        return None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that weights take: those of the network, and what is held to change them."""
+        dense = {parameter.data_ptr(): parameter.nbytes for parameter in self.network.parameters()}
+        stacked = sum(held.nbytes for held in self._held.values())
+        kept = sum(base.nbytes for name, base in self._base.items() if name not in self._held)
+        return sum(dense.values()) + stacked + kept
 
     def resize(self, budget: int) -> Change:
         """Use so many bytes of the file, more or fewer than before."""
@@ -71,7 +107,9 @@ class Resident:
         def work(name: str) -> int:
             planes = model.planes(name)
             ranks = np.flatnonzero(planes.depth != self._depth[name])
-            if len(ranks):
+            if len(ranks) and name in self._held:
+                self._held[name].change(planes)
+            elif len(ranks):
                 self._place(name, planes, ranks, model.packing[name].transposed)
             self._depth[name] = planes.depth
             return len(ranks)
@@ -84,13 +122,15 @@ class Resident:
     @torch.no_grad()
     def _place(self, name: str, planes: stack.Planes, ranks: Any, transposed: bool) -> None:
         """Give the rows of these ranks what the planes make of them."""
+        from bntools.kernels import stacked  # numba, which another thread imports beside transformers
+
         base = self._base[name]
-        weight = self.network.get_parameter(self._parameter(name))
-        size = max(1, stack.CHUNK // base.levels.shape[1])
+        changed, weight = base.with_planes(planes), self.network.get_parameter(self._parameter(name))
+        size = max(1, stack.CHUNK // base.levels.cols)
         for start in range(0, len(ranks), size):
-            some = ranks[start : start + size]
-            rows, values = torch.from_numpy(base.order[some]), torch.from_numpy(base.rows(planes, some))
+            rows = base.order[ranks[start : start + size]]
+            values = torch.from_numpy(stacked.rows(changed, rows))
             if transposed:
-                weight[:, rows] = values.T.to(weight.dtype)
+                weight[:, torch.from_numpy(rows)] = values.T.to(weight.dtype)
             else:
-                weight[rows] = values.to(weight.dtype)
+                weight[torch.from_numpy(rows)] = values.to(weight.dtype)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from bntools.core.artifact import Artifact
     from bntools.core.entropy import Ints
-    from bntools.kernels.planes import Scales
+    from bntools.kernels.levels import Levels
+    from bntools.kernels.stacked import Scales, Stacked
 
 CODE = "planes"
 MOST_PLANES = 8
@@ -108,12 +109,15 @@ def row_order(row_scale: Ints) -> NDArray[np.intp]:
 
 @dataclass
 class Planes:
-    """What is there of a weight's planes. bits: [planes, rows, width] uint8, rows in the order of the planes.
+    """What is there of a weight's planes, rows in the order of the planes.
 
-    depth [rows]: how many planes a row has.
+    bits [n, width] uint8: plane l, from 0 on, of row k is bits[first[k] + l * stride], there for l < depth[k]. first:
+    int32, depth: uint8, [rows].
     """
 
     bits: NDArray[np.uint8]
+    first: NDArray[np.int32]
+    stride: int
     depth: NDArray[np.uint8]
 
     @classmethod
@@ -121,7 +125,7 @@ class Planes:
         """part: the bytes of a block that are there. A row counts when all of it and all planes before it are."""
         import numpy as np
 
-        bits = np.zeros((spec.planes, spec.rows, spec.width), np.uint8)
+        bits = np.empty((spec.planes, spec.rows, spec.width), np.uint8)
         there = np.zeros((spec.planes, spec.rows), bool)
         for plane in range(spec.planes):
             for band in range(spec.bands):
@@ -134,51 +138,82 @@ class Planes:
                 whole = np.frombuffer(data, np.uint8, count * spec.width)
                 bits[plane, here] = whole.reshape(count, spec.width)
                 there[plane, here] = True
-        return cls(bits, np.logical_and.accumulate(there, axis=0).sum(0, dtype=np.uint8))
+        depth = np.logical_and.accumulate(there, axis=0).sum(0, dtype=np.uint8)
+        return cls(bits.reshape(-1, spec.width), np.arange(spec.rows, dtype=np.int32), spec.rows, depth)
 
     def limited(self, planes: int) -> Planes:
         """The first `planes` planes alone."""
         import numpy as np
 
-        return Planes(self.bits, np.minimum(self.depth, np.uint8(planes)))
+        return Planes(self.bits, self.first, self.stride, np.minimum(self.depth, np.uint8(planes)))
+
+    def compact(self) -> Planes:
+        """The same in memory of their own, what is not there left out: all planes of a row, then the next row."""
+        import numpy as np
+
+        row = np.repeat(np.arange(len(self.depth)), self.depth)
+        first = np.cumsum(self.depth, dtype=np.int64) - self.depth
+        plane = np.arange(len(row)) - first[row]
+        return Planes(self.bits[self.first[row] + plane * self.stride], first.astype(np.int32), 1, self.depth)
 
 
 @dataclass
 class Base:
-    """The base of a weight, decoded, ready for its planes. levels [rows, cols] int8 or int16; order: `row_order`."""
+    """The base of a weight, decoded, ready for its planes. order: see `row_order`; ranks: of each row in it."""
 
-    levels: NDArray[np.int8] | NDArray[np.int16]
+    levels: Levels
     scales: Scales
-    order: NDArray[np.intp]
+    order: NDArray[np.int32]
+    ranks: NDArray[np.int32]
 
     @classmethod
     def of(cls, coded: entropy.Coded, shrink: NDArray[np.float32], octave: int) -> Base:
-        from bntools.kernels import planes
+        import numpy as np
+
+        from bntools.kernels import levels, stacked
 
         row, col = (entropy.powers(side, octave) for side in (coded.row_scale, coded.col_scale))
-        scales = planes.Scales(row, col, coded.row_class, coded.col_class, shrink)
-        return cls(planes.across(coded.levels), scales, row_order(coded.row_scale))
+        scales = stacked.Scales(row, col, coded.row_class, coded.col_class, shrink)
+        order = row_order(coded.row_scale).astype(np.int32)
+        return cls(levels.compact(coded.levels), scales, order, np.argsort(order).astype(np.int32))
 
-    def rows(self, found: Planes, ranks: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Values [n, cols] of the rows that have these ranks in the order of the planes."""
-        from bntools.kernels import planes
+    def with_planes(self, found: Planes) -> Stacked:
+        """The weight as the kernels take it."""
+        from bntools.kernels.stacked import Stacked
 
-        return planes.weights(
-            self.levels, self.scales, self.order[ranks], ranks, found.depth[ranks], found.bits
-        )
+        first, depth = found.first[self.ranks], found.depth[self.ranks]
+        return Stacked(self.levels, self.scales, found.bits, first, found.stride, depth)
 
     def dense(self, found: Planes, dtype: torch.dtype, transposed: bool) -> torch.Tensor:
         """The weight [rows, cols], or [cols, rows] if transposed, on torch's number of threads."""
         import numpy as np
         import torch
 
-        rows, cols = self.levels.shape
-        ranks, out = np.argsort(self.order), torch.empty(rows, cols, dtype=dtype)
-        size = max(1, CHUNK // cols)  # rows whose values stay in the second-level cache
+        from bntools.kernels import stacked
+
+        weight, (rows, cols) = self.with_planes(found), self.shape
+        out = torch.empty(rows, cols, dtype=dtype)
+        # as much as stays in the second-level cache where it is rounded yet, else one call a thread
+        plain = dtype == torch.float32
+        size = max(1, -(-rows // torch.get_num_threads()) if plain else CHUNK // cols)
 
         def place(index: int) -> None:
-            part = slice(index * size, (index + 1) * size)
-            out[part] = torch.from_numpy(self.rows(found, ranks[part]))
+            part = slice(index * size, min((index + 1) * size, rows))
+            which = np.arange(part.start, part.stop)
+            if plain:
+                stacked.rows(weight, which, out[part].numpy())
+            else:
+                out[part] = torch.from_numpy(stacked.rows(weight, which))
 
         entropy.each(place, -(-rows // size))
         return out.T.contiguous() if transposed else out
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.levels.rows, self.levels.cols
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        parts = (*self.scales, self.order, self.ranks)
+        return self.levels.nbytes + sum(part.nbytes for part in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import threading
 from collections import deque
@@ -57,6 +58,18 @@ def in_order(
 
 
 @contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for garbage meanwhile: an import makes objects by the hundred thousand, and hardly any garbage."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def ahead(work: Callable[[str], Done], names: Sequence[str]) -> Iterator[Callable[[str], Done]]:
     """`work` of each name begun now, in order, on as many threads as torch has; what a name gave, when it is there.
 
@@ -68,7 +81,8 @@ def ahead(work: Callable[[str], Done], names: Sequence[str]) -> Iterator[Callabl
     pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = {name: pool.submit(work, name) for name in names}
-        yield lambda name: futures.pop(name).result()
+        with uncollected():
+            yield lambda name: futures.pop(name).result()
     finally:
         pool.shutdown(cancel_futures=True)
         sys.setswitchinterval(interval)

@@ -328,7 +328,7 @@ def product(
     if workers <= 1:
         kernel(*arrays, vector, bits, words, y, 0, count)
     else:
-        _share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, y, first, last))
+        share(workers, count, lambda first, last: kernel(*arrays, vector, bits, words, y, first, last))
     result = torch.from_numpy(y)
     return result[:cols] if transposed else result
 
@@ -345,7 +345,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="matvec")
 
 
-def _share(workers: int, count: int, work: Callable[[int, int], None]) -> None:
+def share(workers: int, count: int, work: Callable[[int, int], None]) -> None:
     """Call work(first, last) on about equal parts of range(count), one a thread."""
     step = -(-count // (workers * ROWS)) * ROWS
     bounds = [(first, min(first + step, count)) for first in range(0, count, step)]

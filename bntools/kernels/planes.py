@@ -7,16 +7,12 @@ are; chosen jointly the plane also undoes what they do together. Matrices lie as
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.kernels.scalar import LAZY, Floats, _jit
-
-_ACROSS = 16  # rows that a transposition writes at once
 
 
 def feedback(residual: Tensor, factor: Tensor, half: Floats) -> NDArray[np.int8]:
@@ -79,71 +75,3 @@ def _descend(signs, gradient, hessian, half, changes, start, stop):  # pragma: n
 def pack(signs: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Rows of bits from signs [in, out]: [out, ceil(in / 8)], bit j mod 8 of byte j // 8 set where input j moves up."""
     return np.packbits(np.ascontiguousarray(signs.T) > 0, axis=1, bitorder="little")
-
-
-def across(levels: NDArray[np.int16]) -> NDArray[np.int8] | NDArray[np.int16]:
-    """Levels [in, out] as [out, in], a byte each where they fit."""
-    small = int(levels.max(initial=0)) < 128 and int(levels.min(initial=0)) > -128
-    shape = levels.shape[::-1]
-    found = np.empty(shape, np.int8) if small else np.empty(shape, np.int16)
-    _across(levels, found)
-    return found
-
-
-@_jit
-def _across(levels, found):  # pragma: no cover - compiled
-    for start in range(0, levels.shape[1], _ACROSS):  # so many lines are written side by side
-        stop = min(start + _ACROSS, levels.shape[1])
-        for col in range(levels.shape[0]):
-            for row in range(start, stop):
-                found[row, col] = levels[col, row]
-
-
-class Scales(NamedTuple):
-    """What a matrix multiplies its levels by: float32 row [out], col [in], shrink [64]; classes int16 [out], [in]."""
-
-    row: Floats
-    col: Floats
-    row_class: NDArray[np.int16]
-    col_class: NDArray[np.int16]
-    shrink: Floats
-
-
-def weights(
-    levels: NDArray[np.int8] | NDArray[np.int16], scales: Scales, rows: NDArray[np.intp],
-    ranks: NDArray[np.intp], depth: NDArray[np.uint8], bits: NDArray[np.uint8],
-) -> Floats:  # fmt: skip
-    """Some rows [n, in] of a weight from the levels [out, in] of its base and its planes.
-
-    (q + sum_l (b_l - 1/2) 2^-l) * ((row * col) * shrink[class]), the first factor exact in float32. rows [n]: of the
-    matrix, ranks [n]: of them in bits [planes, out, ceil(in / 8)], depth [n]: their planes.
-    """
-    out = np.empty((len(rows), levels.shape[1]), np.float32)
-    _weights(levels, *scales, rows, ranks, depth, bits, out)
-    return out
-
-
-@_jit
-def _weights(
-    levels, row, col, row_class, col_class, shrink, rows, ranks, depth, bits, out
-):  # pragma: no cover - compiled
-    cols = levels.shape[1]
-    for at in range(rows.shape[0]):
-        line, source = out[at], levels[rows[at]]
-        for j in range(cols):
-            line[j] = np.float32(source[j])
-        move = np.float32(0.25)
-        for plane in range(depth[at]):
-            packed = bits[plane, ranks[at]]
-            for byte in range(cols >> 3):
-                for bit in range(8):
-                    up = np.int32((np.int32(packed[byte]) >> np.int32(bit)) & np.int32(1))
-                    line[8 * byte + bit] += np.float32(2 * up - 1) * move
-            for j in range(cols & ~7, cols):
-                up = np.int32((np.int32(packed[j >> 3]) >> np.int32(j & 7)) & np.int32(1))
-                line[j] += np.float32(2 * up - 1) * move
-            move *= np.float32(0.5)
-        step, first = row[rows[at]], np.int32(row_class[rows[at]])
-        for j in range(cols):
-            found = min(max(first + np.int32(col_class[j]), np.int32(0)), np.int32(63))
-            line[j] *= step * col[j] * shrink[np.uint32(found)]

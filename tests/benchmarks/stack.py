@@ -7,14 +7,15 @@ MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes: the original li
 embedded model is used, at a few sizes of its own. PIECES of the table, by commas, all by default but bits and sizes:
 
     load        time to load a stack of planes, and of a step of a resident one
+    resident    bytes in memory and time of a token, packed and dense
     planes      prefixes of it whose linear weights take so many bits, and of so many bytes
     bitstack    prefixes of a stack of signs and low-rank sizes, at the same bits
     paper       the same as the paper's authors have it (their blocks, in the order by the loss a byte)
     bits,sizes  `quantize --code entropy` made for each row of bits or bytes
     gptq        GPTQ with groups of 128 at 3 bits
 
-With --work stacks and rows are kept there, so pieces may run one by one; the picture is of all that were. Seconds are
-CPU time of the process and its children.
+`stack_order.py` compares orders of the blocks. With --work stacks and rows are kept there, so pieces may run one by
+one; the picture is of all that were. Seconds are CPU time of the process and its children.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from bntools.core.source import as_model, open_model
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
 SIZES = (60_000_000, 70_000_000, 90_000_000)
 GPTQ = ("--method", "gptq", "--dim", "oc", "--group-size", "128", "--bits", "3")
-PIECES = ("load", "planes", "bitstack", "paper", "bits", "sizes", "gptq")
+PIECES = ("load", "resident", "planes", "bitstack", "paper", "bits", "sizes", "gptq")
 STACKS = {
     "planes": ("one stack", ()),
     "bitstack": ("BitStack, ours", ("--codec", "bitstack")),
@@ -97,12 +98,55 @@ def load_seconds(path: Path, size: int) -> tuple[float, float]:
     return time.process_time() - cpu, time.monotonic() - began
 
 
+def cold_seconds(path: Path, size: int) -> tuple[float, float]:
+    """CPU time and time from the start of a process to a network at a budget, imports and all."""
+    program = f"from bntools.core.resident import Resident; Resident({str(path)!r}, {size})"
+    began, before = time.monotonic(), os.times()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    after = os.times()
+    spent = after.children_user - before.children_user + after.children_system - before.children_system
+    return spent, time.monotonic() - began
+
+
 def resize_seconds(path: Path, base: int, whole: int) -> list[float]:
     """Time of a step of 10 MB, or a tenth of a small file, up and down again, after one that warms the loops."""
     step = min(10_000_000, (whole - base) // 10)
     held = Resident(path, (base + whole) // 2)
     sizes = [held.nbytes + step, held.nbytes, held.nbytes + step, held.nbytes]
     return [held.resize(size).seconds for size in sizes][2:]
+
+
+def token_seconds(held: Resident, count: int = 10) -> float:
+    """CPU time of a token, one at a time behind a few others, the median; its network is warm."""
+    import torch
+
+    ids, spent = torch.arange(100, 108)[None] % held.network.config.vocab_size, []
+    with torch.no_grad():
+        past = held.network(ids, use_cache=True).past_key_values
+        for _ in range(count + 2):
+            began = time.process_time()
+            held.network(ids[:, -1:], past_key_values=past, use_cache=True)
+            spent.append(time.process_time() - began)
+    return sorted(spent[2:])[count // 2]
+
+
+def residency(path: Path, base: int, whole: int) -> None:
+    """Bytes in memory, CPU time of a token, and of steps up and down again, packed and dense."""
+    import torch
+
+    step = min(10_000_000, (whole - base) // 10)
+    for size in sorted({max(base, min(size, whole - step)) for size in (SIZES[0], SIZES[-1])}):
+        for packed, dtype in ((True, torch.float32), (False, torch.float32), (False, torch.bfloat16)):
+            held = Resident(path, size, dtype, packed)
+            token, began = token_seconds(held), time.process_time()
+            held.resize(size + step)
+            held.resize(size)
+            moved = (time.process_time() - began) / 2
+            kind = "packed" if packed else str(dtype).removeprefix("torch.")
+            print(
+                f"{size / 1e6:.1f} MB {kind:9} {held.memory / 1e6:7.1f} MB in memory, {1e3 * token:.1f} ms a token, "
+                f"{moved:.3f} s a step", flush=True,
+            )  # fmt: skip
 
 
 def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
@@ -137,7 +181,7 @@ def main() -> None:
     parser.add_argument("--calib", default="default")
     parser.add_argument("--calib-tokens", type=int, default=32768)
     parser.add_argument("--prefixes", type=int, default=5, help="of the embedded model")
-    parser.add_argument("--only", default="load,planes,bitstack,paper,gptq")
+    parser.add_argument("--only", default="load,resident,planes,bitstack,paper,gptq")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if wrong := set(given.only) - set(PIECES):
@@ -169,8 +213,10 @@ def stack(given: argparse.Namespace, folder: Path, piece: str) -> Path:
 
 def measure(given: argparse.Namespace, folder: Path, piece: str) -> dict[str, list[dict[str, float]]]:
     """Print a piece of the table; its rows by label."""
-    if piece == "load":
-        times(stack(given, folder, "planes"))
+    if piece in ("load", "resident"):
+        path = stack(given, folder, "planes")
+        with open_path(path) as source:
+            (times if piece == "load" else residency)(path, source.header.base_bytes, source.nbytes)
         return {}
     if piece in STACKS:
         return {STACKS[piece][0]: prefixes(given, stack(given, folder, piece), piece)}
@@ -196,12 +242,14 @@ def measure(given: argparse.Namespace, folder: Path, piece: str) -> dict[str, li
     return {f"made for the {piece}": found}
 
 
-def times(path: Path) -> None:
-    with open_path(path) as source:
-        base, whole = source.header.base_bytes, source.nbytes
+def times(path: Path, base: int, whole: int) -> None:
     for size in (min(SIZES[-1], whole), whole):
         spent, took = load_seconds(path, size)
-        print(f"{size:,} of {whole:,} bytes loaded in {spent:.2f} s of CPU, {took:.2f} s", flush=True)
+        cold, start = cold_seconds(path, size)
+        print(
+            f"{size:,} of {whole:,} bytes: weights in {spent:.2f} s of CPU, {took:.2f} s; the network of a new "
+            f"process in {cold:.2f} s of CPU, {start:.2f} s", flush=True,
+        )  # fmt: skip
     up, down = resize_seconds(path, base, whole)
     print(f"a step of 10 MB, or a tenth of the blocks: {up:.3f} s up, {down:.3f} s down", flush=True)
 

@@ -36,8 +36,13 @@ def test_a_row_counts_when_all_of_it_and_every_plane_below_it_are_there():
     del there[stack.block_name("w", 1, 1)]
     found = stack.Planes.read("w", SPEC, lambda name: there.get(name, b""))
     assert found.depth.tolist() == [3, 3, 1, 0, 0, 0, 3]
-    assert np.array_equal(found.bits[1, :2], blocks()[stack.block_name("w", 2, 0)][:2])
     assert found.limited(2).depth.tolist() == [2, 2, 1, 0, 0, 0, 2]
+    close = found.compact()
+    assert len(close.bits) == found.depth.sum()
+    for planes in (found, close):
+        second = [planes.bits[planes.first[row] + planes.stride] for row in (0, 1)]
+        assert np.array_equal(second, blocks()[stack.block_name("w", 2, 0)][:2])
+        assert np.array_equal(planes.bits[planes.first[6]], blocks()[stack.block_name("w", 1, 2)][0])
 
 
 def test_a_block_of_too_many_rows_is_refused():

@@ -108,32 +108,3 @@ def test_prices_are_the_code_lengths_of_a_laplace_law_of_the_class():
         beyond = np.exp(-(np.arange(1, 128) - 0.5) / mean)  # of weights that round to a level or farther
         assert 2 * np.cumsum(chance[k, :0:-1])[::-1] == pytest.approx(beyond, rel=1e-3, abs=1e-6)
     assert not scalar.prices(0.0, 24, 4).any()
-
-
-@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (3, 8), (5, 21), (130, 67)])
-@pytest.mark.parametrize("largest", [3, 127, 128, 15000])
-def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scaled(rows, cols, largest):
-    rng = np.random.default_rng(0)
-    signs = rng.choice(np.array([-1, 1], np.int8), (2, cols, rows))
-    packed = np.stack([planes.pack(one) for one in signs])
-    assert packed.shape == (2, rows, -(-cols // 8))
-    levels = rng.integers(-largest, largest + 1, (cols, rows)).astype(np.int16)
-    levels[0, 0] = -largest
-    across = planes.across(levels)
-    assert across.dtype == (np.int8 if largest < 128 else np.int16)
-    assert np.array_equal(across, levels.T)
-    scales = planes.Scales(
-        rng.random(rows).astype(np.float32), rng.random(cols).astype(np.float32),
-        rng.integers(-9, 70, rows).astype(np.int16), rng.integers(-9, 9, cols).astype(np.int16),
-        rng.random(64).astype(np.float32),
-    )  # fmt: skip
-    ranks, order = rng.permutation(rows)[: rows // 2 + 1], rng.permutation(rows)
-    depth = rng.integers(0, 3, len(ranks)).astype(np.uint8)
-    found = planes.weights(across, scales, order[ranks], ranks, depth, packed)
-    for at, rank in enumerate(ranks):
-        row = order[rank]
-        value = levels[:, row].astype(np.float32)
-        for plane in range(depth[at]):
-            value += signs[plane, :, rank] * np.float32(0.25 / 2**plane)
-        shrink = scales.shrink[np.clip(scales.row_class[row].astype(int) + scales.col_class, 0, 63)]
-        assert np.array_equal(found[at], value * (scales.row[row] * scales.col * shrink))

@@ -16,7 +16,7 @@ from stacked import call, equal, weights, write_tokenizer
 from bntools.core import streams
 from bntools.core.artifact import open_path
 from bntools.core.calibration import text_windows
-from bntools.core.errors import BAD_INPUT, USAGE, BnError
+from bntools.core.errors import BAD_INPUT, USAGE
 from bntools.core.header import BLOCK_PREFIX
 from bntools.core.resident import Resident
 from bntools.core.source import open_model
@@ -297,22 +297,6 @@ def test_a_model_whose_norms_have_odd_sizes_keeps_every_tensor_aligned(folder):
     with open_path(path) as source:
         for entry in source.entries.values():
             assert entry.start % (entry.nbytes // max(entry.numel, 1)) == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_in_memory_grows_and_shrinks_to_what_a_fresh_one_is(made, base, dtype):
-    whole = made.stat().st_size
-    held = Resident(made, base + 70_000, dtype)
-    for budget in (base + 200_001, whole, base + 70_000, base):
-        change = held.resize(budget)
-        assert change.nbytes == held.nbytes == budget
-        assert change.rows > 0
-        fresh = open_model(str(made), budget).build(dtype).state_dict()
-        assert equal(dict(held.network.state_dict()), dict(fresh))
-    assert held.resize(base).rows == 0
-    with pytest.raises(BnError, match="smallest prefix"):
-        held.resize(base - 1)
-    assert equal(dict(held.network.state_dict()), dict(fresh))
 
 
 def test_what_cannot_be_is_said(made, folder):

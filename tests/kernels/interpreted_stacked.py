@@ -1,0 +1,45 @@
+"""Run by test_stacked_triton.py in its own process: triton reads TRITON_INTERPRET when it is imported."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from stacked_samples import sample
+
+from bntools.kernels import stacked, stacked_triton
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_stacked_triton.py"
+
+CASES = [(1, 1, 7, 0), (5, 21, 15000, 3), (11, 300, 127, 8), (20, 64, 7, 2), (9, 530, 200, 1)]
+
+
+def test_the_cases_have_levels_of_both_kinds_and_some_in_the_list():
+    found = [sample(rows, cols, largest, planes, True).levels for rows, cols, largest, planes in CASES]
+    assert {levels.bits for levels in found} == {4, 8}
+    assert any(len(levels.value) for levels in found)
+
+
+@pytest.mark.parametrize(("rows", "cols", "largest", "planes"), CASES)
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_gpu_makes_the_weights_of_the_reference(rows, cols, largest, planes, plain):
+    w = sample(rows, cols, largest, planes, plain)
+    wanted = torch.from_numpy(stacked.rows_reference(w, np.arange(rows)))
+    there = stacked_triton.to(w, "cpu")
+    for dtype in (torch.float32, torch.float16):
+        assert torch.equal(stacked_triton.dense(there, dtype), wanted.to(dtype))
+
+
+@pytest.mark.parametrize(("rows", "cols", "largest", "planes"), CASES)
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_gpu_multiplies_like_the_cpu(rows, cols, largest, planes, plain):
+    w = sample(rows, cols, largest, planes, plain)
+    x = torch.randn(2, cols, generator=torch.Generator().manual_seed(0))
+    dense = torch.from_numpy(stacked.rows_reference(w, np.arange(rows)))
+    found = stacked_triton.product(stacked_triton.to(w, "cpu"), x)
+    cpu = torch.stack([torch.from_numpy(stacked.product(w, row.numpy())) for row in x])
+    size = x.abs() @ dense.abs().T
+    assert ((found - x @ dense.T).abs() <= 2e-6 * size + 1e-20).all()
+    assert ((found - cpu).abs() <= 4e-6 * size + 1e-5 * found.abs() + 1e-20).all()

@@ -1,0 +1,67 @@
+"""Stacked weights in memory against their spelled-out form: levels in few bits, rows, products."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from stacked_samples import draw, sample
+
+from bntools.kernels import levels as compacted
+from bntools.kernels import stacked
+
+SHAPES = [
+    (1, 1),
+    (3, 8),
+    (5, 21),
+    (130, 67),
+    (300, 40),
+]  # out, in: also more rows than are turned over at once
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+@pytest.mark.parametrize("largest", [0, 7, 8, 127, 128, 15000, 32767])
+def test_levels_come_back_and_take_the_bits_they_need(rows, cols, largest):
+    levels = draw(rows, cols, largest)
+    found = compacted.compact(levels)
+    assert np.array_equal(compacted.expand(found), levels.T)
+    sizes = []
+    for bits in (4, 8):
+        half = 1 << (bits - 1)
+        listed = int(((levels < -half) | (levels >= half)).sum())
+        sizes.append(rows * -(-cols // 8) * bits + 6 * listed + 4 * (rows + 1))
+    assert found.nbytes == min(sizes)
+
+
+def test_levels_most_of_which_are_no_bytes_come_back():
+    levels = np.random.default_rng(0).integers(-32768, 32768, (13, 200)).astype(np.int16)
+    assert np.array_equal(compacted.expand(compacted.compact(levels)), levels.T)
+
+
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+@pytest.mark.parametrize("largest", [7, 127, 15000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scaled(rows, cols, largest, plain):
+    for planes in (0, 3, 8):
+        w = sample(rows, cols, largest, planes, plain, seed=planes)
+        which = np.random.default_rng(1).permutation(rows)[: rows // 2 + 1]
+        assert np.array_equal(stacked.rows(w, which), stacked.rows_reference(w, which))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [*SHAPES, (2000, 300)])
+@pytest.mark.parametrize("largest", [7, 127, 15000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_product_is_that_of_the_rows_whatever_the_threads(rows, cols, largest, plain):
+    w = sample(rows, cols, largest, 5, plain, seed=rows)
+    x = np.random.default_rng(2).standard_normal(cols).astype(np.float32)
+    dense = stacked.rows_reference(w, np.arange(rows)).astype(np.float64)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(stacked.product(w, x))
+    finally:
+        torch.set_num_threads(threads)
+    allowed = 1e-6 * (np.abs(dense) @ np.abs(x) + np.abs(w.scales.row) * (np.abs(w.scales.col) @ np.abs(x)))
+    assert (np.abs(found[0] - dense @ x) <= allowed + 1e-30).all()
+    assert np.array_equal(*found)

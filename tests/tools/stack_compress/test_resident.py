@@ -1,0 +1,103 @@
+"""A stack in memory, dense or packed: after every step it is the model of the budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_model
+from stacked import call, equal, write_tokenizer
+
+from bntools.core import stacked_modules
+from bntools.core.artifact import open_path
+from bntools.core.errors import BnError
+from bntools.core.resident import Resident
+from bntools.core.source import open_model
+
+FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)
+IDS = torch.arange(5, 17)[None]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("resident") / "s.safetensors"
+    call("stack-compress", "default:", *FAST, "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(made):
+    with open_path(made) as source:
+        return source.header.base_bytes
+
+
+def logits(network, ids=IDS):
+    with torch.no_grad():
+        return network(ids).logits.float()
+
+
+def close(a, b, dtype=torch.float32):
+    allowed = 1e-4 if dtype == torch.float32 else 0.05
+    return float((a - b).abs().max()) <= allowed * float(b.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_in_memory_grows_and_shrinks_to_what_a_fresh_one_is(made, base, dtype):
+    whole = made.stat().st_size
+    held = Resident(made, base + 70_000, dtype)
+    for budget in (base + 200_001, whole, base + 70_000, base):
+        change = held.resize(budget)
+        assert change.nbytes == held.nbytes == budget
+        assert change.rows > 0
+        fresh = open_model(str(made), budget).build(dtype).state_dict()
+        assert equal(dict(held.network.state_dict()), dict(fresh))
+    assert held.resize(base).rows == 0
+    with pytest.raises(BnError, match="smallest prefix"):
+        held.resize(base - 1)
+    assert equal(dict(held.network.state_dict()), dict(fresh))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_model_is_the_dense_one_in_less_memory_at_every_budget(made, base, dtype):
+    whole = made.stat().st_size
+    packed, dense = (Resident(made, whole, dtype, packed=is_packed) for is_packed in (True, False))
+    taken = {}
+    for budget in (whole, base + 70_000, base + 200_001, base):
+        steps = packed.resize(budget), dense.resize(budget)
+        assert steps[0][:2] == steps[1][:2]
+        for ids in (IDS, IDS[:, :2]):  # rows made for many vectors, none made for few
+            assert close(logits(packed.network, ids), logits(dense.network, ids), dtype)
+        for path, module in packed.network.named_modules():
+            if isinstance(module, stacked_modules.StackedLinear | stacked_modules.StackedEmbedding):
+                assert torch.equal(module.weight.to(dtype), dense.network.get_submodule(path).weight)
+        taken[budget] = packed.memory
+        assert packed.memory < 0.7 * dense.memory
+    for more in taken:  # memory follows the file, byte for byte but for rows that are cut
+        assert abs(taken[more] - taken[base] - (more - base)) < 2000
+    assert next(packed.network.parameters()).dtype == dtype
+
+
+def test_a_packed_model_generates_what_the_dense_one_does(made):
+    found = [
+        Resident(made, packed=packed).network.generate(IDS, max_new_tokens=8, do_sample=False)
+        for packed in (True, False)
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("kind", "dense"), [("gpt2", 0), ("llama", 0), ("gemma", 1)])
+def test_other_architectures_stay_packed_where_their_modules_are_plain(kind, dense, tmp_path):
+    """Weights stored transposed, biases, a head of its own; gemma's embedding scales its rows, so it is dense."""
+    home, path = tmp_path / kind, tmp_path / f"{kind}.safetensors"
+    make_model(kind, home)
+    write_tokenizer(home)
+    (tmp_path / "text.txt").write_text("no tokenizer here")
+    call("stack-compress", home, *FAST, "--planes", 2, "-o", path)
+    with open_path(path) as source:
+        base = source.header.base_bytes
+    packed, plain = (Resident(path, packed=is_packed) for is_packed in (True, False))
+    assert len(packed._names) - len(packed._held) == dense
+    for budget in (path.stat().st_size, base):
+        packed.resize(budget)
+        plain.resize(budget)
+        for ids in (IDS, IDS[:, :3]):
+            assert close(logits(packed.network, ids), logits(plain.network, ids))
