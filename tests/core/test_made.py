@@ -8,7 +8,9 @@ from conftest import make_model
 
 from bntools.core import made
 from bntools.core.errors import BAD_INPUT, BnError
+from bntools.core.model import Model
 from bntools.core.source import open_model
+from bntools.core.streamed import Streamed
 
 CAUSAL = ["llama", "gemma", "opt", "gpt2", "mixtral"]
 
@@ -56,8 +58,27 @@ def test_the_same_tokens_on_any_number_of_threads_and_others_for_another_seed():
 def test_the_head_by_pieces_gives_the_same_tokens(monkeypatch):
     source = open_model("default:")
     whole = made.made_windows(source, 2, 64)
-    monkeypatch.setattr(made, "_LOGITS_BYTES", 3 * 4 * int(source.config["vocab_size"]))
+    monkeypatch.setattr(made, "LOGITS_BYTES", 3 * 4 * int(source.config["vocab_size"]))
     assert torch.equal(whole, made.made_windows(source, 2, 64))
+
+
+def test_one_block_at_a_time_is_in_memory(monkeypatch):
+    """The whole network is never built, and no two blocks hold weights at once."""
+    held, load = [], Streamed.load
+
+    def watched(self, path, but=()):
+        load(self, path, but)
+        kept = {
+            name.split(".")[2]
+            for name, value in self.module.named_parameters()
+            if name.startswith("model.layers.") and not value.is_meta
+        }
+        held.append(len(kept))
+
+    monkeypatch.setattr(Model, "build", None)
+    monkeypatch.setattr(Streamed, "load", watched)
+    made.made_windows(open_model("default:"), 1, 32)
+    assert max(held) == 1
 
 
 def test_special_ids_are_never_made(tmp_path):

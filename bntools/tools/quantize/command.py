@@ -368,6 +368,7 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     report["calibration"] = found.report()
     if found.source == "made":
         seconds += fixed_cost.making_seconds(model, found.shape[0] * found.shape[1])
+        report["memory_bytes"] = max(report["memory_bytes"], fixed_cost.making_bytes(model))
     report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],

@@ -45,6 +45,16 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
     return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
 
 
+def making_bytes(model: Model) -> int:
+    """Peak memory of `core.made`: embedding and output head in float32, and what each thread draws tokens from."""
+    outside = sum(entry.numel for name, entry in model.entries.items() if _is_matrix(model, name))
+    return cost.LIBRARIES + 4 * outside + 7 * made.LOGITS_BYTES * torch.get_num_threads()
+
+
+def _is_matrix(model: Model, name: str) -> bool:
+    return name not in model.linears and len(model.entries[name].shape) == 2
+
+
 def making_seconds(model: Model, tokens: int) -> float:
     """Time of `core.made`: the passes of pieces that grow, the output head once, the blocks read anew each round."""
     rounds = made.PIECE - 1
