@@ -57,10 +57,14 @@ def jobs(small: bool) -> list[Job]:
         for method in ("gptq", "rtn")
         for dim in ("oc", "ic", "ada")
     ]
+    small_groups, weighted = ("--bits", 3, "--group-size", 64), ("--method", "gptq", "--grid", "weighted")
     ours = [
-        Job("no text 3 bits", ("--calib", "none", "--bits", 3, "--group-size", 64)),
-        Job("no text balanced", ("--calib", "none", "--balance", "--bits", 3, "--group-size", 64)),
+        Job("no text rounded", ("--calib", "none", "--method", "rtn", *small_groups)),
+        Job("no text balanced", ("--calib", "none", "--balance", *small_groups)),
+        Job("no text", ("--calib", "none", *small_groups)),
         Job("no text 3.25", ("--calib", "none", "--scales", 2, "--trellis", 5, "--budget", 3.25)),
+        Job("a page of text", (*weighted, "--calib-tokens", 2048, *small_groups)),
+        Job("a book of text", (*weighted, *small_groups)),
         Job("weighted rounding", ("--grid", "weighted", "--bits", 3, "--group-size", 128)),
         *(Job(f"fixed {bits}", (*FINE, "--budget", bits)) for bits in (2.6, 3.25, 3.45, 4.26)),
         Job("fixed 2.6 distilled", (*FINE, "--budget", 2.6, "--distill", 24)),

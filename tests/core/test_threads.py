@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bntools.core.threads import ahead
+from bntools.core.threads import ahead, single_threaded
 
 
 def test_what_is_made_ahead_is_given_by_name_in_any_order():

@@ -11,6 +11,7 @@ from bntools.core import EMBEDDED
 from bntools.core.errors import usage
 from bntools.options import Session
 
+MADE_TOKENS = 8192
 EPILOG = """\b
 Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
@@ -166,14 +167,15 @@ Examples:
     default="default",
     metavar="FILE|none",
     show_default=True,
-    help="Text to calibrate on: .txt or .jsonl.",
+    help="Text to calibrate on: .txt or .jsonl; none: tokens that the model makes, and --method gptq --grid weighted "
+    "unless others are named.",
 )
 @click.option(
     "--calib-tokens",
-    type=click.IntRange(64),
+    type=click.IntRange(0),
     default=None,
-    show_default="32768 for gptq and entropy, else 4096",
-    help="Tokens of that text to use.",
+    show_default="32768 for gptq and entropy, else 4096; 8192 without a text",
+    help="Tokens of that text to use, or to make; 0 with --calib none: the weights alone decide.",
 )
 @click.option("--include", multiple=True, metavar="REGEX", help="Quantize only weights whose name matches.")
 @click.option("--exclude", multiple=True, metavar="REGEX", help="Keep weights whose name matches.")
@@ -195,13 +197,17 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     from bntools.core.source import open_model
     from bntools.core.writer import Writer, check_target
     from bntools.tools.quantize.pipeline import plan
+    from bntools.tools.quantize.windows import without_text
 
+    given = _without_text(**given)
     settings = _settings(per_ic, **given)
     if not session.dry_run:
         check_target(output, force)
     if source == EMBEDDED:
         terminal.note(session, "no model named: using the small embedded one (default:)")
     model = open_model(source)
+    if given["calib"] == "none":
+        settings = without_text(settings, model, _insists(**given))
     items = plan(model, settings)
     _check(settings, items, model)
     asked = _asked(session, settings, **given)
@@ -224,13 +230,38 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     return None
 
 
+def _named(option: str) -> bool:
+    """Whether an option is on the command line."""
+    return click.get_current_context().get_parameter_source(option) != click.core.ParameterSource.DEFAULT
+
+
+def _without_text(**given: Any) -> dict[str, Any]:
+    """The options with the defaults of --calib none: the best method, on tokens that the model makes."""
+    if given["calib"] != "none":
+        return given
+    cut = given["shard"] or given["gather"]
+    tokens = given["calib_tokens"] if given["calib_tokens"] is not None else 0 if cut else MADE_TOKENS
+    plain = cut or not tokens or given["balance"] or _named("method") or _named("search")
+    best = {} if plain else {"method": "gptq", "search": "weighted"}
+    return {**given, "calib_tokens": tokens, **best}
+
+
+def _insists(**given: Any) -> str:
+    """An option on the command line that cannot do without calibration."""
+    asked = {"--method gptq": _named("method") and given["method"] == "gptq",
+             "--grid weighted": _named("search") and given["search"] == "weighted",
+             "--code entropy": given["code"] == "entropy", "--fisher": given["fisher"],
+             "--distill": given["distill"]}  # fmt: skip
+    return next((option for option, wanted in asked.items() if wanted), "")
+
+
 def _settings(per_ic: bool, **given: Any) -> Any:
     from bntools.tools.quantize.budget import parse_budget
     from bntools.tools.quantize.settings import Grid, Settings
 
     dim = _dim(per_ic, given["dim"])
     _contradictions(**{**given, "dim": dim})
-    fixed, blind = given["code"] == "fixed", given["calib"] == "none"
+    fixed, blind = given["code"] == "fixed", given["calib"] == "none" and not given["calib_tokens"]
     budget, unit = parse_budget(given["budget"]) if fixed and given["budget"] is not None else (0.0, "")
     gptq, meta = given["method"] == "gptq", 0 if given["meta"] == "fp16" else int(given["meta"])
     fisher = gptq and bool(budget) and not given["sequential"] if given["fisher"] is None else given["fisher"]
@@ -240,7 +271,7 @@ def _settings(per_ic: bool, **given: Any) -> Any:
         Grid(given["bits"] or 4, given["group_size"] or 128, dim, given["symmetric"], meta=meta,
              trellis=int(given["trellis"]), balance=given["balance"]),
         given["criterion"], given["include"], given["exclude"], given["override"],
-        given["calib_tokens"] or (32768 if many else 4096),
+        (32768 if many else 4096) if given["calib_tokens"] is None else given["calib_tokens"],
         method=given["method"], search=search, choose=given["choose"], sequential=given["sequential"],
         rounds=given["rounds"], fisher=fisher, budget=budget, unit=unit,
         compensate=fixed and bool(given["compensate"]),
@@ -248,22 +279,23 @@ def _settings(per_ic: bool, **given: Any) -> Any:
 
 
 def _dim(per_ic: bool, dim: str) -> str:
-    asked = click.get_current_context().get_parameter_source("dim") != click.core.ParameterSource.DEFAULT
-    if per_ic and asked and dim != "ic":
+    if per_ic and _named("dim") and dim != "ic":
         raise usage(f"--per-ic and --dim {dim} contradict each other", "drop one of them")
     return "ic" if per_ic else dim
 
 
 def _contradictions(**given: Any) -> None:
     """Options that make no sense together (exit 2)."""
-    rtn, blind, budget = given["method"] == "rtn", given["calib"] == "none", given["budget"] is not None
-    fixed = given["code"] == "fixed"
+    rtn, budget, tokens = given["method"] == "rtn", given["budget"] is not None, given["calib_tokens"]
+    fixed, blind = given["code"] == "fixed", given["calib"] == "none" and not tokens
+    if tokens is not None and tokens < 64 and not blind:
+        raise usage(f"--calib-tokens {tokens} is too few", "64 or more, or --calib none --calib-tokens 0")
     if rtn and (given["sequential"] or given["choose"] == "final"):
         raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
     if given["rounds"] and (given["meta"] == "fp16" or rtn):
         raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
     wants = {"--method gptq": not rtn, "--grid weighted": given["search"] == "weighted",
-             "--distill": given["distill"] > 0}  # fmt: skip
+             "--distill": given["distill"] > 0, "--code entropy": not fixed}  # fmt: skip
     for option in (option for option, wanted in wants.items() if wanted and blind):
         raise usage(f"{option} needs a calibration text", "--calib FILE")
     if given["balance"] and (not rtn or given["dim"] != "oc"):
@@ -280,7 +312,7 @@ def _contradictions(**given: Any) -> None:
 
 def _asked(
     session: Session, settings: Any, code: str, budget: str | None, embedding: bool | None, states: str,
-    two_sided: bool, bits: int | None, calib: str, distill: int, compensate: bool | None, **rest: Any,
+    two_sided: bool, bits: int | None, distill: int, compensate: bool | None, **rest: Any,
 ) -> Any:  # fmt: skip
     """What --code entropy is asked for; None for fixed codes."""
     from bntools.tools.quantize.budget import parse_budget
@@ -289,8 +321,6 @@ def _asked(
         return None
     if settings.grid.meta:
         raise usage("--scales is for fixed codes; --code entropy has steps of its own", "drop --scales")
-    if calib == "none":
-        raise usage("--code entropy needs a calibration text", "--calib FILE")
     from bntools.tools.quantize.entropy import Asked
 
     value, unit = parse_budget(budget) if budget is not None else (float(bits or 4), "bits")
@@ -315,22 +345,31 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
     from bntools.tools.quantize import entropy_cost, fixed_cost
     from bntools.tools.quantize.pass_cost import Text
     from bntools.tools.quantize.pipeline import estimate
-    from bntools.tools.quantize.run import calibration_windows, entropy_windows
+    from bntools.tools.quantize.run import entropy_calibration
+    from bntools.tools.quantize.windows import calibration
 
     session.apply()
     report = estimate(model, items)
     started = time.time() - session.started
     if asked is not None:
-        text = Text(*entropy_windows(model, items, settings, given["calib"]).shape)
+        found = entropy_calibration(model, items, settings, given["calib"])
+        windows = found.stand_in()
+        assert windows is not None
+        text = Text(*windows.shape)
         report |= {"calib_tokens": text.tokens, **entropy_cost.sizes(model, items, asked)}
         report["memory_bytes"] = entropy_cost.memory_bytes(model, items, asked, text)
         seconds = entropy_cost.seconds(model, items, asked, text)
     else:
-        windows = calibration_windows(model, items, settings, given["calib"], given["distill"] > 0)
+        found = calibration(model, items, settings, given["calib"], given["distill"] > 0)
+        windows = found.stand_in()
         if windows is not None:
             report["calib_tokens"] = windows.numel()
         report |= fixed_cost.plan(model, items, settings, windows, given["group_size"] is None)
         seconds = report["seconds"]
+    report["calibration"] = found.report()
+    if found.source == "made":
+        seconds += fixed_cost.making_seconds(model, found.shape[0] * found.shape[1])
+        report["memory_bytes"] = max(report["memory_bytes"], fixed_cost.making_bytes(model))
     report["seconds"] = round(started + seconds, 1)
     rows = [
         ["tensors to quantize", str(report["tensors"])],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+
+from bntools.core import made
 from bntools.core.model import Model
 from bntools.tools.quantize import allocate, cost, pass_cost
 from bntools.tools.quantize.pass_cost import Rates, Text
@@ -42,6 +45,28 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
         peak = pass_cost.compensated_bytes(model, items, text, coding)
         memory = max(memory, cost.LIBRARIES + peak)
     return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
+
+
+def making_bytes(model: Model) -> int:
+    """Peak memory of `core.made`: embedding and output head in float32, and what each thread draws tokens from."""
+    outside = sum(entry.numel for name, entry in model.entries.items() if _is_matrix(model, name))
+    return cost.LIBRARIES + 4 * outside + 7 * made.LOGITS_BYTES * torch.get_num_threads()
+
+
+def _is_matrix(model: Model, name: str) -> bool:
+    return name not in model.linears and len(model.entries[name].shape) == 2
+
+
+def making_seconds(model: Model, tokens: int) -> float:
+    """Time of `core.made`: the passes of pieces that grow, the output head once, the blocks read anew each round."""
+    rounds = made.PIECE - 1
+    inside = [model.entries[name] for name in model.linears]
+    vocabulary, width = int(model.config["vocab_size"]), int(model.config.get("hidden_size") or 0)
+    products = rounds / 2 * sum(entry.numel for entry in inside) + vocabulary * width
+    began = time.perf_counter()
+    read = sum(model.tensor(name, torch.float32).numel() for name in list(model.linears)[:4])
+    reading = (time.perf_counter() - began) / max(read, 1) * sum(entry.numel for entry in inside)
+    return 2 * tokens * products / cost.product_rate() / torch.get_num_threads() + rounds * reading
 
 
 def _sizes(model: Model, items: list[Item], settings: Settings) -> dict[str, Any]:

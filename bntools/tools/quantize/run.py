@@ -9,16 +9,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bntools import options, terminal
 from bntools.core import distill, history, packed
-from bntools.core.calibration import text_windows
 from bntools.core.entropy import TABLES
 from bntools.core.errors import usage
 from bntools.core.model import Model
 from bntools.core.sensitivity import sweep_tokens
-from bntools.core.work import Work, digest_of, digest_of_json, identity, source_identity
+from bntools.core.work import Work, digest_of_json, identity, source_identity
 from bntools.core.writer import Writer, compressed, is_directory
 from bntools.options import Session
 from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
@@ -30,6 +28,7 @@ from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.fisher import Moments
 from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
 from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize.windows import Calibration, calibration, windows_of
 
 
 def fixed(
@@ -38,10 +37,11 @@ def fixed(
     """Codes of a fixed number of bits, or one part of them; returns the report."""
     shard, calib = given["shard"], given["calib"]
     source, device = None if shard else history.fingerprint(model), session.torch_device()
-    windows = calibration_windows(model, items, settings, calib, given["distill"] > 0)
-    if (shard or given["gather"]) and windows is not None:
+    found = calibration(model, items, settings, calib, given["distill"] > 0)
+    if (shard or given["gather"]) and found:
         raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
-    swept, work = _folders(session, model, items, settings, windows, given)
+    swept, work = _folders(session, model, items, settings, found, given)
+    windows = _windows(session, model, found, swept or work)
     moments = _swept(session, model, items, settings, windows, swept)
     if settings.budget and not given["gather"]:
         items = _allocated(session, model, items, settings, moments, given, out)
@@ -70,7 +70,7 @@ def fixed(
         results.append(result)
         terminal.detail(session, _line(result))
     report = {**summarize(results, model), "settings": settings.as_json(), "calib": calib,
-              **({"distill": trained} if given["distill"] else {})}  # fmt: skip
+              "calibration": found.report(), **({"distill": trained} if given["distill"] else {})}  # fmt: skip
 
     if shard:
         out.files = {packed.FILE: _json(kept.table(results)).encode()}
@@ -92,31 +92,43 @@ def _advanced(session: Session, model: Model, items: list[Item], stream: Any) ->
 
 
 def _folders(
-    session: Session, model: Model, items: list[Item], settings: Settings, windows: Any, given: dict[str, Any]
+    session: Session,
+    model: Model,
+    items: list[Item],
+    settings: Settings,
+    found: Calibration,
+    given: dict[str, Any],
 ) -> tuple[Work | None, Work | None]:
     """The folders of the sweep and of the coding. A sweep serves every size: what is coded from it lies inside its
     folder, in one of its own for each set of settings."""
     if not given["work"]:
         return None, None
-    coding = _identity(session, model, settings, windows, given["shard"])
-    if not _sweeps(settings, windows):
+    coding = _identity(session, model, settings, found, given["shard"])
+    if not (found and _sweeps(settings)):
         return None, Work(given["work"], coding)
     names = [item.name for item in items if item.grid]
     swept = Work(
-        given["work"], _swept_identity(session, model, windows, "quantize, a sweep", {"tensors": names})
+        given["work"], _swept_identity(session, model, found, "quantize, a sweep", {"tensors": names})
     )
     return swept, Work(f"{given['work']}/coded-{digest_of_json(coding)[:12]}", coding)
 
 
-def _sweeps(settings: Settings, windows: Any) -> bool:
-    return windows is not None and bool(settings.fisher or settings.budget)
+def _windows(session: Session, model: Model, found: Calibration, work: Work | None) -> Any:
+    """The calibration windows, made here where the model is to make them."""
+    total = found.shape[0] * found.shape[1]
+    with terminal.progress(session, "making tokens", total) as advance:
+        return windows_of(found, model, session.seed, session.torch_device(), work, advance)
+
+
+def _sweeps(settings: Settings) -> bool:
+    return bool(settings.fisher or settings.budget)
 
 
 def _swept(
     session: Session, model: Model, items: list[Item], settings: Settings, windows: Any, work: Work | None
 ) -> Moments | None:
     """What a sweep tells of the linears, where the method or the budget asks for it and there is a text."""
-    if not _sweeps(settings, windows):
+    if windows is None or not _sweeps(settings):
         return None
     with terminal.progress(session, "calibrating", sweep_tokens(model, windows)) as advance:
         return fisher.swept(model, items, windows, session.seed, session.torch_device(), advance, work)
@@ -143,13 +155,13 @@ def entropy(
 ) -> dict[str, Any]:  # fmt: skip
     """Levels of any size behind an entropy coder, at the size asked; returns the report."""
     source = history.fingerprint(model)
-    windows = entropy_windows(model, items, settings, given["calib"])
+    told = entropy_calibration(model, items, settings, given["calib"])
     show = functools.partial(terminal.progress, session)
     work = (
-        Work(given["work"], _entropy_identity(session, model, items, asked, windows))
-        if given["work"]
-        else None
+        Work(given["work"], _entropy_identity(session, model, items, asked, told)) if given["work"] else None
     )
+    windows = _windows(session, model, told, work)
+    assert windows is not None
     with show("calibrating", sweep_tokens(model, windows)) as advance:
         prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance, work)
     out.compress = True
@@ -177,7 +189,7 @@ def entropy(
         terminal.detail(session, _line(result))
     report = {
         **method.summarize(model, results, len(tables), done.trial), "settings": asdict(asked), "calib": given["calib"],
-        "calib_tokens": windows.numel(),
+        "calib_tokens": windows.numel(), "calibration": told.report(),
         **({"distill": done.report} if asked.distill else {}),
     }  # fmt: skip
     _describe(session, model, results, report, {"code": "entropy"}, source, out)
@@ -202,28 +214,28 @@ def _describe(
 
 
 def _entropy_identity(
-    session: Session, model: Model, items: list[Item], asked: Asked, windows: Tensor
+    session: Session, model: Model, items: list[Item], asked: Asked, found: Calibration
 ) -> dict[str, Any]:
     names = [item.name for item in items if item.grid]
     settings = {"two_sided": asked.two_sided, "tensors": names}
-    return _swept_identity(session, model, windows, "quantize --code entropy", settings)
+    return _swept_identity(session, model, found, "quantize --code entropy", settings)
 
 
 def _swept_identity(
-    session: Session, model: Model, windows: Tensor, tool: str, settings: dict[str, Any]
+    session: Session, model: Model, found: Calibration, tool: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """What a sweep in a --work folder depends on; the size asked is not in it, so other sizes start from it."""
     return identity(
-        tool, source_identity(model), settings=settings, seed=session.seed, calibration=digest_of(windows),
+        tool, source_identity(model), settings=settings, seed=session.seed, calibration=found.identity(),
         device=session.torch_device(),
     )  # fmt: skip
 
 
-def _identity(session: Session, model: Any, settings: Any, windows: Any, shard: Any) -> dict[str, Any]:
+def _identity(session: Session, model: Any, settings: Any, found: Calibration, shard: Any) -> dict[str, Any]:
     """What a --work folder must have been begun with."""
     return identity(
         "quantize", source_identity(model), settings=settings.as_json(), seed=session.seed,
-        calibration=digest_of(windows), device=session.torch_device(), shard=str(shard) if shard else None,
+        calibration=found.identity(), device=session.torch_device(), shard=str(shard) if shard else None,
     )  # fmt: skip
 
 
@@ -252,22 +264,9 @@ def _stream(
     return kept.resumed(work, items, lambda left: pipeline.quantize(model, left, choices, settings, moments))
 
 
-def calibration_windows(
-    model: Any, items: list[Any], settings: Any, calib: str, distill: bool = False
-) -> Any:
-    """Calibration windows, or None where none are asked for or needed."""
-    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    needed = adaptive or distill or settings.method == "gptq" or settings.search == "weighted"
-    if calib == "none" or not (needed or settings.budget or settings.fisher):
-        return None
-    return text_windows(model, calib, settings.calib_tokens, settings.calib_window)
-
-
-def entropy_windows(model: Model, items: list[Item], settings: Settings, calib: str) -> Tensor:
-    """Calibration windows of the entropy code, as many as GPTQ's."""
-    found = calibration_windows(model, items, replace(settings, method="gptq"), calib)
-    assert found is not None
-    return found
+def entropy_calibration(model: Model, items: list[Item], settings: Settings, calib: str) -> Calibration:
+    """What the entropy code is calibrated on: as many tokens as GPTQ."""
+    return calibration(model, items, replace(settings, method="gptq"), calib)
 
 
 def _line(result: Result) -> str:

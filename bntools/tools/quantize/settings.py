@@ -58,6 +58,7 @@ class Settings:
     """Everything that decides the result; recorded in the artifact's report.
 
     compensate: each linear is aimed at the original's outputs, see `core.prefix`.
+    calib_tokens: 0 without a text to look at the weights alone; reason: why, where the user did not ask for that.
     budget: "bits" a linear weight or "bytes" of the file, as `unit` says; 0 for the bits and groups of the grid.
     """
 
@@ -77,6 +78,7 @@ class Settings:
     budget: float = 0
     unit: str = ""
     compensate: bool = False
+    reason: str = ""
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):

@@ -21,6 +21,7 @@ from bntools.tools.quantize.gptq import gptq
 from bntools.tools.quantize.pipeline import plan
 from bntools.tools.quantize.settings import Grid, Settings
 
+WEIGHTS = ("--calib", "none", "--calib-tokens", 0)  # they alone decide
 FAST = ("--calib-tokens", 2048, "--threads", 1, "-q")
 
 
@@ -123,9 +124,9 @@ def test_the_predicted_loss_falls_with_bits_and_with_smaller_groups(tmp_path):
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
-        ("3.25", ["--calib", "none"]),
-        ("2.7", ["--calib", "none", "--scales", 2]),
-        ("850KB", ["--calib", "none", "--scales", 2]),
+        ("3.25", WEIGHTS),
+        ("2.7", [*WEIGHTS, "--scales", 2]),
+        ("850KB", ["--calib", "none", "--calib-tokens", 512, "--scales", 2]),
         ("3.25", ["--method", "gptq", *FAST, "--scales", 2]),
     ],
 )
@@ -165,7 +166,7 @@ def test_another_budget_from_the_same_folder_takes_only_the_coding(run, tmp_path
 
 def test_overrides_keep_their_bits_and_a_group_size_is_kept(tmp_path):
     path = tmp_path / "q.safetensors"
-    words = ("--calib", "none", "--budget", "3.5", "--group-size", 32, "--override", "v_proj=bits:8")
+    words = (*WEIGHTS, "--budget", "3.5", "--group-size", 32, "--override", "v_proj=bits:8")
     assert bntools("quantize", "default:", "-q", "-o", path, *words) == 0
     packing = open_model(str(path)).packing
     assert {spec.group for spec in packing.values()} == {32}
@@ -192,8 +193,8 @@ def test_the_same_bits_diverge_less_when_they_are_shared_out(tmp_path, capsys):
     ("words", "told"),
     [
         (["--budget", "3", "--bits", "3"], "--budget chooses the bits"),
-        (["--budget", "1.1", "--calib", "none"], "at the fewest bits"),
-        (["--budget", "100KB", "--calib", "none"], "leaves nothing"),
+        (["--budget", "1.1", *WEIGHTS], "at the fewest bits"),
+        (["--budget", "100KB", *WEIGHTS], "leaves nothing"),
         (["--budget", "many"], "neither bits"),
     ],
 )

@@ -130,7 +130,7 @@ def test_distillation_diverges_less_and_the_file_still_fits(tmp_path, capsys):
     [
         (["--fisher"], "--method gptq"),
         (["--fisher", "--method", "gptq", "--sequential"], "--parallel"),
-        (["--distill", "3", "--calib", "none"], "calibration text"),
+        (["--distill", "3", "--calib", "none", "--calib-tokens", 0], "calibration text"),
         (["--distill", "3", "--shard", "0/2"], "whole model"),
     ],
 )

@@ -211,7 +211,11 @@ def test_gptq_on_the_command_line_beats_rounding(run, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--choose", "final", "--dim", "ada"], ["--sequential"], ["--method", "gptq", "--calib", "none"]],
+    [
+        ["--choose", "final", "--dim", "ada"],
+        ["--sequential"],
+        ["--method", "gptq", "--calib", "none", "--calib-tokens", 0],
+    ],
 )
 def test_options_that_need_each_other_say_so(run, arguments):
     done = run("quantize", "default:", "-o", "never.safetensors", *arguments)
