@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bntools.core import entropy
 from bntools.core.entropy import Decoder
 from bntools.core.errors import BAD_INPUT, BnError
+from bntools.kernels import rans
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -180,3 +181,20 @@ def test_shrinks_that_would_make_no_weights_are_refused(value):
     tables = sample(6, 9, False)[2]
     tables.shrink[7] = value
     refused(lambda: Decoder(entropy.dump_tables(tables)))
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_what_classes_take_adds_up_to_what_is_counted(trellis):
+    """The size of a model is foretold by it; a class that was never met takes what its neighbours take."""
+    coded, *_ = sample(60, 80, trellis)
+    counter = entropy.Counter(trellis)
+    counter.add(coded)
+    a_weight = counter.class_bits()
+    index = np.clip(coded.row_class[None].astype(int) + coded.col_class[:, None], 0, rans.CLASSES - 1)
+    seen = np.bincount(index.ravel(), minlength=rans.CLASSES)
+    sides = sum(rans.cost_bits(rans.normalize(row[None]), row[None]) for row in counter.sides)
+    assert seen @ a_weight + sides == pytest.approx(counter.bits(), rel=1e-6)
+    missing = np.flatnonzero(seen == 0)
+    assert len(missing)
+    assert np.isfinite(a_weight[missing]).all()
+    assert a_weight[missing].min() >= a_weight[seen > 0].min()
