@@ -73,4 +73,4 @@ def test_factors_in_bfloat16_are_near_enough():
     found = Regression(60, 50, mixed=True)
     for half in (0, 1):
         _add(found.tasks(half, x, x @ s.T))
-    assert float((found.solve()[0] - regressed(x, x @ s.T)[0]).norm() / s.norm()) < 2e-3
+    assert float((found.solve()[0] - regressed(x, x @ s.T)[0]).norm() / s.norm()) < 5e-3
