@@ -20,6 +20,7 @@ from bntools.core import blocks
 from bntools.core.blocks import Batch, Blocks, no_step
 from bntools.core.gathered import flat
 from bntools.core.groups import Group, groups
+from bntools.core.memory import keep_freed
 from bntools.core.model import Model
 from bntools.core.moments import Task, accumulate
 from bntools.core.replay import Kept, Replay
@@ -54,6 +55,7 @@ class Prefix:
         self, source: Model, wanted: set[str], windows: Tensor, *, embedding: Tensor | None = None,
         device: str = "cpu", mixed: bool = False, step: blocks.Step = no_step,
     ) -> None:  # fmt: skip
+        keep_freed()
         self.original = Blocks(source, windows, device=device, mixed=mixed)
         self.coded = Blocks(source, windows, device=device, mixed=mixed, embedding=embedding)
         self.names = {linear.module: name for name, linear in source.linears.items() if name in wanted}

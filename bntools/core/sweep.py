@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bntools.core.blocks import Batch, Blocks, Step, no_step
 from bntools.core.errors import bad_input
 from bntools.core.gathered import Gathered, Seen, flat
+from bntools.core.memory import keep_freed
 from bntools.core.model import Model
 from bntools.core.moments import Moments, Task, accumulate
 from bntools.core.states import States
@@ -67,6 +68,7 @@ class Sweep:
         device: str = "cpu",
         step: Step = no_step,
     ) -> None:
+        keep_freed()
         self._step, self._outputs = step, outputs
         self._tensors = {linear.module: name for name, linear in source.linears.items()}
         self.blocks = Blocks(source, windows, device=device, keep=True, mixed=mixed)

@@ -27,7 +27,7 @@ from bntools.tools.quantize import levels
 from bntools.tools.quantize.pipeline import Item, Result
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-_SAMPLE = 10  # every so many blocks the constant is solved on, before all are coded
+_SAMPLE = 15  # every so many blocks the constant is solved on, before all are coded
 _FARTHEST = 4.0  # octaves that the constant may be from the first guess
 _PASSES = 8  # over the whole model at most
 _SWEPT = "swept"
@@ -120,7 +120,9 @@ def _sweep(
         model, windows, seed=asked.seed, outputs=asked.two_sided, mixed=True, device=device, step=step
     )
     for _, block in sweep:
-        chosen = [name for name in block if name in wanted]
+        chosen = sorted(
+            (name for name in block if name in wanted), key=lambda name: -model.entries[name].numel
+        )
         factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
         for name, one in zip(chosen, factored, strict=True):
             found.keep(name, one)
@@ -221,7 +223,7 @@ class Outlook:
 
 
 def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Outlook:
-    """What every tensor will take, from what each class of weights takes in every tenth block."""
+    """What every tensor will take, from what each class of weights takes in every fifteenth block."""
     alpha, sample = _first_alpha(model, found, goal.bits), _sample(model, found.names)
     with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
         trial = code(model, found, sample, alpha, step)
@@ -309,7 +311,7 @@ def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
 
 
 def _sample(model: Model, names: list[str]) -> list[str]:
-    """Tensors of every tenth block and all that lie in none."""
+    """Tensors of every fifteenth block and all that lie in none."""
 
     def block(name: str) -> int | None:
         return next((int(part) for part in name.split(".") if part.isdigit()), None)
