@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +26,7 @@ class Moments:
     def __init__(
         self, width: int, device: torch.device | str = "cpu", factors: torch.dtype = torch.float32
     ) -> None:
-        self._factors = factors
+        self._factors, self._lock = factors, threading.Lock()
         self.sum = torch.zeros(width, width, device=device)
         self.tokens = 0
 
@@ -34,7 +35,8 @@ class Moments:
 
         Only the upper triangle is summed. The panels depend on d alone.
         """
-        self.tokens += len(x)
+        with self._lock:  # batches come from several threads
+            self.tokens += len(x)
         right = (x if weights is None else x * weights[:, None]).to(self._factors)
         x = x.to(self._factors)
         width = x.shape[1]

@@ -6,6 +6,7 @@ import inspect
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ class Sweep:
         with gathered, single_threaded() as (pool, workers):
             for wave in self.blocks.waves(workers):
                 seen = list(pool.map(work, wave))
-                accumulate(pool, [sums.tasks(one) for one in seen])
+                accumulate(pool, sums.tasks(pool, seen))
                 self._step(sum(batch.stop - batch.start for batch in wave) * self.blocks.windows.shape[1])
         return {self._tensors[f"{path}.{name}"]: sums.of(name) for name in names if name in sums.rows}
 
@@ -124,6 +125,24 @@ class Sweep:
         ]
         first = self.blocks.batches[0].stop
         return (sum(squares) / len(squares)) / max(sum(squares[:first]) / first, 1e-300)
+
+
+class _Measured(NamedTuple):
+    """Of one linear in one batch: inputs [n, in], gradients [n, out], |g|^2 / out [n], and sums of g_i^2 [out]."""
+
+    name: str
+    x: Tensor
+    g: Tensor
+    loud: Tensor
+    rows: Tensor
+
+
+def _measured(seen: Seen) -> list[_Measured]:
+    found = []
+    for name, x, g in seen.gradients:
+        squares = g.square()
+        found.append(_Measured(name, x, g, squares.sum(1) / g.shape[1], squares.sum(0, dtype=torch.float64)))
+    return found
 
 
 class _Sums:
@@ -140,21 +159,26 @@ class _Sums:
         self._inputs: dict[str, Moments] = {}
         self._outputs: dict[str, Moments] = {}
 
-    def tasks(self, seen: Seen) -> list[Task]:
-        """Products that add one batch."""
+    def tasks(self, pool: ThreadPoolExecutor, seen: list[Seen]) -> list[list[Task]]:
+        """Products that add some batches, each."""
+        measured = list(pool.map(_measured, seen))
+        for one in measured:
+            for name, x, g, loud, rows in one:
+                if name not in self.rows:
+                    self.rows[name] = torch.zeros_like(rows)
+                    self._scale[name] = max(self._louder * float(loud.mean()), 1e-30)
+                    self._inputs[name] = Moments(x.shape[1], x.device, self._factors)
+                    if self._across:
+                        self._outputs[name] = Moments(g.shape[1], g.device, self._factors)
+                self.rows[name] += rows
+        return list(pool.map(self._products, measured))
+
+    def _products(self, measured: list[_Measured]) -> list[Task]:
         tasks: list[Task] = []
-        for name, x, g in seen.gradients:
-            squares = g.square()
-            rows, loud = squares.sum(0, dtype=torch.float64), squares.sum(1) / g.shape[1]
-            if name not in self.rows:
-                self.rows[name] = torch.zeros_like(rows)
-                self._scale[name] = max(self._louder * float(loud.mean()), 1e-30)
-                self._inputs[name] = Moments(x.shape[1], x.device, self._factors)
-            self.rows[name] += rows
+        for name, x, g, loud, _ in measured:
             tasks += self._inputs[name].tasks(x, 1 + loud / self._scale[name])
             if self._across:
-                moments = self._outputs.setdefault(name, Moments(g.shape[1], g.device, self._factors))
-                tasks += moments.tasks(g)
+                tasks += self._outputs[name].tasks(g)
         return tasks
 
     def of(self, name: str) -> Sensitivity:
