@@ -23,7 +23,7 @@ _ELEMENTS = (
 _FORWARD_ELEMENTS = 6
 _LOGIT = 4  # a logit: softmax, root, signs
 _RIDGES = 10  # factorisations to choose a ridge
-_GRAPH = 5  # tensors kept for the way back, for each number that goes in or out of a linear
+_GRAPH = 10  # kept for each number that goes in or out of a linear: for the way back, and to make products of
 
 Linears = list[tuple[int, int, str]]
 
