@@ -184,20 +184,24 @@ def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.5, 4.5))
     peer = tuple(name.split()[0] for name in peers.ROWS)
     families = (
-        ("GPTQ, RTN (papers)", ("GPTQ", "RTN"), "s", "0.65", ""),
-        ("other libraries", peer, "x", "0.45", ""),
-        ("without a text", ("no text",), "^", "0.3", ""),
-        ("fixed codes", ("fixed", "weighted"), "D", "0.2", "-"),
-        ("entropy code", ("entropy",), "o", "0.0", "-"),
+        ("RTN, AdaDim", r"RTN", "v", "0.65", ""),
+        ("GPTQ", r"GPTQ (oc|ic)", "s", "0.65", ""),
+        ("AdaDim-GPTQ", r"GPTQ ada", "P", "0.5", ""),
+        ("other libraries", rf"({'|'.join(peer)})", "x", "0.45", ""),
+        ("without a text", r"no text", "^", "0.3", ""),
+        ("fixed codes", r"fixed [\d.]+$", "D", "0.2", "-"),
+        ("entropy code, linears", r"entropy [\d.]+$", "o", "0.0", "-"),
+        ("entropy code, embedding too", r"entropy \d+MB$", "o", "0.0", "--"),
     )
-    for label, starts, marker, colour, line in families:
-        chosen = sorted((row["megabytes"], row["kl"]) for row in rows if row["name"].startswith(starts))
+    for label, named, marker, colour, line in families:
+        chosen = sorted((row["megabytes"], row["kl"]) for row in rows if re.match(named, row["name"]))
         if chosen:
             axes.plot(
                 *zip(*chosen, strict=True), marker=marker, color=colour, linestyle=line or "none", label=label
             )
     axes.axvline(original, color="0.8", linestyle="--", label="fp16")
-    axes.set(xscale="log", yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
+    axes.set(yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)", xlim=(0, None))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, bbox_inches="tight")
