@@ -17,10 +17,7 @@ from bntools.core.threads import single_threaded
 from bntools.core.tokens import Tokenizer, open_tokenizer
 
 PIECE = 8
-"""Tokens of a piece: the first is drawn by its rank, each other from the model, given those before it.
-
-On the embedded model pieces of 2, 4, 8, 16 tokens gave GPTQ a divergence of 0.105, 0.095, 0.088, 0.086, a text 0.084.
-"""
+"""Tokens of a piece: the first is drawn by its rank, each other from the model, given those before it."""
 _OFFSET = 2.7  # of the Zipf-Mandelbrot law p(rank) ~ 1 / (rank + 2.7), ranks from 0
 LOGITS_BYTES = 16 << 20  # of logits of a batch; seven times as much exists while a thread draws from them
 

@@ -8,7 +8,7 @@ Without e this is the asymmetric calibration of GPTAQ (arXiv 2504.02692).
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -62,17 +62,12 @@ class Prefix:
         self._step = step
 
     def __iter__(self) -> Iterator[Step]:
-        with single_threaded(), _one_thread() as background:
-            coming = background.submit(self._original, 0)
+        one = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        with single_threaded(), one as background:
+            coming = self._ahead(background, 0)
             for index, (path, coded) in enumerate(self.coded):
                 seen = coming.result()
-                following = _Once(
-                    lambda index=index: (
-                        background.submit(self._original, index + 1)
-                        if index + 1 < len(self.original)
-                        else None
-                    )
-                )
+                following = functools.cache(functools.partial(self._ahead, background, index + 1))
                 self.count()
                 if seen.order:
                     walk = _Walk(self, path, coded, seen)
@@ -82,6 +77,10 @@ class Prefix:
                     self.coded.advance()
                 coming = following()
                 self.count()
+
+    def _ahead(self, background: ThreadPoolExecutor, index: int) -> Any:
+        """The original's pass through a block, begun; None behind the last block."""
+        return background.submit(self._original, index) if index < len(self.original) else None
 
     def _original(self, index: int) -> _Original:
         """Run the original through a block, in the background: most of coding leaves a core or more free."""
@@ -254,27 +253,6 @@ class _Walk:
         self.prefix.each(work)
         self.replay.know(group.closes, self.ours.pop(_gave(name)))
         self.ours.close(name)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Once:
-    """Does something the first time it is called, and gives what that gave."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work, self._done, self._found = work, False, None
-
-    def __call__(self) -> Any:
-        if not self._done:
-            self._found, self._done = self._work(), True
-        return self._found
 
 
 def _gave(name: str) -> str:

@@ -15,9 +15,7 @@ from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.pass_cost import Rates, Text, head_weights
 from bntools.tools.quantize.pipeline import Item
 
-_PASSES = (
-    1.6  # of the coding: a tenth of the blocks, classes and streams of all, and what one thread codes alone
-)
+_PASSES = 1.6  # of the coding: some blocks, classes and streams of all, and what one thread codes alone
 _ALONE = 2.5  # without compensation, two or three of all
 _PROBE = 256  # rows and columns of the probe's matrix
 
