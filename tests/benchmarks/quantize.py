@@ -57,6 +57,11 @@ def jobs(small: bool) -> list[Job]:
         for method in ("gptq", "rtn")
         for dim in ("oc", "ic", "ada")
     ]
+    ada = ("--method", "gptq", "--dim", "ada", "--bits", 3, "--group-size", 128)
+    papers += [
+        Job("GPTQ ada by output", (*ada, "--criterion", "output")),
+        Job("GPTQ ada final", (*ada, "--choose", "final")),
+    ]
     small_groups, weighted = ("--bits", 3, "--group-size", 64), ("--method", "gptq", "--grid", "weighted")
     ours = [
         Job("no text rounded", ("--calib", "none", "--method", "rtn", *small_groups)),

@@ -19,7 +19,7 @@ from bntools.core.states import States
 from bntools.core.threads import in_order
 from bntools.core.work import Work
 from bntools.tools.quantize import kept
-from bntools.tools.quantize.choose import DIMS, best
+from bntools.tools.quantize.choose import DIMS, best, output_errors
 from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
 from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
@@ -226,6 +226,8 @@ def _code(
         if choice:
             record["errors_rtn"] = choice.errors
         return both[chosen], chosen, record
+    if settings.criterion == "output":
+        choice = Choice("output", output_errors(w, grid, hessian))
     assert choice is not None
     chosen = best(choice.errors)
     return run(chosen), chosen, {"criterion": choice.criterion, "errors": choice.errors}

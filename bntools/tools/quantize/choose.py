@@ -15,6 +15,9 @@ from bntools.tools.quantize.round_to_nearest import round_to_nearest
 from bntools.tools.quantize.settings import Grid
 
 DIMS = ("oc", "ic")
+CHOICE_TOKENS = (
+    4096  # of the calibration text, that the modules are run on: means over these tell dimensions apart
+)
 Errors = dict[str, float]
 
 
@@ -47,6 +50,22 @@ def weighted_errors(w: Tensor, grid: Grid, transposed: bool, moments: Tensor | N
         rounded = dequantize(candidate(w, grid, dim, transposed))
         errors[dim] = _significant(energy(rounded.sub_(w)) / total)
     return errors
+
+
+def output_errors(w: Tensor, grid: Grid, hessian: Tensor) -> Errors:
+    """Relative error of the linear's output for each dimension, rounded to nearest: tr(E H E^T) / tr(W H W^T).
+
+    w: [out, in]. hessian: E[x x^T] of its inputs [in, in], to any factor.
+    """
+
+    def energy(values: Tensor) -> float:
+        return float((values @ hessian).mul_(values).sum(dtype=torch.float64))
+
+    total = max(energy(w), 1e-300)
+    return {
+        dim: _significant(energy(dequantize(candidate(w, grid, dim, transposed=False)).sub_(w)) / total)
+        for dim in DIMS
+    }
 
 
 def _significant(value: float) -> float:

@@ -156,11 +156,11 @@ Examples:
 )
 @click.option(
     "--criterion",
-    type=click.Choice(["module", "diag", "weight"]),
+    type=click.Choice(["module", "output", "diag", "weight"]),
     default="module",
     show_default=True,
-    help="Error that --dim ada compares: of the attention or MLP output, of the linear's output taking "
-    "inputs as uncorrelated, of the weight.",
+    help="Error that --dim ada compares: of the attention or MLP output, of the linear's output (with --method gptq), "
+    "of that taking inputs as uncorrelated, of the weight.",
 )
 @click.option(
     "--calib",
@@ -292,6 +292,8 @@ def _contradictions(**given: Any) -> None:
         raise usage(f"--calib-tokens {tokens} is too few", "64 or more, or --calib none --calib-tokens 0")
     if rtn and (given["sequential"] or given["choose"] == "final"):
         raise usage("--sequential and --choose final need --method gptq", "add --method gptq")
+    if rtn and given["criterion"] == "output":
+        raise usage("--criterion output needs --method gptq", "--method gptq, or --criterion diag")
     if given["rounds"] and (given["meta"] == "fp16" or rtn):
         raise usage("--refit needs --method gptq and --scales 2, 3 or 4", "--method gptq --scales 2")
     wants = {"--method gptq": not rtn, "--grid weighted": given["search"] == "weighted",

@@ -20,7 +20,7 @@ from bntools.core.packed import Spec
 from bntools.kernels.groups import Packed, dequantize
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.balance import STEPS, balance
-from bntools.tools.quantize.choose import Errors, best, iterate_weight_errors, module_errors
+from bntools.tools.quantize.choose import CHOICE_TOKENS, Errors, best, iterate_weight_errors, module_errors
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
 
@@ -87,16 +87,17 @@ def choose(
     """Errors of both dimensions for every tensor whose dimension is to be chosen.
 
     Without calibration windows, and for experts whose linears are no modules of their own, the criterion is the
-    weight's own error.
+    weight's own error. It is also what stands here for the criterion `output`, where GPTQ has the moments for it and
+    makes the choice itself.
     """
     work = {i.name: (i.linear, i.grid) for i in items if i.linear and i.grid and i.grid.dim == "ada"}
     found: dict[str, Choice] = {}
     moments: dict[str, Tensor] = {}
-    if work and windows is not None and settings.criterion != "weight":
+    if work and windows is not None and settings.criterion in ("module", "diag"):
         if settings.criterion == "module":
             built = model.build(torch.float32, device)
             own = {name: pair for name, pair in work.items() if _is_module(built, pair[0])}
-            errors = module_errors(built, own, windows, step)
+            errors = module_errors(built, own, _spread(windows, CHOICE_TOKENS), step)
             found = {name: Choice("module", value) for name, value in errors.items()}
             del built
         else:
@@ -107,6 +108,11 @@ def choose(
         found[name] = Choice("diag" if name in moments else "weight", value)
         step(1)
     return found
+
+
+def _spread(windows: Tensor, tokens: int) -> Tensor:
+    """Windows of about so many tokens, evenly from all of them."""
+    return windows[:: max(1, windows.numel() // tokens)]
 
 
 def _is_module(built: torch.nn.Module, linear: Linear) -> bool:

@@ -181,18 +181,19 @@ def test_every_linear_is_coded_once_whatever_the_architecture(kind, dim, sequent
     assert summarize(results, model)["tensors"] == len(coded)
 
 
-def test_adadim_choice_is_made_as_asked(tmp_path):
+@pytest.mark.parametrize("criterion", ["diag", "output"])
+def test_adadim_choice_is_made_as_asked(tmp_path, criterion):
     original = make_model("llama", tmp_path / "m")
     model = open_model(str(tmp_path / "m"))
     windows = windows_of(original)
-    settings = Settings(Grid(3, 16, "ada"), method="gptq", criterion="diag")
+    settings = Settings(Grid(3, 16, "ada"), method="gptq", criterion=criterion)
     items = plan(model, settings)
     choices = choose(model, items, settings, windows, "cpu", lambda count: None)
     for result in calibrated(model, items, choices, settings, windows, "cpu", lambda count: None):
         if result.spec:
             errors = result.measured["errors"]
             assert result.spec.dim == ("ic" if errors["ic"] < errors["oc"] else "oc")
-            assert result.measured["criterion"] == "diag"
+            assert result.measured["criterion"] == criterion
 
 
 @pytest.mark.slow
@@ -214,6 +215,7 @@ def test_gptq_on_the_command_line_beats_rounding(run, tmp_path):
     [
         ["--choose", "final", "--dim", "ada"],
         ["--sequential"],
+        ["--criterion", "output", "--dim", "ada"],
         ["--method", "gptq", "--calib", "none", "--calib-tokens", 0],
     ],
 )

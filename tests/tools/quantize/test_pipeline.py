@@ -12,7 +12,7 @@ from bntools.core import packed
 from bntools.core.errors import USAGE, BnError
 from bntools.core.source import open_model
 from bntools.core.writer import Writer
-from bntools.tools.quantize.choose import DIMS, best, candidate, module_errors, weighted_errors
+from bntools.tools.quantize.choose import DIMS, best, candidate, module_errors, output_errors, weighted_errors
 from bntools.tools.quantize.pipeline import choose, plan, quantize, summarize
 from bntools.tools.quantize.settings import Grid, Settings, parse_override
 
@@ -155,6 +155,18 @@ def test_the_diag_criterion_is_the_output_error_for_uncorrelated_inputs():
         difference = dequantize(candidate(w, Grid(3, 16), dim, False)) - w
         actual = float((x @ difference.T).square().mean() / (x @ w.T).square().mean())
         assert errors[dim] == pytest.approx(actual, rel=0.03)
+
+
+def test_the_output_criterion_is_the_change_of_the_output():
+    torch.manual_seed(0)
+    from bntools.kernels.groups import dequantize
+
+    w, x = torch.randn(48, 32), torch.randn(500, 32) @ torch.randn(32, 32)
+    errors = output_errors(w, Grid(3, 16, "ada"), x.T @ x)
+    for dim in DIMS:
+        difference = dequantize(candidate(w, Grid(3, 16), dim, False)) - w
+        actual = float((x @ difference.T).square().sum() / (x @ w.T).square().sum())
+        assert errors[dim] == pytest.approx(actual, rel=1e-3)
 
 
 def test_a_loud_input_channel_makes_ada_choose_per_ic():
