@@ -14,8 +14,9 @@ from bntools.core.prefix import Prefix
 from bntools.core.sensitivity import embeddings, sweep_tokens
 from bntools.core.spool import Spool
 from bntools.tools.quantize import entropy as method
-from bntools.tools.quantize.entropy import Goal, Outlook, Pass, Prepared, Progress
+from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
 from bntools.tools.quantize.levels import OCTAVE
+from bntools.tools.quantize.size import Outlook, outlook, unreachable
 
 _TRIES = 3
 _AIM = 0.998  # of the goal
@@ -30,7 +31,7 @@ def compensated(
     Embeddings are coded first, then block by block what `core.prefix` asks for. Raises BnError (exit 2) where
     the size is not met.
     """
-    first, aim = method.outlook(model, found, goal, progress), _AIM * goal.nbytes
+    first, aim = outlook(model, found, goal, progress), _AIM * goal.nbytes
     for _ in range(_TRIES):
         with progress("compensating", sweep_tokens(model, windows)) as step:
             trial = _pass(model, found, aim, first, windows, device, step)
@@ -40,7 +41,7 @@ def compensated(
             return trial, made, tables
         trial.spool.close()
         aim *= _AIM * goal.nbytes / size
-    raise method.unreachable(goal)
+    raise unreachable(goal)
 
 
 class _Rate:

@@ -28,6 +28,7 @@ from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.fisher import Moments
 from bntools.tools.quantize.pipeline import Item, Result, choose, summarize
 from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize.size import solve
 from bntools.tools.quantize.windows import Calibration, calibration, windows_of
 
 
@@ -173,7 +174,7 @@ def entropy(
         fitted = distill.training(windows, asked.distill, asked.seed) if asked.distill else windows
         coded = compensated(model, prepared, coding, fitted, session.torch_device(), show)
     else:
-        coded = method.solve(model, prepared, coding, show)
+        coded = solve(model, prepared, coding, show)
     done = distilled.Distilled(*coded, {}, {})
     if asked.distill:
         done = distilled.distilled(
