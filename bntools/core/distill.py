@@ -108,13 +108,15 @@ def _frozen(model: Any, ids: Tensor) -> Tensor:
 
 
 def divergence(
-    hidden: Tensor, target: Tensor, student: Logits, teacher: Logits, gradient: bool = True
-) -> tuple[float, Tensor]:
-    """Sum over positions of KL(teacher || student) over the whole vocabulary, and its gradient at `hidden` [L, d].
+    hidden: Tensor, target: Tensor, student: Logits, teacher: Logits, gradient: bool = True,
+    head: Tensor | None = None,
+) -> tuple[float, Tensor, Tensor | None]:  # fmt: skip
+    """Sum over positions of KL(teacher || student) over the whole vocabulary, and its gradients at `hidden` [L, d] and,
+    if given, the student's `head` [vocabulary, d].
 
     At the logits the gradient is softmax(student) - softmax(teacher); some positions' logits exist at once.
     """
-    total, parts = 0.0, []
+    total, parts, at_head = 0.0, [], None if head is None else torch.zeros_like(head)
     for start in range(0, len(hidden), _POSITIONS):
         piece = hidden[start : start + _POSITIONS].detach().requires_grad_(gradient)
         with torch.no_grad():
@@ -125,8 +127,12 @@ def divergence(
         p = log_t.exp()
         total += float((p * (log_t - log_s)).sum(dtype=torch.float64))
         if gradient:
-            parts += torch.autograd.grad(logits, piece, log_s.exp_().sub_(p))
-    return total, torch.cat(parts) if parts else torch.zeros_like(hidden)
+            wanted = [piece] if head is None else [piece, head]
+            part, *more = torch.autograd.grad(logits, wanted, log_s.exp_().sub_(p))
+            parts.append(part)
+            if at_head is not None:
+                at_head += more[0]
+    return total, torch.cat(parts) if parts else torch.zeros_like(hidden), at_head
 
 
 class Student:
@@ -185,7 +191,7 @@ class Student:
     def gradients(self, index: int) -> tuple[float, Sequence[Tensor]]:
         """KL summed over a window's positions, and its gradients at `parameters`."""
         hidden = final_states(self.model, self.windows[index])
-        total, gradient = divergence(hidden, self.known[index], self.logits, self.teacher)
+        total, gradient, _ = divergence(hidden, self.known[index], self.logits, self.teacher)
         found = torch.autograd.grad(
             hidden, self.parameters, gradient, allow_unused=True, materialize_grads=True
         )

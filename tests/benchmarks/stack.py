@@ -1,18 +1,18 @@
 """One stack at many sizes beside BitStack and files made for each size: divergence, times, one picture.
 
 usage: stack.py [MODEL_DIR] [--work DIR] [--plot FILE.svg] [--tokens N] [--only PIECES] [--calib FILE]
-                [--calib-tokens N] [--text FILE] [--prefixes N]
+                [--calib-tokens N] [--text FILE] [--window N] [--prefixes N]
 
 MODEL_DIR is best the dithered SmolLM2 that `dithered.py` makes: the original lies on a 4-bit grid. Without it the
 embedded model is used, at a few sizes of its own. PIECES of the table, by commas, all by default but bits and sizes:
 
+    gptq        GPTQ with groups of 128 at 3 bits; x G: divergence relative to it, where it was measured before
     load        time to load a stack of planes, and of a step of a resident one
     resident    bytes in memory and time of a token, packed and dense
     planes      prefixes of it whose linear weights take so many bits, and of so many bytes
     bitstack    prefixes of a stack of signs and low-rank sizes, at the same bits
     paper       the same as the paper's authors have it (their blocks, in the order by the loss a byte)
     bits,sizes  `quantize --code entropy` made for each row of bits or bytes
-    gptq        GPTQ with groups of 128 at 3 bits
 
 `stack_order.py` compares orders of the blocks. With --work stacks and rows are kept there, so pieces may run one by
 one; the picture is of all that were. Seconds are CPU time of the process and its children.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from bntools.core.source import as_model, open_model
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
 SIZES = (60_000_000, 70_000_000, 90_000_000)
 GPTQ = ("--method", "gptq", "--dim", "oc", "--group-size", "128", "--bits", "3")
-PIECES = ("load", "resident", "planes", "bitstack", "paper", "bits", "sizes", "gptq")
+PIECES = ("gptq", "load", "resident", "planes", "bitstack", "paper", "bits", "sizes")
 STACKS = {
     "planes": ("one stack", ()),
     "bitstack": ("BitStack, ours", ("--codec", "bitstack")),
@@ -75,13 +76,15 @@ def size_of(path: Path, bits: float) -> int | None:
 def evaluate(given: argparse.Namespace, name: str, path: Path, *words: object) -> dict[str, float]:
     """Measure a file or a prefix, and print its row."""
     text = ("--text", given.text) if given.text else ()
+    text += ("--window", given.window) if given.window else ()
     told = bntools("eval", path, *words, *text, "--against", given.model, "--tokens", given.tokens)[0]
     report = json.loads(told)
     row = {"megabytes": report["bytes"] / 1e6, "bits": report["bits_per_weight"]["linear"],
            "kl": report["kl"]["mean"], "se": report["kl"]["se"]}  # fmt: skip
     print(
         f"{name:28} {row['bits']:6.3f} {row['megabytes']:8.2f} {row['kl']:9.5f} "
-        f"±{row['se']:.5f} {report['perplexity']:8.2f} {100 * report['top1']:6.1f}", flush=True,
+        f"±{row['se']:.5f} {row['kl'] / (given.g or math.nan):6.3f} {report['perplexity']:8.2f} "
+        f"{100 * report['top1']:6.1f}", flush=True,
     )  # fmt: skip
     return row
 
@@ -178,10 +181,11 @@ def main() -> None:
     parser.add_argument("--plot")
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--text", help="to measure on, where it is not the default one")
+    parser.add_argument("--window", type=int, help="tokens of a window of it")
     parser.add_argument("--calib", default="default")
     parser.add_argument("--calib-tokens", type=int, default=32768)
     parser.add_argument("--prefixes", type=int, default=5, help="of the embedded model")
-    parser.add_argument("--only", default="load,resident,planes,bitstack,paper,gptq")
+    parser.add_argument("--only", default="gptq,load,resident,planes,bitstack,paper")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if wrong := set(given.only) - set(PIECES):
@@ -191,8 +195,9 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         kept = folder / "rows.json"
         rows = json.loads(kept.read_text()) if kept.exists() else {}
-        print(f"{'':28} {'bits':>6} {'MB':>8} {'KL':>9} {'':8} {'ppl':>8} {'top-1':>6}")
+        print(f"{'':28} {'bits':>6} {'MB':>8} {'KL':>9} {'':8} {'x G':>6} {'ppl':>8} {'top-1':>6}")
         for piece in given.only:
+            given.g = rows["GPTQ"][0]["kl"] if "GPTQ" in rows else None
             rows |= measure(given, folder, piece)
             kept.write_text(json.dumps(rows))
         if given.plot:
@@ -220,11 +225,11 @@ def measure(given: argparse.Namespace, folder: Path, piece: str) -> dict[str, li
         return {}
     if piece in STACKS:
         return {STACKS[piece][0]: prefixes(given, stack(given, folder, piece), piece)}
-    made = folder / "fixed.safetensors"
+    made, text = folder / "fixed.safetensors", ("--calib", given.calib, "--calib-tokens", given.calib_tokens)
     if piece == "gptq":
-        bntools("quantize", given.model, *GPTQ, "-qfo", made)
+        bntools("quantize", given.model, *GPTQ, *text, "-qfo", made)
         return {"GPTQ": [evaluate(given, "GPTQ, 3 bits, groups of 128", made)]}
-    found, text = [], ("--calib", given.calib, "--calib-tokens", given.calib_tokens)
+    found = []
     for budget in [f"{bits}" for bits in BITS] if piece == "bits" else [f"{size}B" for size in SIZES]:
         words = (
             "--code",

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--sorts", default=",".join(SORTS))
     given = parser.parse_args()
     model, shelf = open_model(given.model), Shelf(None)
-    settings = bitstack.Settings(4, given.levels, "rms", False, False, "fisher", 0)
+    settings = bitstack.Settings(levels=given.levels)
     windows = text_windows(model, given.calib, given.calib_tokens)
     names, swept = timed(lambda: build.prepare(model, windows, settings, shelf, "cpu", quiet))
     sizes = scaling.measured(model, names, windows, settings.scaling, shelf, "cpu", quiet)

@@ -39,6 +39,7 @@ class Settings:
     paper: bool = False
     embedding: bool = False
     sort: str = "fisher"
+    rescore: int = 4
     seed: int = 0
 
 
@@ -103,6 +104,10 @@ class Bitstacks:
         found = torch.from_numpy(bitstack.values(name, spec, part))
         scales = self.scales[name]
         return found * scales.stored() if spec.scaled else scales.undo(found)
+
+    def rows(self, block: Block) -> slice:
+        """All rows of a weight."""
+        return slice(None)
 
     def base(self, out: Writer) -> tuple[list[str], dict[str, int]]:
         """Write what no prefix lacks; its tensors in order, and the bytes of each weight."""

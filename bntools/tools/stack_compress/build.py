@@ -28,7 +28,7 @@ from bntools.tools.stack_compress.order import Block
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 BLOCK_BYTES = 1 << 18  # of a block at most: larger matrices are cut into bands of rows
-_IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
+IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _SAMPLE = 5  # every so many blocks the constant is found on
 _TRIALS = 3
 _SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a code
@@ -45,6 +45,9 @@ class Asked(Protocol):
     def sort(self) -> str: ...
 
     @property
+    def rescore(self) -> int: ...
+
+    @property
     def seed(self) -> int: ...
 
 
@@ -55,7 +58,9 @@ class Settings:
     base: float = 2.25
     planes: int = 4
     embedding: bool = True
+    compensate: bool = True
     sort: str = "fisher"
+    rescore: int = 4
     seed: int = 0
 
 
@@ -91,6 +96,10 @@ class Stacks:
 
         base = stack.Base.of(self.coded(name), self.tables.shrink, encode.OCTAVE)
         return base.dense(stack.Planes.read(name, spec, part), torch.float32, transposed=False)
+
+    def rows(self, block: Block) -> NDArray[np.intp]:
+        """The rows of its weight that a block is of."""
+        return stack.row_order(self.coded(block.name).row_scale)[self.specs[block.name].band_rows(block.band)]
 
     def base(self, out: Writer) -> tuple[list[str], dict[str, int]]:
         """Write what no prefix lacks; its tensors in order, and the bytes of each weight and of the tables."""
@@ -182,9 +191,9 @@ def solve(
         with progress("finding the step", weights) as step:
 
             def work(name: str, alpha: float = alpha) -> tuple[str, entropy.Coded]:
-                return name, encode.base(weight(model, name), moments_of(shelf, name), alpha, recipe)
+                return name, encode.base(weight(model, name), moments_of(shelf, name), alpha, recipe).coded
 
-            for name, coded in in_order(work, chosen, lambda name: 8 * model.entries[name].numel, _IN_FLIGHT):
+            for name, coded in in_order(work, chosen, lambda name: 8 * model.entries[name].numel, IN_FLIGHT):
                 counter.add(coded)
                 step(model.entries[name].numel)
         found = counter.bits() / weights
@@ -218,20 +227,21 @@ def _sample(names: list[str]) -> list[str]:
 def build(
     model: Model, shelf: Shelf, names: list[str], alpha: float, recipe: Recipe, progress: Progress
 ) -> Stacks:
-    """Code every matrix; those that an earlier run left on the shelf are taken from there."""
+    """Code every matrix on from what is on the shelf of it; those that an earlier run finished are taken from there."""
     counter, found = entropy.Counter(False), Stacks(model, shelf, alpha, {}, [], {}, None)  # type: ignore[arg-type]
     order = {name: index for index, name in enumerate(model.entries)}
 
     def work(name: str) -> str:
         if not shelf.has(f"planes {name}"):
-            made = encode.encode(weight(model, name), moments_of(shelf, name), alpha, recipe)
-            _put(shelf, name, made)
+            w, moments = weight(model, name), moments_of(shelf, name)
+            begun = layers(shelf, name) or encode.base(w, moments, alpha, recipe)
+            _finish(shelf, name, encode.useful(encode.refine(w, moments, begun, recipe, recipe.planes)))
         return name
 
     sizes = {name: model.entries[name].numel for name in names}
     largest = sorted(names, key=lambda name: -sizes[name])  # first, so that none is left alone at the end
     with progress("coding", sum(sizes.values())) as step:
-        for name in in_order(work, largest, lambda name: 16 * sizes[name], _IN_FLIGHT):
+        for name in in_order(work, largest, lambda name: 16 * sizes[name], IN_FLIGHT):
             step(sizes[name])
     for name in sorted(names, key=order.__getitem__):
         coded = found.coded(name)
@@ -253,15 +263,31 @@ def band_rows(rows: int, width: int) -> int:
     return -(-rows // bands)
 
 
-def _put(shelf: Shelf, name: str, made: Stacked) -> None:
+def layers(shelf: Shelf, name: str) -> Stacked | None:
+    """What is on the shelf of a matrix that is not finished: its base, and the planes that have come."""
+    if not shelf.has(f"layers {name}"):
+        return None
+    bits, losses, errors, energy = shelf.get(f"layers {name}")
+    return Stacked(entropy.Coded(*shelf.get(f"base {name}")), bits, losses, errors, float(energy[0]))  # type: ignore[arg-type]
+
+
+def put_layers(shelf: Shelf, name: str, made: Stacked) -> None:
+    """Put away the planes that have come, and the base if it is new."""
+    _put_base(shelf, name, made)
+    shelf.put(f"layers {name}", [made.planes, made.losses, made.errors, np.array([made.energy])])
+
+
+def _put_base(shelf: Shelf, name: str, made: Stacked) -> None:
+    if not shelf.has(f"base {name}"):
+        shelf.put(f"base {name}", [made.coded.levels, *(made.coded.side(kind) for kind in entropy.SIDES)])
+
+
+def _finish(shelf: Shelf, name: str, made: Stacked) -> None:
     """Rows of planes and losses in the order of the planes. errors: relative to the output's energy."""
-    coded = made.coded
-    order = stack.row_order(coded.row_scale)
-    shelf.put(f"base {name}", [coded.levels, *(coded.side(kind) for kind in entropy.SIDES)])
-    shelf.put(
-        f"planes {name}",
-        [made.planes[:, order], made.losses[:, order], made.errors[:, order] / max(made.energy, 1e-300)],
-    )
+    _put_base(shelf, name, made)
+    order = stack.row_order(made.coded.row_scale)
+    errors = made.errors[:, order] / max(made.energy, 1e-300)
+    shelf.put(f"planes {name}", [made.planes[:, order], made.losses[:, order], errors])
 
 
 def _blocks(name: str, index: int, spec: stack.Spec, losses: Any, errors: Any) -> list[Block]:

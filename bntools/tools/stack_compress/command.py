@@ -83,12 +83,27 @@ Examples:
     help="The embedding and the output head are stacks as well, or kept as they are.",
 )
 @click.option(
+    "--compensate/--no-compensate",
+    default=None,
+    show_default="with --codec planes, made whole",
+    help="Base and first plane of each linear are aimed at the original's outputs for what the layers coded before "
+    "it give at that size.",
+)
+@click.option(
     "--sort",
     type=click.Choice(["fisher", "output-error", "layer", "perplexity"]),
     default="fisher",
     show_default=True,
     help="Order of the blocks: by the predicted decrease of the loss a byte, by that of a matrix' relative output "
     "error, as in the checkpoint, or by the measured perplexity (slow).",
+)
+@click.option(
+    "--rescore",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    default=4,
+    show_default=True,
+    help="Sizes at which --sort fisher measures by a gradient what each block brings; the model is then in memory.",
 )
 @click.option(
     "--curve",
@@ -162,10 +177,21 @@ def _settings(session: Session, given: dict[str, Any]) -> Any:
         named = [option for option in ("rank", "scaling", "paper") if given[option]]
         if named:
             raise usage(f"--{named[0]} is for --codec bitstack", "--codec bitstack")
-        return build.Settings(given["base"], given["planes"], embedding is not False, sort, session.seed)
+        whole = not (given["shard"] or given["gather"])
+        if given["compensate"] and not whole:
+            raise usage("--compensate needs the whole model, not a part", "--no-compensate")
+        compensate = whole and given["compensate"] is not False
+        return build.Settings(
+            given["base"], given["planes"], embedding is not False, compensate, sort, given["rescore"],
+            session.seed,
+        )  # fmt: skip
+    if given["compensate"]:
+        raise usage("--compensate is for --codec planes", "--no-compensate")
     rank = given["rank"] or (16 if paper else 4)
     scaling = given["scaling"] or ("official" if paper else "rms")
-    return bitstack.Settings(rank, given["levels"], scaling, paper, bool(embedding), sort, session.seed)
+    return bitstack.Settings(
+        rank, given["levels"], scaling, paper, bool(embedding), sort, given["rescore"], session.seed
+    )
 
 
 def _check(session: Session, output: str, force: bool) -> None:

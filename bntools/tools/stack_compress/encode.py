@@ -8,7 +8,6 @@ descent of a plane protects the planes after it. Rows of a matrix do not see eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,8 @@ from bntools.core import entropy, metric
 from bntools.core.entropy import Coded
 from bntools.core.errors import usage
 from bntools.core.sensitivity import Moments
-from bntools.kernels import planes, scalar
+from bntools.kernels import planes as kernel
+from bntools.kernels import scalar
 from bntools.kernels import steps as grid
 from bntools.kernels.steps import CLASSES, MIDDLE, OCTAVE
 
@@ -58,8 +58,9 @@ def _spread(values: tuple[float, ...], count: int) -> list[float]:
 class Stacked:
     """coded: the base. planes: [planes, out, ceil(in / 8)] uint8, rows as in W.
 
-    losses: predicted loss of every row in nats, [planes + 1, out] float64, of the base and after each plane. errors:
-    the same without the weights of the rows, E B E^T. energy: sum over the rows of W B W^T.
+    losses: predicted loss of every row in nats, [planes + 1, out] float64, of the base and after each plane, each from
+    what that was aimed at. errors: the same without the weights of the rows, E B E^T. energy: sum over the rows
+    of W B W^T.
     """
 
     coded: Coded
@@ -67,6 +68,11 @@ class Stacked:
     losses: NDArray[np.float64]
     errors: NDArray[np.float64]
     energy: float
+
+    def first(self, planes: int) -> Stacked:
+        """The same with no more than so many planes."""
+        layers = (self.losses[: planes + 1], self.errors[: planes + 1])
+        return Stacked(self.coded, self.planes[:planes], *layers, self.energy)
 
 
 @dataclass
@@ -89,6 +95,10 @@ class _Ground:
             self.factors[theta] = metric.inverse_factor(self.weak(theta), _FIT)[0]
         return self.factors[theta]
 
+    def quadratic(self, rows: Tensor) -> NDArray[np.float64]:
+        """r H r^T of every row, from R^T [in, out]."""
+        return np.einsum("ij,ij->j", rows.numpy(), (self.hessian @ rows).numpy(), dtype=np.float64)
+
 
 def _ground(inputs: Tensor) -> _Ground:
     order = inputs.diagonal().argsort(descending=True, stable=True)
@@ -110,58 +120,101 @@ def sides(moments: Moments, alpha: float, theta: float) -> tuple[_Ground, entrop
     )
 
 
-def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Coded:
-    """The base of W [out, in] alone."""
-    return _encode(w, moments, alpha, recipe, 0).coded
-
-
 def encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
     """The stack of W [out, in] at the model's constant `alpha`; a plane that lowers no loss ends it.
+
+    Raises BnError as `base` does.
+    """
+    return useful(refine(w, moments, base(w, moments, alpha, recipe), recipe, recipe.planes))
+
+
+def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+    """The base of W [out, in] alone.
 
     Steps are coarsened where levels would not be within 16 bits. Raises BnError (exit 2) where feedback still
     brings them there.
     """
-    return _encode(w, moments, alpha, recipe, recipe.planes)
-
-
-def _encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe, count: int) -> Stacked:
     ground, row, col = sides(moments, alpha, recipe.base)
-    rows = entropy.powers(row, OCTAVE)
-    targets = (w / torch.from_numpy(rows)[:, None]).T[ground.order].contiguous()
+    targets = _targets(w, row, ground)
     ones = np.ones(len(w), np.float32)
     col = grid.coarsened(col, targets.numpy(), ones)
     steps = entropy.powers(col, OCTAVE)
     row_class, col_class = grid.classes(targets.numpy(), ones, steps)
     back = ground.order.argsort().numpy()
     levels = np.empty(tuple(w.shape[::-1]), np.int16)
-    packed = np.empty((count, len(w), -(-w.shape[1] // 8)), np.uint8)
-    errors, energy = np.zeros((count + 1, len(w))), np.zeros(len(w))
-    for start in range(0, len(w), _ROWS):
-        part = slice(start, start + _ROWS)
+    errors, energy = np.zeros((1, len(w))), np.zeros(len(w))
+    for part in _parts(len(w)):
         target = targets[:, part].contiguous()
-        energy[part] = _quadratic(target, ground.hessian @ target)
+        energy[part] = ground.quadratic(target)
         found = _base(target, ground, steps, row_class[part], col_class, alpha, recipe)
         levels[:, part] = found[back]
-        residual = target - torch.from_numpy(found.astype(np.float32) * steps[:, None])
-        for plane, (signs, quadratic) in enumerate(_planes(residual, ground, steps, recipe, count)):
-            errors[plane, part] = quadratic
-            if signs is not None:
-                packed[plane, part] = planes.pack(signs[back])
+        errors[0, part] = ground.quadratic(
+            target - torch.from_numpy(found.astype(np.float32) * steps[:, None])
+        )
     if int(np.abs(levels.astype(np.int32)).max()) >= grid.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --base")
-    errors *= rows.astype(np.float64) ** 2
-    losses = errors * moments.rows.numpy() / 2
-    kept = _useful(losses)
     coded = Coded(levels, row, col[back], row_class, col_class[back])
-    total = float(energy @ rows.astype(np.float64) ** 2)
-    return Stacked(coded, packed[:kept], losses[: kept + 1], errors[: kept + 1], total)
+    squares = entropy.powers(row, OCTAVE).astype(np.float64) ** 2
+    errors *= squares
+    bits = np.empty((0, len(w), -(-w.shape[1] // 8)), np.uint8)
+    return Stacked(coded, bits, errors * moments.rows.numpy() / 2, errors, float(energy @ squares))
 
 
-def _useful(losses: NDArray[np.float64]) -> int:
-    """Planes before the first that does not lower the loss."""
-    totals = losses.sum(1)
+def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
+    """`made` with more planes, `planes` in all; those that come now are aimed at W [out, in].
+
+    What is below may have been aimed at something else; the losses of each layer are from what it was aimed at.
+    """
+    ground, coded, there = _ground(moments.inputs), made.coded, len(made.planes)
+    targets = _targets(w, coded.row_scale, ground)
+    steps = entropy.powers(coded.col_scale, OCTAVE)[ground.order.numpy()]
+    back = ground.order.argsort().numpy()
+    bits = np.empty((planes - there, *made.planes.shape[1:]), np.uint8)
+    errors = np.zeros((len(bits), len(w)))
+    for part in _parts(len(w)):
+        residual = targets[:, part] - (
+            multiples(made, part).T[ground.order] * torch.from_numpy(steps)[:, None]
+        )
+        for at, plane in enumerate(range(there, planes)):
+            signs, half = _plane(residual, ground, steps, recipe, plane)
+            residual -= torch.from_numpy(signs * half[:, None])
+            bits[at, part] = kernel.pack(signs[back])
+            errors[at, part] = ground.quadratic(residual)
+    errors *= entropy.powers(coded.row_scale, OCTAVE).astype(np.float64) ** 2
+    losses = errors * moments.rows.numpy() / 2
+    layers = ((made.planes, bits), (made.losses, losses), (made.errors, errors))
+    return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy)
+
+
+def multiples(made: Stacked, rows: slice = slice(None)) -> Tensor:
+    """The weights [out, in] of some rows, in steps of their row and column, by all planes that there are."""
+    found = made.coded.levels[:, rows].T.astype(np.float32)
+    for plane, bits in enumerate(made.planes[:, rows]):
+        signs = np.unpackbits(bits, axis=1, count=found.shape[1], bitorder="little").astype(np.float32)
+        found += (signs - np.float32(0.5)) * np.float32(2.0 ** -(plane + 1))
+    return torch.from_numpy(found)
+
+
+def values(made: Stacked) -> Tensor:
+    """The weights [out, in], float32, by all planes that there are."""
+    rows, cols = (entropy.powers(side, OCTAVE) for side in (made.coded.row_scale, made.coded.col_scale))
+    return multiples(made).mul_(torch.from_numpy(cols)).mul_(torch.from_numpy(rows)[:, None])
+
+
+def _targets(w: Tensor, row: entropy.Ints, ground: _Ground) -> Tensor:
+    """W [out, in] without the scales of its rows, as the kernels take it: [in, out], inputs in the order of coding."""
+    return (w / torch.from_numpy(entropy.powers(row, OCTAVE))[:, None]).T[ground.order].contiguous()
+
+
+def _parts(rows: int) -> list[slice]:
+    return [slice(start, start + _ROWS) for start in range(0, rows, _ROWS)]
+
+
+def useful(made: Stacked) -> Stacked:
+    """Without the first plane that does not lower the loss, and all behind it."""
+    totals = made.losses.sum(1)
     worse = np.flatnonzero(~(totals[1:] < totals[:-1]))
-    return int(worse[0]) if len(worse) else len(totals) - 1
+    return made.first(int(worse[0])) if len(worse) else made
 
 
 def _base(
@@ -179,25 +232,14 @@ def _base(
     return levels
 
 
-def _planes(
-    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, count: int
-) -> Iterator[tuple[NDArray[np.int8] | None, NDArray[np.float64]]]:
-    """The signs of each plane [in, out], beside r H r of each row before it; at last None and what is left."""
-    thetas, phis = recipe.thetas(), recipe.phis()
-    for plane in range(count):
-        product = ground.hessian @ residual
-        before = _quadratic(residual, product)
-        half = steps * np.float32(2.0 ** -(plane + 2))
-        signs = planes.feedback(residual, ground.factor(thetas[plane]), half)
-        weak = ground.weak(phis[plane])
-        gradient = weak @ (torch.from_numpy(signs * half[:, None]) - residual)
-        for _ in range(PLANE_SWEEPS):
-            planes.descend(signs, gradient, weak, half)
-        residual = residual - torch.from_numpy(signs * half[:, None])
-        yield signs, before
-    yield None, _quadratic(residual, ground.hessian @ residual)
-
-
-def _quadratic(rows: Tensor, product: Tensor) -> NDArray[np.float64]:
-    """r H r^T of every row, from R^T and H R^T [in, out]."""
-    return np.einsum("ij,ij->j", rows.numpy(), product.numpy(), dtype=np.float64)
+def _plane(
+    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int
+) -> tuple[NDArray[np.int8], scalar.Floats]:
+    """Signs [in, out] of a plane, counted from 0, that is to bring the residual down, and the sizes of its moves."""
+    half = steps * np.float32(2.0 ** -(plane + 2))
+    signs = kernel.feedback(residual, ground.factor(recipe.thetas()[plane]), half)
+    weak = ground.weak(recipe.phis()[plane])
+    gradient = weak @ (torch.from_numpy(signs * half[:, None]) - residual)
+    for _ in range(PLANE_SWEEPS):
+        kernel.descend(signs, gradient, weak, half)
+    return signs, half

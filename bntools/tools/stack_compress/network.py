@@ -11,6 +11,8 @@ from bntools.core import distill
 from bntools.core.threads import in_order, single_threaded
 from bntools.tools.stack_compress.order import Block, Coding
 
+_WINDOWS = 16  # at once, at most
+
 
 class Network:
     """A whole model in memory, in float32, with the original's answers on some windows [n, L] of text."""
@@ -39,11 +41,50 @@ class Network:
 
         size = self._stacks.model.entries
         for name, values in in_order(work, names, lambda name: 8 * size[name].numel, 1 << 30):
-            linear = self._stacks.model.linears.get(name)
-            path = linear.module if linear is not None else name.removesuffix(".weight")
-            weight = self._built.get_submodule(path).weight
             with torch.no_grad():
-                weight.copy_(values.T if linear is not None and linear.transposed else values)
+                self._weight(name).copy_(values.T if self._transposed(name) else values)
+
+    def _weight(self, name: str) -> Tensor:
+        linear = self._stacks.model.linears.get(name)
+        path = linear.module if linear is not None else name.removesuffix(".weight")
+        return self._built.get_submodule(path).weight
+
+    def _transposed(self, name: str) -> bool:
+        linear = self._stacks.model.linears.get(name)
+        return linear is not None and linear.transposed
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradients of the mean divergence at the stacked weights [out, in] as they are; as much memory again as they
+        take, for each thread and once more."""
+        names = list(self._stacks.specs)
+        weights = [self._weight(name).requires_grad_(True) for name in names]
+        head = self._built.get_output_embeddings().weight
+        at_head = next((at for at, weight in enumerate(weights) if weight is head), None)
+
+        def work(at: int) -> list[Tensor]:
+            hidden = distill.final_states(self._built, self._windows[at])
+            asked = None if at_head is None else head
+            _, gradient, more = distill.divergence(
+                hidden, self._known[at], self._ours, self._teacher, head=asked
+            )
+            found = list(torch.autograd.grad(
+                hidden, weights, gradient, allow_unused=True, materialize_grads=True
+            ))  # fmt: skip
+            if at_head is not None and more is not None:
+                found[at_head] = found[at_head] + more
+            return found
+
+        total = [torch.zeros_like(weight) for weight in weights]
+        for found in in_order(work, self._wanted, lambda at: 1, _WINDOWS):
+            for ours, more in zip(total, found, strict=True):
+                ours += more
+        for weight in weights:
+            weight.requires_grad_(False)
+        scale = 1 / self._windows.numel()
+        return {
+            name: (whole.T if self._transposed(name) else whole).mul_(scale).cpu()
+            for name, whole in zip(names, total, strict=True)
+        }
 
     def kl(self) -> float:
         """Mean divergence from the original on the windows, nats a token."""

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.core.model import Model
 from bntools.core.packed import AnySpec
 from bntools.core.writer import Writer
+
+Rows = slice | NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Coding(Protocol):
 
     def dense(self, name: str, there: Mapping[tuple[int, int], int]) -> Tensor:
         """A weight [out, in] by its base and so many bytes of each (plane, band)."""
+        ...
+
+    def rows(self, block: Block) -> Rows:
+        """The rows of its weight that a block is of."""
         ...
 
     def base(self, out: Writer) -> tuple[list[str], dict[str, int]]:

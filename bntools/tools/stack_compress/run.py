@@ -24,8 +24,10 @@ from bntools.options import Session
 from bntools.tools.stack_compress import bitstack, build, curve, order, scaling, shares
 from bntools.tools.stack_compress.bitstack import Settings as BitSettings
 from bntools.tools.stack_compress.build import Settings
+from bntools.tools.stack_compress.compensated import compensate
 from bntools.tools.stack_compress.encode import Recipe
 from bntools.tools.stack_compress.order import Block, Coding
+from bntools.tools.stack_compress.rescore import rescored
 
 VERSION = 1
 ROOM = 2048  # spare bytes in the header: a shorter stack's longer history must not make it longer
@@ -88,6 +90,8 @@ def _stacks(
         found = build.solve(model, shelf, names, settings.base, recipe, show)
         shelf.put(shares.ALPHA, [np.array([found])])
     alpha = float(shelf.get(shares.ALPHA)[0][0])
+    if settings.compensate and not all(shelf.has(f"planes {name}") for name in mine):
+        compensate(model, shelf, mine, alpha, recipe, windows, device, show)
     return build.build(model, shelf, mine, alpha, recipe, show)
 
 
@@ -108,7 +112,7 @@ def _part_identity(model: Model, settings: Settings | BitSettings, windows: Tens
 def _decides(settings: Settings | BitSettings) -> dict[str, Any]:
     """What the matrices depend on: all but the order of the blocks."""
     codec = bitstack.CODEC if isinstance(settings, BitSettings) else stack.CODE
-    kept = {key: value for key, value in asdict(settings).items() if key not in ("sort", "seed")}
+    kept = {key: value for key, value in asdict(settings).items() if key not in ("sort", "rescore", "seed")}
     return {"codec": codec} | kept
 
 
@@ -132,6 +136,8 @@ def _ordered(
         return order.by_score(stacks.blocks, curve.perplexity_scores(stacks, chosen, device, show))
     if settings.sort == "output-error":
         return order.greedy(stacks.blocks, lambda block: block.error)
+    if settings.rescore:
+        return rescored(stacks, curve.windows_for(windows, _CURVE_TOKENS), settings.rescore, device, show)
     return order.greedy(stacks.blocks, lambda block: block.gain)
 
 

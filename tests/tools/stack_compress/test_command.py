@@ -324,7 +324,8 @@ def test_the_plan_writes_nothing(made, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [("--planes", 1), ("--codec", "bitstack", "--levels", 2, "--paper", "--rank", 3)]
+    "words",
+    [("--no-compensate", "--planes", 1), ("--codec", "bitstack", "--levels", 2, "--paper", "--rank", 3)],
 )
 def test_parts_made_apart_are_gathered_to_the_bytes_of_one_run(words, folder):
     words = ("stack-compress", "default:", *FAST, *words)

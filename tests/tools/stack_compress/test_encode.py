@@ -68,7 +68,25 @@ def test_a_base_alone_is_the_base_of_the_stack():
     w, moments = problem()
     base, made = encode.base(w, moments, 0.3, Recipe(2)), encode.encode(w, moments, 0.3, Recipe(2))
     for kind in ("levels", *entropy.SIDES):
-        assert np.array_equal(getattr(base, kind), getattr(made.coded, kind))
+        assert np.array_equal(getattr(base.coded, kind), getattr(made.coded, kind))
+
+
+def test_planes_may_be_aimed_at_another_target_than_the_base():
+    """What a block is fed changes from size to size: each layer's losses are from its own target."""
+    w, moments = problem(200, 128, tokens=1000)
+    base = encode.base(w, moments, 0.3, Recipe(3))
+    other = w + 0.2 * (encode.values(base) - w).abs().mean() * torch.randn_like(w)
+    made = encode.refine(other, moments, base, Recipe(3), 3)
+    assert np.array_equal(made.losses[0], base.losses[0])
+    for planes in (1, 3):
+        assert torch.allclose(encode.values(encode.refine(other, moments, base, Recipe(3), planes)).double(),
+                              dense(made, planes), rtol=1e-5, atol=1e-6)  # fmt: skip
+        error = other.double() - dense(made, planes)
+        row = torch.einsum("ij,jk,ik->i", error, moments.inputs.double(), error)
+        damped = row + 0.02 * float(moments.inputs.diagonal().mean()) * error.square().sum(1)
+        assert np.allclose(made.errors[planes], damped, rtol=1e-3)
+    again = encode.refine(other, moments, encode.refine(w, moments, base, Recipe(3), 1), Recipe(3), 3)
+    assert again.losses.sum(1)[3] < base.losses.sum() / 15
 
 
 @pytest.mark.parametrize(("out", "inner"), [(1, 1), (8, 13), (3, 200), (2100, 9)])
