@@ -1,12 +1,17 @@
 """Quantize a synthetic model of 7B shape from disk: seconds, bytes a second and memory, beside `cat`.
 
-usage: python tests/benchmarks/large_model.py [LAYERS [DIR]]    32 layers are 13 GB; the default of 4 is 2 GB.
+usage: python tests/benchmarks/large_model.py [LAYERS [DIR]] [--gptq]    32 layers are 13 GB; the default of 4 is 2 GB.
+
+--gptq: the first four blocks by GPTQ on the default text instead, beside what --dry-run says of time and memory; this
+takes about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from bntools.core.text import tiny_model_dir
 from bntools.core.writer import Writer
 
 HIDDEN, INNER, VOCABULARY = 4096, 11008, 32000
@@ -63,6 +69,8 @@ def make(folder: Path, layers: int) -> None:
         "num_hidden_layers": layers, "num_attention_heads": 32, "vocab_size": VOCABULARY, "tie_word_embeddings": False,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model_dir() / name, folder / name)
 
 
 def timed(command: list[str]) -> float:
@@ -71,25 +79,54 @@ def timed(command: list[str]) -> float:
     return time.monotonic() - began
 
 
+def rounded(folder: Path, out: str, shards: list[str], size: int) -> None:
+    """Rounding to nearest, along either dimension, beside `cat`."""
+    print(f"{'':<34}{'seconds':>9}{'MB/s':>9}{'peak MB':>9}")
+    plain = timed(["cat", *shards])
+    print(f"{'cat':<34}{plain:>9.1f}{size / plain / 1e6:>9.0f}{'-':>9}")
+    base = [sys.executable, "-m", "bntools", "quantize", str(folder), "--bits", "3", "--force"]
+    for dim in ("oc", "ic"):
+        seconds = timed([*base, "--dim", dim, "-q", "-o", out])
+        print(
+            f"{f'quantize --bits 3 --dim {dim}':<34}{seconds:>9.1f}{size / seconds / 1e6:>9.0f}{peak():>9.0f}"
+        )
+
+
+def peak() -> float:
+    """MB of resident memory, of the largest of the processes so far."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+
+
+def calibrated(folder: Path, out: str) -> None:
+    """GPTQ on four blocks, and its plan."""
+    words = [sys.executable, "-m", "bntools", "quantize", str(folder), "--method", "gptq", "--bits", "3",
+             "--include", r"layers\.[0-3]\.", "--force", "-q", "-o", out]  # fmt: skip
+    plan = json.loads(subprocess.run([*words, "--dry-run", "--json"], check=True, capture_output=True).stdout)
+    planned = plan["memory_bytes"] / 1e6
+    print(f"{'':<34}{'seconds':>9}{'peak MB':>9}")
+    print(f"{'--dry-run':<34}{plan['seconds']:>9.0f}{planned:>9.0f}", flush=True)
+    seconds = timed(words)
+    print(f"{'quantize --method gptq --bits 3':<34}{seconds:>9.0f}{peak():>9.0f}")
+    print(f"{'relative':<34}{seconds / plan['seconds']:>9.2f}{peak() / planned:>9.2f}")
+
+
 def main() -> None:
-    layers = int(sys.argv[1]) if len(sys.argv) > 1 else 4
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as scratch:
-        folder = Path(scratch) / "model"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("layers", type=int, nargs="?", default=4)
+    parser.add_argument("dir", nargs="?")
+    parser.add_argument("--gptq", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.dir) as scratch:
+        folder, out = Path(scratch) / "model", f"{scratch}/q.safetensors"
         folder.mkdir()
-        make(folder, layers)
+        make(folder, given.layers)
         shards = sorted(map(str, folder.glob("*.safetensors")))
         size = sum(Path(path).stat().st_size for path in shards)
-        print(f"{layers} layers, {size / 1e9:.1f} GB in {len(shards)} shards")
-        print(f"{'':<34}{'seconds':>9}{'MB/s':>9}{'peak MB':>9}")
-        plain = timed(["cat", *shards])
-        print(f"{'cat':<34}{plain:>9.1f}{size / plain / 1e6:>9.0f}{'-':>9}")
-        base = [sys.executable, "-m", "bntools", "quantize", str(folder), "--bits", "3", "--force"]
-        for dim in ("oc", "ic"):
-            seconds = timed([*base, "--dim", dim, "-q", "-o", f"{scratch}/q.safetensors"])
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
-            print(
-                f"{f'quantize --bits 3 --dim {dim}':<34}{seconds:>9.1f}{size / seconds / 1e6:>9.0f}{peak:>9.0f}"
-            )
+        print(f"{given.layers} layers, {size / 1e9:.1f} GB in {len(shards)} shards")
+        if given.gptq:
+            calibrated(folder, out)
+        else:
+            rounded(folder, out, shards, size)
 
 
 if __name__ == "__main__":
