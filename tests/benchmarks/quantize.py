@@ -61,6 +61,7 @@ def jobs(small: bool) -> list[Job]:
     papers += [
         Job("GPTQ ada by output", (*ada, "--criterion", "output")),
         Job("GPTQ ada final", (*ada, "--choose", "final")),
+        Job("GPTQ ada sequential", (*ada, "--sequential")),
     ]
     small_groups, weighted = ("--bits", 3, "--group-size", 64), ("--method", "gptq", "--grid", "weighted")
     ours = [
@@ -70,6 +71,7 @@ def jobs(small: bool) -> list[Job]:
         Job("no text 3.25", ("--calib", "none", "--scales", 2, "--trellis", 5, "--budget", 3.25)),
         Job("a page of text", (*weighted, "--calib-tokens", 2048, *small_groups)),
         Job("a book of text", (*weighted, *small_groups)),
+        Job("a book of text ada", (*weighted, *small_groups, "--dim", "ada", "--choose", "final")),
         Job("weighted rounding", ("--grid", "weighted", "--bits", 3, "--group-size", 128)),
         *(Job(f"fixed {bits}", (*FINE, "--budget", bits)) for bits in (2.6, 3.25, 3.45, 4.26)),
         Job("fixed 2.6 distilled", (*FINE, "--budget", 2.6, "--distill", 24)),
