@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import bad_input
 from bntools.core.stack import block_name
+from bntools.core.stored import Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,27 +22,16 @@ MOST_LEVELS = 64
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Stored):
     """How one tensor of the checkpoint is stacked.
 
-    shape, dtype: as stored before; transposed: stored [in, out]. levels: in the whole file, the first one in its
-    base. rank: of the sizes of a level. scaled: whether inputs have a factor each.
+    levels: in the whole file, the first one in its base. rank: of the sizes of a level. scaled: whether inputs have a
+    factor each.
     """
 
-    shape: tuple[int, ...]
-    dtype: str
-    transposed: bool
     levels: int
     rank: int
     scaled: bool
-
-    @property
-    def rows(self) -> int:
-        return self.shape[1] if self.transposed else self.shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.shape[0] if self.transposed else self.shape[1]
 
     @property
     def width(self) -> int:

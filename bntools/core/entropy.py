@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bntools.core.entropy_tables import AGAIN, SIDES, Tables, parse_tables
 from bntools.core.entropy_tables import dump_tables as dump_tables
 from bntools.core.errors import bad_input
+from bntools.core.stored import Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,26 +34,14 @@ _STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Stored):
     """How one tensor of the checkpoint is coded.
 
-    shape, dtype: as stored before; transposed: stored [in, out]. octave: steps of the scale exponents in a factor
-    of two. lane: columns (inputs) of one lane.
+    octave: steps of the scale exponents in a factor of two. lane: columns (inputs) of one lane.
     """
 
-    shape: tuple[int, ...]
-    dtype: str
-    transposed: bool
     octave: int
     lane: int
-
-    @property
-    def rows(self) -> int:
-        return self.shape[1] if self.transposed else self.shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.shape[0] if self.transposed else self.shape[1]
 
     @property
     def lanes(self) -> int:
