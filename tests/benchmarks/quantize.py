@@ -182,7 +182,7 @@ def _dense(model: str) -> str:
 
 
 def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
-    """KL against the size of the whole file, both on logarithmic axes; original: MB, a line."""
+    """KL, logarithmic, against the size of the whole file; original: MB, a line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,7 +191,7 @@ def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.5, 4.5))
     peer = tuple(name.split()[0] for name in peers.ROWS)
     families = (
-        ("RTN, AdaDim", r"RTN", "v", "0.65", ""),
+        ("RTN", r"RTN", "v", "0.65", ""),
         ("GPTQ", r"GPTQ (oc|ic)", "s", "0.65", ""),
         ("AdaDim-GPTQ", r"GPTQ ada", "P", "0.5", ""),
         ("other libraries", rf"({'|'.join(peer)})", "x", "0.45", ""),
