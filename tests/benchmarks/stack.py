@@ -9,7 +9,8 @@ embedded model is used, at a few sizes of its own. PIECES of the table, by comma
     gptq        GPTQ with groups of 128 at 3 bits; x G: divergence relative to it, where it was measured before
     load        time to load a stack of planes, and of a step of a resident one
     resident    bytes in memory and time of a token, packed and dense
-    planes      prefixes of it whose linear weights take so many bits, and of so many bytes
+    planes      prefixes of it of so many bytes
+    linears     the same with the embedding as it is, prefixes whose linear weights take so many bits
     bitstack    prefixes of a stack of signs and low-rank sizes, at the same bits
     paper       the same as the paper's authors have it (their blocks, in the order by the loss a byte)
     bits,sizes  `quantize --code entropy` made for each row of bits or bytes
@@ -37,9 +38,10 @@ from bntools.core.source import as_model, open_model
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
 SIZES = (60_000_000, 70_000_000, 90_000_000)
 GPTQ = ("--method", "gptq", "--dim", "oc", "--group-size", "128", "--bits", "3")
-PIECES = ("gptq", "load", "resident", "planes", "bitstack", "paper", "bits", "sizes")
+PIECES = ("gptq", "load", "resident", "planes", "linears", "bitstack", "paper", "bits", "sizes")
 STACKS = {
     "planes": ("one stack", ()),
+    "linears": ("one stack, linears", ("--no-embedding",)),
     "bitstack": ("BitStack, ours", ("--codec", "bitstack")),
     "paper": ("BitStack, paper", ("--codec", "bitstack", "--paper")),
 }
@@ -185,7 +187,7 @@ def main() -> None:
     parser.add_argument("--calib", default="default")
     parser.add_argument("--calib-tokens", type=int, default=32768)
     parser.add_argument("--prefixes", type=int, default=5, help="of the embedded model")
-    parser.add_argument("--only", default="gptq,load,resident,planes,bitstack,paper")
+    parser.add_argument("--only", default="gptq,load,resident,planes,linears,bitstack,paper")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if wrong := set(given.only) - set(PIECES):
@@ -262,8 +264,9 @@ def times(path: Path, base: int, whole: int) -> None:
 def prefixes(given: argparse.Namespace, path: Path, piece: str) -> list[dict[str, float]]:
     with open_path(path) as source:
         base, whole = source.header.base_bytes, source.nbytes
-    wanted = {f"{piece}, {bits} bits": size for bits in BITS if (size := size_of(path, bits))}
-    wanted |= {f"{piece}, {size / 1e6:.0f} MB": size for size in SIZES if base <= size <= whole}
+    bits, sizes = () if piece == "planes" else BITS, () if piece == "linears" else SIZES
+    wanted = {f"{piece}, {one} bits": size for one in bits if (size := size_of(path, one))}
+    wanted |= {f"{piece}, {size / 1e6:.0f} MB": size for size in sizes if base <= size <= whole}
     if given.model == "default:":
         last = given.prefixes - 1
         wanted = {f"{piece}, {at}": base + (whole - base) * at // last for at in range(given.prefixes)}

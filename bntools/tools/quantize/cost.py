@@ -175,14 +175,16 @@ def element_rate() -> float:
 def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], float]:
     """Seconds to code a matrix of given inputs and outputs, from two small ones.
 
-    The factorisation takes about 1.7 in^3 operations, feedback in^2 out at the rate of products, and what is left of
-    the probe's time grows with the columns and with the weights.
+    The factorisation takes about 1.7 in^3 operations, feedback in^2 out and the output's error four times that, polish
+    about six times for its first round, at the rate of products. What is left of the probe's time grows with the
+    columns and with the weights.
     """
+    passes = 5 + (2 + 4 * settings.rounds if settings.rounds else 0)
     x = torch.randn(2 * _PROBE, _PROBE)
     hessian = x.T @ x / len(x)
 
     def products(size: int, out: int) -> float:
-        return (1.7 * size**3 + size * size * out) / rate
+        return (1.7 * size**3 + passes * size * size * out) / rate
 
     def probe(out: int) -> float:
         w, asked = torch.randn(out, _PROBE), settings.grid
