@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bntools.core.errors import BnError
+from bntools.core.streams import scratch_folder
 
 
 def cache_dir(kind: str = "") -> Path:
@@ -53,8 +54,8 @@ def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
     path = cached_path(name, sha256)
     if path.is_file() and _matches(path, sha256):
         return path
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
-        fresh = Path(folder) / name
+    with scratch_folder(path.parent, f".{name}.") as folder:
+        fresh = folder / name
         produce(fresh)
         found = sha256_file(fresh)
         if found != sha256:

@@ -6,8 +6,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from bntools.core.errors import BnError, bad_input
 
@@ -27,6 +31,20 @@ _REFUSAL = {
     "npy": ("a numpy array", "convert it to safetensors"),
     "unknown": ("neither safetensors, GGUF nor JSON", "see bntools-artifact(5)"),
 }
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder that is gone afterwards, also where a signal ends the program while it is made.
+
+    `tempfile` knows no folder before it is there, so one that a signal interrupts there stays behind.
+    """
+    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sniff(head: bytes) -> str:

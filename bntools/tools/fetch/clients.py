@@ -7,11 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from bntools.core.errors import MISSING, BnError
+from bntools.core.streams import scratch_folder
 
 _NOISE = ("complete log of this run", "npm notice", "[notice]", "npm warn")
 
@@ -44,11 +44,11 @@ def download(client: str, source: str, suffix: str, path: Path) -> None:
     Raises BnError: exit 5 when the client is not installed; exit 1 with its last message when it fails.
     """
     command = CLIENTS[client](source)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download.") as folder:
+    with scratch_folder(path.parent, ".download.") as folder:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", check=False
         )
-        found = sorted(Path(folder).glob(f"*{suffix}"))
+        found = sorted(folder.glob(f"*{suffix}"))
         if done.returncode or len(found) != 1:
             why = _last_line(done.stderr) or f"it ended with {done.returncode} and left {len(found)} files"
             by_hand = f"is the network there? by hand: {shlex.join(command)}"

