@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -39,7 +38,7 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
     `tempfile` knows no folder before it is there, so one that a signal interrupts there stays behind.
     """
-    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    folder = parent / f"{prefix}{os.urandom(8).hex()}"
     try:
         folder.mkdir(mode=0o700)
         yield folder

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from bntools.core.modules import Linear
 from bntools.kernels.groups import Packed, dequantize
+from bntools.tools.quantize.gptq import quadratic
 from bntools.tools.quantize.round_to_nearest import round_to_nearest
 from bntools.tools.quantize.settings import Grid
 
 DIMS = ("oc", "ic")
-CHOICE_TOKENS = (
-    4096  # of the calibration text, that the modules are run on: means over these tell dimensions apart
-)
+CHOICE_TOKENS = 4096  # of the calibration text that the modules are run on
 Errors = dict[str, float]
 
 
@@ -57,15 +56,9 @@ def output_errors(w: Tensor, grid: Grid, hessian: Tensor) -> Errors:
 
     w: [out, in]. hessian: E[x x^T] of its inputs [in, in], to any factor.
     """
-
-    def energy(values: Tensor) -> float:
-        return float((values @ hessian).mul_(values).sum(dtype=torch.float64))
-
-    total = max(energy(w), 1e-300)
-    return {
-        dim: _significant(energy(dequantize(candidate(w, grid, dim, transposed=False)).sub_(w)) / total)
-        for dim in DIMS
-    }
+    total = max(quadratic(w, hessian), 1e-300)
+    rounded = {dim: dequantize(candidate(w, grid, dim, transposed=False)) for dim in DIMS}
+    return {dim: _significant(quadratic(values.sub_(w), hessian) / total) for dim, values in rounded.items()}
 
 
 def _significant(value: float) -> float:

@@ -234,8 +234,7 @@ def build(
     def work(name: str) -> str:
         if not shelf.has(f"planes {name}"):
             w, moments = weight(model, name), moments_of(shelf, name)
-            begun = layers(shelf, name) or encode.base(w, moments, alpha, recipe)
-            _finish(shelf, name, encode.useful(encode.refine(w, moments, begun, recipe, recipe.planes)))
+            _finish(shelf, name, encode.encode(w, moments, alpha, recipe, layers(shelf, name)))
         return name
 
     sizes = {name: model.entries[name].numel for name in names}

@@ -4,8 +4,8 @@ A linear is fed something else at every size of the file, so one target would no
 all first planes there, and the base and first plane are aimed at what the walk finds; then with all second planes. The
 planes above are aimed at the weights themselves, as little is lost by then.
 
-Half of the correction of a weight is taken: that already brings most of the gain (the loss is flat about its minimum),
-and cells that lie further away from the weight leave more out of reach of the planes above.
+Half of the correction of a weight is taken: the loss is flat about its minimum, and cells that lie further away from
+the weight leave more out of reach of the planes above.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def compensate(
     progress: Progress,
 ) -> None:  # fmt: skip
     """Put the first layers of every matrix that a walk comes by on the shelf, to be finished by `build.build`."""
+    wanted = {name for name in names if name in model.linears}
+    outside = [name for name in names if name not in wanted]
     for planes in sorted({min(planes, recipe.planes) for planes in WALKS}):
         layer = _Layer(model, shelf, alpha, recipe, planes)
-        outside = [name for name in names if name not in model.linears]
         made = layer.code({name: weight(model, name) for name in outside})
         embedding = next((made[name] for name in outside if embeddings(model)[name][1]), None)
-        wanted = {name for name in names if name in model.linears}
         with progress(f"compensating, {planes} planes", sweep_tokens(model, windows)) as step:
             walk = Prefix(model, wanted, windows, embedding=embedding, device=device, mixed=True, step=step)
             for todo in walk:

@@ -120,12 +120,16 @@ def sides(moments: Moments, alpha: float, theta: float) -> tuple[_Ground, entrop
     )
 
 
-def encode(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
-    """The stack of W [out, in] at the model's constant `alpha`; a plane that lowers no loss ends it.
+def encode(
+    w: Tensor, moments: Moments, alpha: float, recipe: Recipe, begun: Stacked | None = None
+) -> Stacked:
+    """The stack of W [out, in] at the model's constant `alpha`, on from what is begun; a plane that lowers no loss
+    ends it.
 
     Raises BnError as `base` does.
     """
-    return useful(refine(w, moments, base(w, moments, alpha, recipe), recipe, recipe.planes))
+    begun = begun or base(w, moments, alpha, recipe)
+    return useful(refine(w, moments, begun, recipe, recipe.planes))
 
 
 def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:

@@ -136,7 +136,7 @@ def _ordered(
         return order.by_score(stacks.blocks, curve.perplexity_scores(stacks, chosen, device, show))
     if settings.sort == "output-error":
         return order.greedy(stacks.blocks, lambda block: block.error)
-    if settings.rescore:
+    if settings.rescore and stacks.blocks:
         return rescored(stacks, curve.windows_for(windows, _CURVE_TOKENS), settings.rescore, device, show)
     return order.greedy(stacks.blocks, lambda block: block.gain)
 
