@@ -124,9 +124,10 @@ def test_an_encoder_is_rounded_and_the_report_says_why(tmp_path, capsys):
 
 def test_the_plan_names_the_tokens_and_their_time(capsys):
     plans = []
-    for tokens in (512, 8192):
+    for tokens in (512, 512, 8192):  # the time that imports took is in the first one
         assert bntools("quantize", "default:", *NONE, "--calib-tokens", tokens, "--dry-run", "--json") == 0
         plans.append(json.loads(capsys.readouterr().out))
+    plans = plans[1:]
     assert [plan["calibration"]["tokens"] for plan in plans] == [512, 8192]
     assert plans[0]["calibration"]["source"] == "made"
     assert plans[0]["seconds"] < plans[1]["seconds"]
