@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="the extra `gpu` is not installed")
 POINTERS = {
     "out": "*fp16", "y": "*fp32", "x": "*fp32", "kind": "*i32", "words": "*i32", "row_scale": "*fp32",
     "col_scale": "*fp32", "row_class": "*i16", "col_class": "*i16", "shrink": "*fp32", "planes": "*u8",
-    "first": "*i32", "depth": "*u8", "start": "*i32", "listed": "*i32", "levels": "*i16", "cols_of": "*i32",
+    "first": "*i32", "depth": "*u8", "start": "*i32", "listed": "*i32", "levels": "*i16", "which": "*i32",
 }  # fmt: skip
 
 
@@ -26,8 +26,8 @@ def test_the_gpu_gives_the_weights_and_products_of_the_cpu():
 @pytest.mark.parametrize(
     ("kernel", "bits", "plain"),
     [
-        ("dense", 4, True),
-        ("dense", 8, True),
+        ("rows", 4, True),
+        ("rows", 8, True),
         ("listed", 4, True),
         ("product", 4, True),
         ("product", 8, False),
@@ -37,7 +37,6 @@ def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, bits, pla
     from bntools.kernels import stacked_triton
 
     function = getattr(stacked_triton, f"{kernel}_kernel")
-    tile = {"dense": stacked_triton.DENSE, "product": stacked_triton.PRODUCT}.get(kernel, {})
+    tile = {"rows": stacked_triton.ROWS, "product": stacked_triton.PRODUCT}.get(kernel, {})
     given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, "SIZE": stacked_triton.LISTED, **tile}
-    pointers = {**POINTERS, "rows": "*i32"} if kernel == "listed" else POINTERS
-    check_resources(compiled(function, target, given, pointers), target, tmp_path)
+    check_resources(compiled(function, target, given, POINTERS), target, tmp_path)
