@@ -1,7 +1,8 @@
 """The sums of `absolute` on a GPU: signs times low-rank sizes, made into a weight or multiplied as they are.
 
 Factors are float16, so each product of two is exact in float32: sums in the order of the ranks are those of the CPU
-bit for bit, fused multiply-adds or not.
+bit for bit, fused multiply-adds or not. A caller takes levels from `core.bitstack.read`; no tool does so yet, all of
+them have weights made on the CPU when they are loaded.
 """
 
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false, reportArgumentType=false

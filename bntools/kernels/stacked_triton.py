@@ -19,8 +19,8 @@ from bntools.kernels import stacked
 ROWS = {"ROWS": 8, "EIGHTS": 32}
 PRODUCT = {"ROWS": 8, "EIGHTS": 64}
 """Rows of a program, and groups of eight weights of each that it takes at a time."""
-LISTED = 128
-"""Levels of a row's list that a program places at a time."""
+LISTED = {"ROWS": 8, "SIZE": 32}
+"""Rows of a program, and levels of each row's list that it places at a time."""
 
 
 class Weight(NamedTuple):
@@ -57,7 +57,7 @@ class Weight(NamedTuple):
         return sum(getattr(part, "nbytes", 0) for part in self)
 
 
-def to(w: stacked.Stacked, device: str) -> Weight:
+def to(w: stacked.Stacked, device: str | torch.device) -> Weight:
     """Copy a weight to a device."""
     levels, scales = w.levels, w.scales
     plain = bool((scales.shrink == 1).all())
@@ -110,9 +110,9 @@ def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
         **ROWS,
     )  # fmt: skip
     if len(w.value):
-        listed_kernel[(len(which),)](
-            out, which, w.start, w.col, w.value, *scales, *planes, *sizes, DEEPEST=w.deepest, SIZE=LISTED
-        )
+        listed_kernel[(triton.cdiv(len(which), LISTED["ROWS"]),)](
+            out, which, w.start, w.col, w.value, *scales, *planes, len(which), *sizes, DEEPEST=w.deepest, **LISTED,
+        )  # fmt: skip
     return out
 
 
@@ -196,30 +196,31 @@ def rows_kernel(
 
 @triton.jit
 def listed_kernel(
-    out, which, start, listed, levels, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, cols,
-    width, stride, DEEPEST: tl.constexpr, SIZE: tl.constexpr,
+    out, which, start, listed, levels, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, count,
+    cols, width, stride, DEEPEST: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Weights of a row whose levels stand in its list, one a lane."""
-    place = tl.program_id(0).to(tl.int64)
-    row = tl.load(which + place)
-    stop = tl.load(start + row + 1)
-    deep = tl.zeros((SIZE,), tl.int32) + tl.load(depth + row).to(tl.int32)  # lanes all, as a mask has to be
-    mine = tl.load(first + row).to(tl.int64)
-    for begin in range(tl.load(start + row), stop, SIZE):
-        at = begin + tl.arange(0, SIZE)
-        here = at < stop
-        col = tl.load(listed + at, mask=here, other=0)
-        value = tl.load(levels + at, mask=here, other=0).to(tl.float32)
+    """Weights [count, cols] whose levels stand in the list of their row, one a lane."""
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.load(which + place, mask=place < count, other=0)
+    begin = tl.load(start + row)
+    length = tl.where(place < count, tl.load(start + row + 1) - begin, 0)
+    deep = tl.load(depth + row).to(tl.int32)[:, None]
+    mine = tl.load(first + row).to(tl.int64)[:, None]
+    own, own_scale = tl.load(row_class + row).to(tl.int32)[:, None], tl.load(row_scale + row)[:, None]
+    for done in range(0, tl.max(length, 0), SIZE):
+        k = done + tl.arange(0, SIZE)[None, :]
+        here = k < length[:, None]
+        col = tl.load(listed + begin[:, None] + k, mask=here, other=0)
+        value = tl.load(levels + begin[:, None] + k, mask=here, other=0).to(tl.float32)
         for plane in tl.static_range(DEEPEST):
             there = here & (plane < deep)
-            at_byte = (mine + plane * stride) * width + col // 8
-            byte = tl.load(planes + at_byte, mask=there, other=0).to(tl.int32)
-            up = ((byte >> (col % 8)) & 1).to(tl.float32)
+            at = (mine + plane * stride) * width + col // 8
+            up = ((tl.load(planes + at, mask=there, other=0).to(tl.int32) >> (col % 8)) & 1).to(tl.float32)
             value += tl.where(there, (up - 0.5) * (0.5 / (1 << plane)), 0.0)
-        kind = tl.load(row_class + row).to(tl.int32) + tl.load(col_class + col).to(tl.int32)
-        kind = tl.minimum(tl.maximum(kind, 0), 63)
-        value *= tl.load(row_scale + row) * tl.load(col_scale + col) * tl.load(shrink + kind)
-        tl.store(out + place * cols + col, value.to(out.dtype.element_ty), mask=here)
+        kind = tl.minimum(tl.maximum(own + tl.load(col_class + col).to(tl.int32), 0), 63)
+        value *= own_scale * tl.load(col_scale + col) * tl.load(shrink + kind)
+        at = out + place.to(tl.int64)[:, None] * cols + col
+        tl.store(at, value.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit

@@ -37,6 +37,6 @@ def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, bits, pla
     from bntools.kernels import stacked_triton
 
     function = getattr(stacked_triton, f"{kernel}_kernel")
-    tile = {"rows": stacked_triton.ROWS, "product": stacked_triton.PRODUCT}.get(kernel, {})
-    given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, "SIZE": stacked_triton.LISTED, **tile}
+    tiles = {"rows": stacked_triton.ROWS, "listed": stacked_triton.LISTED, "product": stacked_triton.PRODUCT}
+    given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, **tiles[kernel]}
     check_resources(compiled(function, target, given, POINTERS), target, tmp_path)
