@@ -22,12 +22,15 @@ def test_the_gpu_gives_the_weights_and_products_of_the_cpu():
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [80, 90])
 @pytest.mark.parametrize(("kernel", "out"), [("dense", "*fp16"), ("dense", "*bf16"), ("product", "*fp32")])
-def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, out, target, tmp_path):
+@pytest.mark.parametrize("ones", [(), ("rows", "cols", "width", "count", "rank", "n")])
+def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, out, ones, target, tmp_path):
+    """ones: sizes that are 1, which triton makes constants."""
     from bntools.kernels import absolute_triton
 
     tile = {"dense": absolute_triton.DENSE, "product": absolute_triton.PRODUCT}[kernel]
     function = getattr(absolute_triton, f"{kernel}_kernel")
-    built = compiled(function, target, tile, {**POINTERS, "out": out}, aligned=True)
+    given = {**tile, **dict.fromkeys(ones, 1)}
+    built = compiled(function, target, given, {**POINTERS, "out": out}, aligned=True)
     check_resources(built, target, tmp_path)
     assert ("mma" in built.asm["ptx"]) == (kernel == "product")  # on tensor cores
     assert ("cvt.rn.bf16" in built.asm["ptx"]) == (out == "*bf16")  # rounded, not cut off

@@ -33,10 +33,12 @@ def test_the_gpu_gives_the_weights_and_products_of_the_cpu():
         ("product", 8, False),
     ],
 )
-def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, bits, plain, target, tmp_path):
+@pytest.mark.parametrize("ones", [(), ("stride", "kinds", "count", "rows", "cols", "width")])
+def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, bits, plain, ones, target, tmp_path):
+    """ones: sizes that are 1, which triton makes constants, as the stride of planes in memory of their own is."""
     from bntools.kernels import stacked_triton
 
     function = getattr(stacked_triton, f"{kernel}_kernel")
     tiles = {"rows": stacked_triton.ROWS, "listed": stacked_triton.LISTED, "product": stacked_triton.PRODUCT}
-    given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, **tiles[kernel]}
+    given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, **tiles[kernel], **dict.fromkeys(ones, 1)}
     check_resources(compiled(function, target, given, POINTERS), target, tmp_path)
