@@ -34,6 +34,17 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def logits(network, ids):
+    with torch.no_grad():
+        return network(ids).logits.float()
+
+
+def close(a, b, dtype=torch.float32):
+    """Whether logits differ by no more than sums in another order do."""
+    allowed = 1e-4 if dtype == torch.float32 else 0.05
+    return float((a - b).abs().max()) <= allowed * float(b.abs().max())
+
+
 def write_tokenizer(home):
     """One token a byte below 96."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import bad_input
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Part = Callable[[str], bytes | bytearray]
+    Level = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 
 CODE = "bitstack"
 MOST_LEVELS = 64
@@ -78,9 +80,7 @@ def dump(bits: NDArray[np.uint8], left: NDArray[np.float16], right: NDArray[np.f
     return bits.tobytes() + b"".join(ranks)
 
 
-def load(
-    name: str, spec: Spec, data: bytes | bytearray
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]] | None:
+def load(name: str, spec: Spec, data: bytes | bytearray) -> Level | None:
     """Signs [rows, width], u [rows, k], v [k, cols] float32 of what is there of a level, 0 where factors are cut off.
 
     None where not even the signs are there. Raises BnError (exit 3) for too many bytes, or factors that are no numbers.
@@ -103,28 +103,39 @@ def load(
 
 
 def values(name: str, spec: Spec, part: Part, levels: int | None = None) -> NDArray[np.float32]:
-    """The weight [rows, cols] by at most so many levels, without the factors of its inputs.
-
-    part: what is there of the bytes of a stored tensor. A level counts when all of those before it are whole.
-    """
+    """The weight [rows, cols] by at most so many levels, without the factors of its inputs."""
     import numpy as np
 
     from bntools.kernels import absolute
 
-    first, *blocks = spec.part_names(name)[0], *spec.block_names(name)
-    data = part(first)
-    if len(data) != spec.level_bytes:  # before memory is asked for
-        raise bad_input(f"tensor {first!r} has {len(data)} bytes, its spec asks {spec.level_bytes}")
+    there = read(name, spec, part, levels)
     found = np.zeros((spec.rows, spec.cols), np.float32)
-    for level, block in enumerate([first, *blocks][:levels]):
-        data = data if not level else part(block)
-        read = load(name, spec, data)
-        if read is None:
-            break
-        absolute.add(found, *read)
-        if len(data) < spec.level_bytes:
-            break
+    for level in there:
+        absolute.add(found, *level)
     return found
+
+
+def read(name: str, spec: Spec, part: Part, levels: int | None = None) -> Iterator[Level]:
+    """At most so many levels, the last one as far as it is there.
+
+    part: what is there of the bytes of a stored tensor. A level counts when all of those before it are whole.
+    Raises BnError (exit 3), at once where the base is not of its size, which is before memory is asked for.
+    """
+    first = spec.part_names(name)[0]
+    data = part(first)
+    if len(data) != spec.level_bytes:
+        raise bad_input(f"tensor {first!r} has {len(data)} bytes, its spec asks {spec.level_bytes}")
+    return _whole(name, spec, islice(chain([data], map(part, spec.block_names(name))), levels))
+
+
+def _whole(name: str, spec: Spec, stored: Iterable[bytes | bytearray]) -> Iterator[Level]:
+    for data in stored:
+        level = load(name, spec, data)
+        if level is None:
+            return
+        yield level
+        if len(data) < spec.level_bytes:
+            return
 
 
 def dense(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bntools.core import modules, stack
-from bntools.core.errors import usage
+from bntools.core.errors import require, usage
 from bntools.core.model import Model
 from bntools.core.source import open_model
 from bntools.core.threads import ahead, in_order
@@ -31,14 +31,16 @@ class Change(NamedTuple):
 class Resident:
     """The network of a stack at a budget, which `resize` changes without reading the base again.
 
-    network: the transformers model, in `dtype` on the CPU, its weights those of `open_model(path, budget)` bit for
-    bit after every step. Besides it the integer levels of the base stay in memory, about half a byte a weight.
+    network: the transformers model, in `dtype` on `device`, its weights those of `open_model(path, budget)` bit for
+    bit after every step. Besides it the integer levels of the base stay in main memory, about half a byte a weight.
 
     packed: weights are not made at all. Linears and embeddings hold the levels of the base and the bits of the planes
     that are there, and multiply with them (`stacked_modules`), summing in float32 where the dense network sums in
-    `dtype`; so memory follows the budget. What is in modules of other classes stays dense.
+    `dtype`; so memory follows the budget. What is in modules of other classes stays dense. On a GPU all of that is in
+    its memory, and a step copies planes to it (Triton kernels, tested against the CPU but never run on a GPU).
 
-    Raises BnError as `open_model` does (exit 3 below the base).
+    Raises BnError as `open_model` does (exit 3 below the base), for a GPU that torch does not see and for packed
+    weights on a device that is neither a CPU nor a GPU of CUDA or ROCm (exit 2), or on a GPU without triton (exit 5).
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Resident:
         budget: int | None = None,
         dtype: torch.dtype = torch.float32,
         packed: bool = False,
+        device: str = "cpu",
     ) -> None:
-        self.path, self.dtype = Path(path), dtype
+        self.path, self.dtype, self.device = Path(path), dtype, torch.device(device)
+        _check(self.device, packed)
         model = self._open(budget)
         self._names = [name for name, spec in model.packing.items() if isinstance(spec, stack.Spec)]
         if not self._names:
@@ -71,6 +75,7 @@ class Resident:
             self._parameter = modules.renamer(self.network)
             for name in self._names if packed else ():
                 self._hold(model, name, made(name))
+        self.network.to(self.device)
         self.nbytes = model.store.nbytes()
 
     def _open(self, budget: int | None) -> Model:
@@ -83,7 +88,7 @@ class Resident:
 
         paths = stacked_modules.users(self.network, parameter := self._parameter(name))
         if paths:
-            self._held[name] = stacked_modules.Weight(self._base[name], planes)
+            self._held[name] = stacked_modules.hold(self._base.pop(name), planes, self.device)
             return stacked_modules.replace(self.network, paths, self._held[name], self.dtype)
         dense = self._base[name].dense(planes, self.dtype, model.packing[name].transposed)
         self.network.get_parameter(parameter).data = dense
@@ -94,7 +99,7 @@ class Resident:
         """Bytes that weights take: those of the network, and what is held to change them."""
         dense = {parameter.data_ptr(): parameter.nbytes for parameter in self.network.parameters()}
         stacked = sum(held.nbytes for held in self._held.values())
-        kept = sum(base.nbytes for name, base in self._base.items() if name not in self._held)
+        kept = sum(base.nbytes for base in self._base.values())
         return sum(dense.values()) + stacked + kept
 
     def resize(self, budget: int) -> Change:
@@ -129,8 +134,19 @@ class Resident:
         size = max(1, stack.CHUNK // base.levels.cols)
         for start in range(0, len(ranks), size):
             rows = base.order[ranks[start : start + size]]
-            values = torch.from_numpy(stacked.rows(changed, rows))
+            values = torch.from_numpy(stacked.rows(changed, rows)).to(weight.dtype).to(weight.device)
+            place = torch.from_numpy(rows).to(weight.device)
             if transposed:
-                weight[:, torch.from_numpy(rows)] = values.T.to(weight.dtype)
+                weight[:, place] = values.T
             else:
-                weight[torch.from_numpy(rows)] = values.to(weight.dtype)
+                weight[place] = values
+
+
+def _check(device: torch.device, packed: bool) -> None:
+    """Before anything is read: whether the network can be on a device."""
+    if packed and device.type not in ("cpu", "cuda"):
+        raise usage(f"packed weights cannot be on {device}", "packed=False, or device='cpu' or 'cuda'")
+    if packed and device.type == "cuda":
+        require("triton", "gpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise usage(f"device {device}: torch sees no GPU", "device='cpu'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,35 @@ FEW = 8
 """Vectors that are multiplied one by one; for more, rows are made block by block."""
 
 
-class Weight:
+class Held(Protocol):
     """A stacked weight [out, in]: levels of its base, scales, and the bits of the planes that are there."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def change(self, planes: stack.Planes) -> None: ...
+
+    def rows(self, which: Tensor) -> Tensor: ...
+
+    def look_up(self, ids: Tensor, dtype: torch.dtype) -> Tensor: ...
+
+    def times(self, x: Tensor) -> Tensor: ...
+
+
+def hold(base: stack.Base, planes: stack.Planes, device: torch.device) -> Held:
+    """A weight where, and in the form in which, a device multiplies with it."""
+    if device.type == "cpu":
+        return Weight(base, planes)
+    from bntools.core.stacked_device import DeviceWeight
+
+    return DeviceWeight(base, planes, device)
+
+
+class Weight:
+    """A stacked weight in main memory."""
 
     def __init__(self, base: stack.Base, planes: stack.Planes) -> None:
         self.base = base
@@ -44,6 +73,11 @@ class Weight:
         """Some rows [n, in] in float32."""
         return torch.from_numpy(stacked.rows(self.kernel, which.numpy()))
 
+    def look_up(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows [*ids, in] in `dtype`, each made once."""
+        found, place = ids.unique(return_inverse=True)
+        return self.rows(found).to(dtype)[place]
+
     def times(self, x: Tensor) -> Tensor:
         """y [n, out] = x W^T of x [n, in] float32; each row of W is made once for many x, never for few."""
         if len(x) <= FEW:
@@ -59,7 +93,7 @@ class Weight:
 class StackedLinear(nn.Module):
     """y = x W^T + b; forward only, no gradient reaches x or W."""
 
-    def __init__(self, held: Weight, bias: nn.Parameter | None) -> None:
+    def __init__(self, held: Held, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.held, self.bias = held, bias
         self.out_features, self.in_features = held.shape
@@ -78,14 +112,13 @@ class StackedLinear(nn.Module):
 class StackedEmbedding(nn.Module):
     """Rows of W by number, in `dtype`."""
 
-    def __init__(self, held: Weight, dtype: torch.dtype) -> None:
+    def __init__(self, held: Held, dtype: torch.dtype) -> None:
         super().__init__()
         self.held, self.dtype = held, dtype
         self.num_embeddings, self.embedding_dim = held.shape
 
     def forward(self, ids: Tensor) -> Tensor:
-        found, place = ids.unique(return_inverse=True)
-        return self.held.rows(found).to(self.dtype)[place]
+        return self.held.look_up(ids, self.dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -113,7 +146,7 @@ def users(network: nn.Module, parameter: str) -> list[str]:
     return [path for path, _, _ in shared] if plain else []
 
 
-def replace(network: nn.Module, paths: list[str], held: Weight, dtype: torch.dtype) -> None:
+def replace(network: nn.Module, paths: list[str], held: Held, dtype: torch.dtype) -> None:
     """Put stacked modules in the place of the modules at these paths."""
     for path in paths:
         module = network.get_submodule(path)

@@ -11,25 +11,30 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.kernels import stacked
 
-DENSE = {"ROWS": 8, "EIGHTS": 32}
+ROWS = {"ROWS": 8, "EIGHTS": 32}
 PRODUCT = {"ROWS": 8, "EIGHTS": 64}
 """Rows of a program, and groups of eight weights of each that it takes at a time."""
-LISTED = 256
-"""Levels of the list that a program places."""
+LISTED = {"ROWS": 8, "SIZE": 32}
+"""Rows of a program, and levels of each row's list that it places at a time."""
 
 
 class Weight(NamedTuple):
-    """A `stacked.Stacked` in a device's memory; row [n] int32 is that of each level of the list."""
+    """A `stacked.Stacked` in a device's memory.
+
+    plain: whether every shrink is 1. classes [n] int16: those of rows that occur, or one if plain; kind [out] int32:
+    which of them a row has. What an operation has to know of the values is found when they are copied, so that it
+    never waits for the device.
+    """
 
     words: Tensor
     bits: int
     cols: int
     start: Tensor
-    row: Tensor
     col: Tensor
     value: Tensor
     row_scale: Tensor
@@ -37,27 +42,48 @@ class Weight(NamedTuple):
     row_class: Tensor
     col_class: Tensor
     shrink: Tensor
+    plain: bool
+    classes: Tensor
+    kind: Tensor
     planes: Tensor
     first: Tensor
     stride: int
     depth: Tensor
     deepest: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the device's memory."""
+        return sum(getattr(part, "nbytes", 0) for part in self)
 
-def to(w: stacked.Stacked, device: str) -> Weight:
+
+def to(w: stacked.Stacked, device: str | torch.device) -> Weight:
     """Copy a weight to a device."""
-    levels = w.levels
-    row = np.repeat(np.arange(levels.rows, dtype=np.int32), np.diff(levels.start))
-
-    def put(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    listed = (put(part) for part in (levels.start, row, levels.col, levels.value))
-    deepest = int(w.depth.max(initial=0))
-    return Weight(
-        put(levels.words.view(np.int32)), levels.bits, levels.cols, *listed, *map(put, w.scales), put(w.bits),
-        put(w.first), w.stride, put(w.depth), deepest,
+    levels, scales = w.levels, w.scales
+    plain = bool((scales.shrink == 1).all())
+    seen = np.zeros_like(scales.row_class) if plain else scales.row_class
+    classes, kind = np.unique(seen, return_inverse=True)
+    listed = (_put(part, device) for part in (levels.start, levels.col, levels.value))
+    nothing = torch.empty(0, device=device)
+    there = Weight(
+        _put(levels.words.view(np.int32), device), levels.bits, levels.cols, *listed,
+        *(_put(part, device) for part in scales), plain, _put(classes, device), _put(kind.astype(np.int32), device),
+        nothing, nothing, 0, nothing, 0,
     )  # fmt: skip
+    return with_planes(there, w.bits, w.first, w.stride, w.depth)
+
+
+def with_planes(
+    w: Weight, bits: NDArray[np.uint8], first: NDArray[np.int32], stride: int, depth: NDArray[np.uint8]
+) -> Weight:
+    """The same base with other planes, which alone are copied; their fields are those of `stacked.Stacked`."""
+    device = w.words.device
+    planes = (_put(bits, device), _put(first, device), stride, _put(depth, device), int(depth.max(initial=0)))
+    return w._replace(**dict(zip(("planes", "first", "stride", "depth", "deepest"), planes, strict=True)))
+
+
+def _put(array: np.ndarray, device: str | torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -67,26 +93,26 @@ def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     at full bandwidth 31 us (53) on an A100 of 1.555 TB/s, 14 us (24) on an H100 of 3.35 TB/s. Computed, never run on
     a GPU.
     """
-    rows = len(w.words)
-    out = torch.empty(rows, w.cols, dtype=dtype, device=w.words.device)
-    grid = (triton.cdiv(rows, DENSE["ROWS"]), triton.cdiv(w.cols, 8 * DENSE["EIGHTS"]))
-    sizes = (rows, w.cols, w.planes.shape[1], w.stride)
+    return rows(w, torch.arange(len(w.words), device=w.words.device), dtype)
+
+
+def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Some rows [n, in], numbered by a tensor of the device; otherwise as `dense`, of which they are a part."""
+    which = which.to(torch.int32)
+    out = torch.empty(len(which), w.cols, dtype=dtype, device=w.words.device)
+    if not len(which):
+        return out
+    grid = (triton.cdiv(len(which), ROWS["ROWS"]), triton.cdiv(w.cols, 8 * ROWS["EIGHTS"]))
     scales = (w.row_scale, w.col_scale, w.row_class, w.col_class, w.shrink)
-    planes = (w.planes, w.first, w.depth)
-    dense_kernel[grid](out, w.words, *scales, *planes, *sizes, BITS=w.bits, DEEPEST=w.deepest, **DENSE)
+    planes, sizes = (w.planes, w.first, w.depth), (w.cols, w.planes.shape[1], w.stride)
+    rows_kernel[grid](
+        out, which, w.words, *scales, *planes, len(which), len(w.words), *sizes, BITS=w.bits, DEEPEST=w.deepest,
+        **ROWS,
+    )  # fmt: skip
     if len(w.value):
-        listed_kernel[(triton.cdiv(len(w.value), LISTED),)](
-            out,
-            w.row,
-            w.col,
-            w.value,
-            *scales,
-            *planes,
-            *sizes[1:],
-            len(w.value),
-            DEEPEST=w.deepest,
-            SIZE=LISTED,
-        )
+        listed_kernel[(triton.cdiv(len(which), LISTED["ROWS"]),)](
+            out, which, w.start, w.col, w.value, *scales, *planes, len(which), *sizes, DEEPEST=w.deepest, **LISTED,
+        )  # fmt: skip
     return out
 
 
@@ -97,20 +123,16 @@ def product(w: Weight, x: Tensor) -> Tensor:
     1.555 TB/s, 4.4 us on an H100 of 3.35 TB/s (dense float16: 21.6 and 10.0 us). Computed, never run on a GPU. Sums are
     float32, in a fixed order.
     """
-    rows = len(w.words)
-    x = x.float()
-    plain = bool((w.shrink == 1).all())
-    if plain:
-        scaled, kind = (x * w.col_scale)[:, None].contiguous(), w.first
-    else:
-        classes, kind = w.row_class.unique(return_inverse=True)
-        shrink = w.shrink[(classes[:, None].long() + w.col_class).clamp(0, 63)]
-        scaled, kind = (x[:, None] * (w.col_scale * shrink)).contiguous(), kind.int()
-    y = x.new_empty(len(x), rows)
+    count, scale = len(w.words), w.col_scale
+    if not w.plain:
+        scale = scale * w.shrink[(w.classes[:, None].long() + w.col_class).clamp(0, 63)]
+    scaled = (x.float()[:, None] * scale).contiguous()
+    y = x.new_empty(len(x), count, dtype=torch.float32)
     if len(x):
-        product_kernel[(triton.cdiv(rows, PRODUCT["ROWS"]), len(x))](
-            y, scaled, kind, w.words, w.row_scale, w.planes, w.first, w.depth, w.start, w.col, w.value, rows, w.cols,
-            w.planes.shape[1], w.stride, scaled.shape[1], BITS=w.bits, DEEPEST=w.deepest, PLAIN=plain, **PRODUCT,
+        product_kernel[(triton.cdiv(count, PRODUCT["ROWS"]), len(x))](
+            y, scaled, w.kind, w.words, w.row_scale, w.planes, w.first, w.depth, w.start, w.col, w.value, count, w.cols,
+            w.planes.shape[1], w.stride, scaled.shape[1], BITS=w.bits, DEEPEST=w.deepest,
+            PLAIN=w.plain, **PRODUCT,
         )  # fmt: skip
     return y
 
@@ -144,12 +166,13 @@ def load_plane(planes, first, depth, row, eight, plane: tl.constexpr, rows, widt
 
 
 @triton.jit
-def dense_kernel(
-    out, words, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, rows, cols, width, stride,
-    BITS: tl.constexpr, DEEPEST: tl.constexpr, ROWS: tl.constexpr, EIGHTS: tl.constexpr,
+def rows_kernel(
+    out, which, words, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, count, rows, cols,
+    width, stride, BITS: tl.constexpr, DEEPEST: tl.constexpr, ROWS: tl.constexpr, EIGHTS: tl.constexpr,
 ):  # fmt: skip
-    """out [rows, cols] without the levels of the list."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """out [count, cols]: rows `which` [count] without the levels of the list."""
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.load(which + place, mask=place < count, other=rows)
     eight = tl.program_id(1) * EIGHTS + tl.arange(0, EIGHTS)
     i = tl.arange(0, 8)[None, None, :]
     low, high = load_words(words, row, eight, rows, width, BITS)
@@ -167,31 +190,37 @@ def dense_kernel(
     kind = tl.minimum(tl.maximum(own + other, 0), 63)
     scale = tl.load(row_scale + row, mask=row < rows, other=0)[:, None, None]
     scale = scale * tl.load(col_scale + col, mask=col < cols, other=0) * tl.load(shrink + kind)
-    at = out + row.to(tl.int64)[:, None, None] * cols + col
+    at = out + place.to(tl.int64)[:, None, None] * cols + col
     tl.store(at, (value * scale).to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
 def listed_kernel(
-    out, rows, cols_of, levels, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, cols, width,
-    stride, count, DEEPEST: tl.constexpr, SIZE: tl.constexpr,
+    out, which, start, listed, levels, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, count,
+    cols, width, stride, DEEPEST: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Weights whose levels stand in the list, one a lane."""
-    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    here = at < count
-    row, col = tl.load(rows + at, mask=here, other=0), tl.load(cols_of + at, mask=here, other=0)
-    value = tl.load(levels + at, mask=here, other=0).to(tl.float32)
-    deep = tl.load(depth + row).to(tl.int32)
-    mine = tl.load(first + row).to(tl.int64)
-    for plane in tl.static_range(DEEPEST):
-        there = here & (plane < deep)
-        byte = tl.load(planes + (mine + plane * stride) * width + col // 8, mask=there, other=0).to(tl.int32)
-        up = ((byte >> (col % 8)) & 1).to(tl.float32)
-        value += tl.where(there, (up - 0.5) * (0.5 / (1 << plane)), 0.0)
-    kind = tl.load(row_class + row).to(tl.int32) + tl.load(col_class + col).to(tl.int32)
-    kind = tl.minimum(tl.maximum(kind, 0), 63)
-    value *= tl.load(row_scale + row) * tl.load(col_scale + col) * tl.load(shrink + kind)
-    tl.store(out + row.to(tl.int64) * cols + col, value.to(out.dtype.element_ty), mask=here)
+    """Weights [count, cols] whose levels stand in the list of their row, one a lane."""
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.load(which + place, mask=place < count, other=0)
+    begin = tl.load(start + row)
+    length = tl.where(place < count, tl.load(start + row + 1) - begin, 0)
+    deep = tl.load(depth + row).to(tl.int32)[:, None]
+    mine = tl.load(first + row).to(tl.int64)[:, None]
+    own, own_scale = tl.load(row_class + row).to(tl.int32)[:, None], tl.load(row_scale + row)[:, None]
+    for done in range(0, tl.max(length, 0), SIZE):
+        k = done + tl.arange(0, SIZE)[None, :]
+        here = k < length[:, None]
+        col = tl.load(listed + begin[:, None] + k, mask=here, other=0)
+        value = tl.load(levels + begin[:, None] + k, mask=here, other=0).to(tl.float32)
+        for plane in tl.static_range(DEEPEST):
+            there = here & (plane < deep)
+            at = (mine + plane * stride) * width + col // 8
+            up = ((tl.load(planes + at, mask=there, other=0).to(tl.int32) >> (col % 8)) & 1).to(tl.float32)
+            value += tl.where(there, (up - 0.5) * (0.5 / (1 << plane)), 0.0)
+        kind = tl.minimum(tl.maximum(own + tl.load(col_class + col).to(tl.int32), 0), 63)
+        value *= own_scale * tl.load(col_scale + col) * tl.load(shrink + kind)
+        at = out + place.to(tl.int64)[:, None] * cols + col
+        tl.store(at, value.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit

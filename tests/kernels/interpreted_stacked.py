@@ -30,6 +30,20 @@ def test_the_gpu_makes_the_weights_of_the_reference(rows, cols, largest, planes,
     there = stacked_triton.to(w, "cpu")
     for dtype in (torch.float32, torch.float16):
         assert torch.equal(stacked_triton.dense(there, dtype), wanted.to(dtype))
+    for which in (torch.arange(rows).flip(0), torch.tensor([rows - 1, 0, rows - 1]), torch.tensor([]).long()):
+        assert torch.equal(stacked_triton.rows(there, which), wanted[which])
+
+
+def test_planes_are_exchanged_over_the_same_base():
+    w, other = (sample(11, 300, 127, planes, False) for planes in (8, 3))
+    there = stacked_triton.to(w, "cpu")
+    for new in (other, w):
+        changed = stacked_triton.with_planes(there, new.bits, new.first, new.stride, new.depth)
+        wanted = w._replace(bits=new.bits, first=new.first, stride=new.stride, depth=new.depth)
+        assert torch.equal(
+            stacked_triton.dense(changed), torch.from_numpy(stacked.rows_reference(wanted, np.arange(11)))
+        )
+        assert changed.words is there.words
 
 
 @pytest.mark.parametrize(("rows", "cols", "largest", "planes"), CASES)
@@ -38,7 +52,9 @@ def test_the_gpu_multiplies_like_the_cpu(rows, cols, largest, planes, plain):
     w = sample(rows, cols, largest, planes, plain)
     x = torch.randn(2, cols, generator=torch.Generator().manual_seed(0))
     dense = torch.from_numpy(stacked.rows_reference(w, np.arange(rows)))
-    found = stacked_triton.product(stacked_triton.to(w, "cpu"), x)
+    there = stacked_triton.to(w, "cpu")
+    found = stacked_triton.product(there, x)
+    assert stacked_triton.product(there, x[:0]).shape == (0, rows)
     cpu = torch.stack([torch.from_numpy(stacked.product(w, row.numpy())) for row in x])
     size = x.abs() @ dense.abs().T
     assert ((found - x @ dense.T).abs() <= 2e-6 * size + 1e-20).all()

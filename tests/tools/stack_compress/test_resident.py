@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import make_model
-from stacked import call, equal, write_tokenizer
+from stacked import call, close, equal, logits, write_tokenizer
+from without_gpu import interpret
 
 from bntools.core import stacked_modules
 from bntools.core.artifact import open_path
-from bntools.core.errors import BnError
+from bntools.core.errors import MISSING, USAGE, BnError
 from bntools.core.resident import Resident
 from bntools.core.source import open_model
 
@@ -28,16 +32,6 @@ def made(tmp_path_factory):
 def base(made):
     with open_path(made) as source:
         return source.header.base_bytes
-
-
-def logits(network, ids=IDS):
-    with torch.no_grad():
-        return network(ids).logits.float()
-
-
-def close(a, b, dtype=torch.float32):
-    allowed = 1e-4 if dtype == torch.float32 else 0.05
-    return float((a - b).abs().max()) <= allowed * float(b.abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -101,3 +95,25 @@ def test_other_architectures_stay_packed_where_their_modules_are_plain(kind, den
         plain.resize(budget)
         for ids in (IDS, IDS[:, :3]):
             assert close(logits(packed.network, ids), logits(plain.network, ids))
+
+
+@pytest.mark.slow
+def test_a_packed_model_on_a_gpu_is_the_one_of_the_cpu(made):
+    pytest.importorskip("triton", reason="the extra `gpu` is not installed")
+    interpret(Path(__file__).with_name("interpreted_resident.py"), 600, BNTOOLS_TEST_STACK=str(made))
+
+
+def test_a_dense_model_is_moved_to_a_device_and_changed_there(made, base):
+    """On a device without memory: where its tensors are, and that none of another device is put among them."""
+    held = Resident(made, base, device="meta")
+    assert held.resize(made.stat().st_size).rows > 0
+    assert {tensor.device.type for tensor in held.network.state_dict().values()} == {"meta"}
+
+
+def test_devices_on_which_a_network_cannot_be_are_refused(made, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, packed, code in (("meta", True, USAGE), ("cuda", True, MISSING), ("cuda", False, USAGE)):
+        with pytest.raises(BnError) as refused:
+            Resident(made, packed=packed, device=device)
+        assert refused.value.code == code
