@@ -194,9 +194,8 @@ class Model:
         }
         try:
             model, loading = kind.from_pretrained(
-                None, config=config, state_dict=lazy, dtype=dtype, device_map=device if device != "cpu" else None,
-                output_loading_info=True,
-            )  # fmt: skip
+                None, config=config, state_dict=lazy, dtype=dtype, output_loading_info=True
+            )
         except RuntimeError as error:
             raise bad_input(
                 f"{self.label}: weights do not fit the config: {str(error).splitlines()[0][:160]}"
@@ -204,7 +203,7 @@ class Model:
         missing = sorted(loading["missing_keys"])
         if missing:
             raise bad_input(f"{self.label}: {len(missing)} tensors are missing, the first is {missing[0]!r}")
-        return model.eval()
+        return model.to(device).eval()  # device_map would ask for accelerate
 
 
 class Lazy:

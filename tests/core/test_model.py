@@ -146,3 +146,9 @@ def test_a_manifest_is_followed_and_a_changed_file_is_not_trusted(tmp_path):
 def test_info_on_a_directory_needs_no_weights_in_memory(tmp_path):
     make_model("llama", tmp_path)
     assert open_input(str(tmp_path)) == tmp_path
+
+
+def test_a_model_is_built_on_another_device_with_nothing_installed_for_it():
+    """torch's device without memory stands for a GPU."""
+    built = open_model("default:").build(torch.float32, device="meta")
+    assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
