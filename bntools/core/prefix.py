@@ -9,7 +9,7 @@ Without e this is the asymmetric calibration of GPTAQ (arXiv 2504.02692).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -44,39 +44,79 @@ class Step(NamedTuple):
 class Prefix:
     """Walks through a model's blocks: what to code next, fed by what was coded before.
 
-    wanted: tensors that will be coded. windows: [n, L] token ids. embedding: [vocabulary, d] as it was coded, or None.
+    Iterates over lists of steps for the same tensors, one for each coded model: several may be walked side by side.
+
+    wanted: tensors that will be coded. windows: [n, L] token ids. embeddings: of each coded model, [vocabulary, d] as
+    it was coded, or None.
     mixed: products in bfloat16 where that is faster (`core.precision`), sums and all else in float32.
-    The original is run one block ahead: up to three blocks with their weights are in memory, and the hidden states of
-    both models (in files where large).
+    The original is run one block ahead: up to two blocks of it with their weights are in memory and one of each coded
+    model, and the hidden states of all (in files where large).
     Results do not depend on the number of threads. Raises BnError as `Blocks` does.
     """
 
     def __init__(
-        self, source: Model, wanted: set[str], windows: Tensor, *, embedding: Tensor | None = None,
-        device: str = "cpu", mixed: bool = False, step: blocks.Step = no_step,
+        self, source: Model, wanted: set[str], windows: Tensor, *,
+        embeddings: Sequence[Tensor | None] = (None,), device: str = "cpu", mixed: bool = False,
+        step: blocks.Step = no_step,
     ) -> None:  # fmt: skip
         keep_freed()
         self.original = Blocks(source, windows, device=device, mixed=mixed)
-        self.coded = Blocks(source, windows, device=device, mixed=mixed, embedding=embedding)
+        self.coded = [
+            Blocks(source, windows, device=device, mixed=mixed, embedding=embedding)
+            for embedding in embeddings
+        ]
         self.names = {linear.module: name for name, linear in source.linears.items() if name in wanted}
         self._step = step
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[list[Step]]:
         one = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         with single_threaded(), one as background:
             coming = self._ahead(background, 0)
-            for index, (path, coded) in enumerate(self.coded):
+            for index, opened in enumerate(zip(*self.coded, strict=True)):
                 seen = coming.result()
                 following = functools.cache(functools.partial(self._ahead, background, index + 1))
                 self.count()
                 if seen.order:
-                    walk = _Walk(self, path, coded, seen)
-                    yield from walk.steps(following)
-                    walk.leave()
+                    walks = [
+                        _Walk(self, coded, path, layer, seen)
+                        for coded, (path, layer) in zip(self.coded, opened, strict=True)
+                    ]
+                    yield from self._steps(walks, seen, following)
+                    for walk in walks:
+                        walk.leave()
                 else:
-                    self.coded.advance()
+                    for coded in self.coded:
+                        coded.advance()
                 coming = following()
-                self.count()
+                self.count(len(self.coded))
+
+    def _steps(
+        self, walks: list[_Walk], seen: _Original, following: Callable[[], Any]
+    ) -> Iterator[list[Step]]:
+        """Through one block. following: begins the original's next block; called once a linear is coded alone, which
+        takes one core."""
+        for walk in walks:
+            walk.lose()
+        seen.kept.close(_BEFORE)
+        for group in seen.order:
+            chosen = self.chosen(walks[0].path, group)
+            if chosen:
+                steps = [walk.step(group, chosen) for walk in walks]
+                for name in chosen:
+                    del seen.weights[name]
+                if group.closes:
+                    following()
+            elif group.writes:
+                steps = []
+                for walk in walks:
+                    walk.reach(group)
+            else:
+                continue
+            seen.kept.close(group.leader)
+            if steps:
+                yield steps
+            for walk in walks:
+                walk.settle(group)
 
     def _ahead(self, background: ThreadPoolExecutor, index: int) -> Any:
         """The original's pass through a block, begun; None behind the last block."""
@@ -114,12 +154,12 @@ class Prefix:
     def each(self, work: Callable[[Batch], list[Task]]) -> None:
         """Do `work` for every batch, one a thread, and add up the products that it asks for."""
         with single_threaded() as (pool, workers):
-            for wave in self.coded.waves(workers):
+            for wave in self.original.waves(workers):
                 accumulate(pool, list(pool.map(work, wave)))
 
-    def count(self) -> None:
-        """Tell progress that one of the models went through a block."""
-        self._step(self.original.windows.numel())
+    def count(self, models: int = 1) -> None:
+        """Tell progress that some of the models went through a block."""
+        self._step(models * self.original.windows.numel())
 
 
 class _Original(NamedTuple):
@@ -132,29 +172,12 @@ class _Original(NamedTuple):
 
 
 class _Walk:
-    """Through one block of the coded model, on from where the last linears were coded."""
+    """Through one block of a coded model, on from where the last linears were coded."""
 
-    def __init__(self, prefix: Prefix, path: str, coded: nn.Module, seen: _Original) -> None:
-        self.prefix, self.path, self.coded = prefix, path, coded
-        self.order, self.kept, self.weights = seen
-        self.replay = Replay(prefix.coded, coded)
-        self.ours = Kept(len(prefix.original.windows))
-
-    def steps(self, following: Callable[[], Any]) -> Iterator[Step]:
-        """following: begins the original's next block; called once a linear is coded alone, which takes one core."""
-        self._lose()
-        for group in self.order:
-            chosen = self.prefix.chosen(self.path, group)
-            if chosen:
-                step = self._step(group, chosen)
-                if group.closes:
-                    following()
-                yield step
-            elif group.writes:
-                self._reach(group, lambda batch, x: [])
-            else:
-                continue
-            self._settle(group)
+    def __init__(self, prefix: Prefix, blocks: Blocks, path: str, layer: nn.Module, seen: _Original) -> None:
+        self.prefix, self.blocks, self.path, self.layer, self.seen = prefix, blocks, path, layer, seen
+        self.replay = Replay(blocks, layer)
+        self.ours = Kept(len(blocks.windows))
 
     def leave(self) -> None:
         """Move the coded model's states on to the next block."""
@@ -163,31 +186,30 @@ class _Walk:
             def work(batch: Batch) -> list[Task]:
                 after = run(batch).after
                 assert after is not None
-                self.prefix.coded.hidden.put(batch.start, after)
+                self.blocks.hidden.put(batch.start, after)
                 return []
 
             self.prefix.each(work)
         self.replay.forget()
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
         """How far the streams are apart before the block."""
-        if not any(group.writes for group in self.order):
+        if not any(group.writes for group in self.seen.order):
             return
-        ours = self.prefix.coded
 
         def work(batch: Batch) -> list[Task]:
-            hidden = ours.hidden.get(batch.start, batch.stop)
-            self.kept.put(_LOST, batch, self.kept.raw(_BEFORE, batch).to(hidden) - hidden)
+            hidden = self.blocks.hidden.get(batch.start, batch.stop)
+            self.ours.put(_LOST, batch, self.seen.kept.raw(_BEFORE, batch).to(hidden) - hidden)
             return []
 
         self.prefix.each(work)
-        self.kept.close(_BEFORE)
 
-    def _step(self, group: Group, chosen: list[str]) -> Step:
-        weights = {name: self.weights.pop(name) for name in chosen}
+    def step(self, group: Group, chosen: list[str]) -> Step:
+        """What to code of a group's linears."""
+        weights = {name: self.seen.weights[name] for name in chosen}
         moves, moments = self._moves(group, weights)
         names = {name: self.prefix.names[f"{self.path}.{name}"] for name in chosen}
-        modules: dict[str, Any] = {names[name]: self.coded.get_submodule(name) for name in chosen}
+        modules: dict[str, Any] = {names[name]: self.layer.get_submodule(name) for name in chosen}
 
         def place(values: Mapping[str, Tensor]) -> None:
             for name, value in values.items():
@@ -199,20 +221,20 @@ class _Walk:
 
     def _moves(self, group: Group, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """What is added to each weight, and the moments of what feeds them."""
-        w, device = weights[next(iter(weights))], self.prefix.original.device
+        w, device = weights[next(iter(weights))], self.blocks.device
         outputs = w.shape[0] if group.writes else w.shape[1]
-        regression = Regression(w.shape[1], outputs, device, mixed=self.prefix.original.is_mixed)
-        batches = self.prefix.original.batches
+        regression = Regression(w.shape[1], outputs, device, mixed=self.blocks.is_mixed)
+        batches = self.blocks.batches
 
         def tasks(batch: Batch, x: Tensor) -> list[Task]:
-            missing = self.kept.get(group.leader, batch).to(device) - x
+            missing = self.seen.kept.get(group.leader, batch).to(device) - x
             if group.writes:
-                with self.prefix.original.products():
+                with self.blocks.products():
                     missing = (missing @ w.T).float()
-                missing += self.kept.get(_LOST, batch).to(device) / group.writes
+                missing += self.ours.get(_LOST, batch).to(device) / group.writes
             return regression.tasks(batches.index(batch) % 2, x, missing)
 
-        self._reach(group, tasks)
+        self.reach(group, tasks)
         if group.writes:
             solved, moments = regression.solve()
             return dict.fromkeys(weights, solved), moments
@@ -221,7 +243,7 @@ class _Walk:
             moved = list(pool.map(lambda one: one @ solved, weights.values()))
         return dict(zip(weights, moved, strict=True)), moments
 
-    def _reach(self, group: Group, tasks: Callable[[Batch, Tensor], list[Task]]) -> None:
+    def reach(self, group: Group, tasks: Callable[[Batch, Tensor], list[Task]] = lambda batch, x: []) -> None:
         """Run the coded block until a group is fed, and keep that if its output will be wanted."""
         with self.replay.until([group.leader], end=False) as run:
 
@@ -232,22 +254,21 @@ class _Walk:
                 return tasks(batch, flat(x))
 
             self.prefix.each(work)
-        self.kept.close(group.leader)
 
-    def _settle(self, group: Group) -> None:
+    def settle(self, group: Group) -> None:
         """A group was coded: what it gives stands for all that leads to it from here on, and makes up for some."""
         if not group.closes:
             return
-        module, name, blocks = self.coded.get_submodule(group.leader), group.leader, self.replay.blocks
-        lost = group.writes and group is not self.order[-1]
+        module, name, blocks = self.layer.get_submodule(group.leader), group.leader, self.blocks
+        lost = group.writes and group is not self.seen.order[-1]
 
         def work(batch: Batch) -> list[Task]:
             with torch.no_grad(), blocks.products():
                 y = module(self.ours.raw(name, batch).to(blocks.device))
             self.ours.put(_gave(name), batch, y)
             if lost:
-                before, original = self.kept.get(_LOST, batch), self.kept.get(_gave(name), batch)
-                self.kept.put(_LOST, batch, before + group.writes * (original - flat(y).cpu()))
+                before, original = self.ours.get(_LOST, batch), self.seen.kept.get(_gave(name), batch)
+                self.ours.put(_LOST, batch, before + group.writes * (original - flat(y).cpu()))
             return []
 
         self.prefix.each(work)

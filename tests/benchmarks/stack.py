@@ -105,12 +105,14 @@ def load_seconds(path: Path, size: int) -> tuple[float, float]:
 
 def cold_seconds(path: Path, size: int) -> tuple[float, float]:
     """CPU time and time from the start of a process to a network at a budget, imports and all."""
-    program = f"from bntools.core.resident import Resident; Resident({str(path)!r}, {size})"
-    began, before = time.monotonic(), os.times()
-    subprocess.run([sys.executable, "-c", program], check=True)
-    after = os.times()
-    spent = after.children_user - before.children_user + after.children_system - before.children_system
-    return spent, time.monotonic() - began
+    program = (
+        "import os, time\nfrom bntools.core.resident import Resident\n"
+        f"Resident({str(path)!r}, {size})\nprint(sum(os.times()[:2]), time.monotonic())"
+    )
+    began = time.monotonic()  # of the same clock in every process
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    spent, ready = map(float, done.stdout.split())
+    return spent, ready - began
 
 
 def resize_seconds(path: Path, base: int, whole: int) -> list[float]:

@@ -101,7 +101,7 @@ def case(request, tmp_path):
 def test_targets_are_those_of_least_squares_over_whole_models(case):
     kind, original, source, windows = case
     coded, found = copy.deepcopy(original), []
-    for targets, _, place in Prefix(source, set(source.linears), windows):
+    for ((targets, _, place),) in Prefix(source, set(source.linears), windows):
         paths = [source.linears[name].module for name in targets]
         expected = reference(kind, original, coded, paths, windows)
         for target, other, path in zip(targets.values(), expected, paths, strict=True):
@@ -120,7 +120,7 @@ def test_targets_are_those_of_least_squares_over_whole_models(case):
 
 def test_nothing_lost_moves_nothing(case):
     _, _, source, windows = case
-    for targets, _, place in Prefix(source, set(source.linears), windows):
+    for ((targets, _, place),) in Prefix(source, set(source.linears), windows):
         for name, target in targets.items():
             stored = source.tensor(name, torch.float32)
             w = stored.T if source.linears[name].transposed else stored
@@ -136,7 +136,7 @@ def test_threads_change_nothing(case):
         torch.set_num_threads(threads)
         try:
             found = []
-            for targets, _, place in Prefix(source, set(source.linears), windows):
+            for ((targets, _, place),) in Prefix(source, set(source.linears), windows):
                 found += [target.clone() for target in targets.values()]
                 place({name: coarse(target) for name, target in targets.items()})
         finally:
@@ -156,7 +156,7 @@ def test_threads_change_nothing_where_products_are_large(mixed):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            for targets, _, place in Prefix(source, set(source.linears), windows, mixed=mixed):
+            for ((targets, _, place),) in Prefix(source, set(source.linears), windows, mixed=mixed):
                 yield from targets.values()
                 place({name: coarse(target) for name, target in targets.items()})
         finally:
@@ -171,12 +171,35 @@ def test_what_is_not_coded_is_left_and_an_embedding_counts(tmp_path):
     windows = torch.randint(0, 60, (2, 16), generator=torch.Generator().manual_seed(1))
     embedding = model.get_input_embeddings().weight.detach()
     wanted = {name for name in source.linears if "down_proj" in name}
-    first = next(iter(Prefix(source, wanted, windows, embedding=coarse(embedding))))
+    (first,) = next(iter(Prefix(source, wanted, windows, embeddings=[coarse(embedding)])))
     assert list(first.targets) == ["model.layers.0.mlp.down_proj.weight"]
     coded = copy.deepcopy(model)
     coded.get_input_embeddings().weight.data = coarse(embedding)
     (expected,) = reference("llama", model, coded, ["model.layers.0.mlp.down_proj"], windows)
     assert torch.allclose(next(iter(first.targets.values())).double(), expected, atol=1e-3)
+
+
+def test_models_walked_side_by_side_see_what_each_would_alone(case):
+    _, original, source, windows = case
+    embedding = original.get_input_embeddings().weight.detach()
+
+    def alone(embedding, code):
+        for ((targets, moments, place),) in Prefix(
+            source, set(source.linears), windows, embeddings=[embedding]
+        ):
+            yield targets, moments
+            place({name: code(target) for name, target in targets.items()})
+
+    codes = (coarse, lambda w: coarse(w / 2) * 2)
+    singles = [list(alone(given, code)) for given, code in zip((None, coarse(embedding)), codes, strict=True)]
+    walk = Prefix(source, set(source.linears), windows, embeddings=[None, coarse(embedding)])
+    for at, steps in enumerate(walk):
+        for (targets, moments, place), single, code in zip(steps, singles, codes, strict=True):
+            assert list(targets) == list(single[at][0])
+            assert all(torch.equal(target, single[at][0][name]) for name, target in targets.items())
+            assert torch.equal(moments, single[at][1])
+            place({name: code(target) for name, target in targets.items()})
+    assert at == len(singles[0]) - 1
 
 
 def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
@@ -191,7 +214,7 @@ def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
         lambda self, *args, **given: (runs.append(1), forward(self, *args, **given))[1],
     )
     windows = torch.randint(0, 60, (6, 32), generator=torch.Generator().manual_seed(1))
-    for targets, _, place in Prefix(source, set(source.linears), windows):
+    for ((targets, _, place),) in Prefix(source, set(source.linears), windows):
         place({name: coarse(target) for name, target in targets.items()})
     batches = len(windows)
     # To find the groups, by the original, and by the coded model until it is fed and then to its end.

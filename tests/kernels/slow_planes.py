@@ -47,3 +47,40 @@ def level(steps: np.ndarray, price: np.ndarray, weights: np.ndarray) -> Callable
         return offered[int(np.argmin(cost))] * float(steps[j])
 
     return choose
+
+
+def read(level: int, code: int, planes: int) -> list[float]:
+    """A weight in steps at every depth: the level, moved by a quarter, an eighth and so on, up where the bit is set."""
+    found = [float(level)]
+    for plane in range(planes):
+        up = code >> (planes - 1 - plane) & 1
+        found.append(found[-1] + (0.5 if up else -0.5) * 2.0 ** -(plane + 1))
+    return found
+
+
+def together(
+    levels: np.ndarray, bits: np.ndarray, planes: int, targets: Sequence[np.ndarray], hessian: np.ndarray,
+    steps: np.ndarray, weights: np.ndarray, scale: float, price: np.ndarray,
+) -> tuple[list[int], list[int]]:  # fmt: skip
+    """One round over one row, the last input first: of the level at hand and its neighbours, and of all their bits,
+    those of the least sum of weighted squared errors over the depths, and price[input, |level|]."""
+    now = np.array([read(*pair, planes) for pair in zip(levels, bits, strict=True)]).T * steps  # [depth, in]
+    found = [(int(q), int(code)) for q, code in zip(levels, bits, strict=True)]
+    for j in reversed(range(len(levels))):
+        curve, step = float(hessian[j, j]), float(steps[j])
+        best = [now[d, j] - (now[d] - targets[d]) @ hessian[:, j] / curve for d in range(planes + 1)]
+
+        costs = {
+            (q, code): price[j, min(abs(q), 127)]
+            + curve / scale * sum(
+                float(weight) * (value * step - want) ** 2
+                for weight, value, want in zip(weights, read(q, code, planes), best, strict=False)
+            )
+            for q in range(found[j][0] - 1, found[j][0] + 2)
+            for code in range(1 << planes)
+        }  # fmt: skip
+        choice = min(costs, key=costs.__getitem__)
+        if costs[choice] < costs[found[j]] * (1 - 1e-5):
+            found[j] = choice
+        now[:, j] = np.array(read(*found[j], planes)) * step
+    return [q for q, _ in found], [code for _, code in found]

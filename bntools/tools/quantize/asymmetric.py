@@ -26,7 +26,7 @@ def asymmetric(
     """
     by_name = {item.name: item for item in items if item.grid and item.linear}
     done = set()
-    for found in Prefix(model, set(by_name), windows, device=device, mixed=True, step=step):
+    for (found,) in Prefix(model, set(by_name), windows, device=device, mixed=True, step=step):
 
         def one(name: str, targets=found.targets, shared=found.moments) -> tuple[Result, Tensor]:
             hessian = moments.get(name)[0] if moments else shared

@@ -93,7 +93,7 @@ def _pass(
         tensors = {name: model.tensor(name, torch.float32) for name in outside}
         values = code(tensors)
         embedding = next((values[name] for name in outside if embeddings(model)[name][1]), None)
-    for todo in Prefix(model, left, windows, embedding=embedding, device=device, mixed=True, step=step):
+    for (todo,) in Prefix(model, left, windows, embeddings=[embedding], device=device, mixed=True, step=step):
         todo.place(code(todo.targets))
     if left:
         code(dict.fromkeys(name for name in found.names if name in left))

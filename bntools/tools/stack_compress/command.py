@@ -41,7 +41,7 @@ Examples:
     "--base",
     type=click.FloatRange(1, 6),
     metavar="BITS",
-    default=2.25,
+    default=2.3,
     show_default=True,
     help="Bits a linear weight of the base, the smallest model in the file; about.",
 )
@@ -86,8 +86,8 @@ Examples:
     "--compensate/--no-compensate",
     default=None,
     show_default="with --codec planes, made whole",
-    help="Base and first plane of each linear are aimed at the original's outputs for what the layers coded before "
-    "it give at that size.",
+    help="Base and first planes of each linear are aimed at the original's outputs for what the layers coded before "
+    "it give at their size.",
 )
 @click.option(
     "--sort",

@@ -3,12 +3,15 @@
 Feedback leaves errors that only feedback with the same factor could continue, which the decoder does not know; so the
 next layer always finds part of its target out of reach. Weakening, H_theta = (1 - theta) H + theta diag H, costs the
 base second order in theta and brings the target of the planes nearer in first order; the same with phi in the
-descent of a plane protects the planes after it. Rows of a matrix do not see each other at all.
+descent of a plane protects the planes after it. What is found so, layer by layer, is the start of a descent in H itself
+that moves each weight at all its depths at once (`kernels.nested`): every layer gives a little for those above it.
+Rows of a matrix do not see each other at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,21 +22,23 @@ from bntools.core import entropy, metric
 from bntools.core.entropy import Coded
 from bntools.core.errors import usage
 from bntools.core.sensitivity import Moments
+from bntools.kernels import nested, scalar
 from bntools.kernels import planes as kernel
-from bntools.kernels import scalar
 from bntools.kernels import steps as grid
 from bntools.kernels.steps import CLASSES, MIDDLE, OCTAVE
 
 _ROWS = 2048  # of a matrix at once
 _FIT = 1e-6  # of the mean diagonal: what is factored is damped already
-BASE_SWEEPS, PLANE_SWEEPS = 2, 3
+BASE_SWEEPS, PLANE_SWEEPS, TOGETHER_SWEEPS = 2, 3, 2
+START_SWEEPS = 1  # of a plane that will be chosen anew with others
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How base and planes are made. base: theta of the base. theta, phi: of each plane, the last entry its last's.
 
-    price: of a bit in the base's choice of levels, 1 being the exchange of reverse water-filling.
+    price: of a bit in the base's choice of levels, 1 being the exchange of reverse water-filling. weights: of the
+    errors of the base and of the planes that are chosen together with it.
     """
 
     planes: int = 4
@@ -41,6 +46,12 @@ class Recipe:
     theta: tuple[float, ...] = (0.6, 0.3)
     phi: tuple[float, ...] = (0.75, 0.5, 0.0)
     price: float = 0.5
+    weights: tuple[float, ...] = (1.0, 3.0, 10.0, 15.0, 20.0)
+
+    @property
+    def first(self) -> int:
+        """Planes that are chosen together with the base."""
+        return min(self.planes, len(self.weights) - 1)
 
     def thetas(self) -> list[float]:
         return _spread(self.theta, self.planes)
@@ -77,7 +88,7 @@ class Stacked:
 
 @dataclass
 class _Ground:
-    """What base and planes of one matrix share, inputs in the order of coding."""
+    """What base and planes of one matrix share, inputs in the order of coding; made where it is not given."""
 
     order: Tensor
     hessian: Tensor
@@ -109,9 +120,11 @@ def _ground(inputs: Tensor) -> _Ground:
     return _Ground(order, hessian, {})
 
 
-def sides(moments: Moments, alpha: float, theta: float) -> tuple[_Ground, entropy.Ints, entropy.Ints]:
+def sides(
+    moments: Moments, alpha: float, theta: float, ground: _Ground | None = None
+) -> tuple[_Ground, entropy.Ints, entropy.Ints]:
     """The ground of a matrix, and scale exponents by reverse water-filling: rows A_ii^(-1/2), columns alpha U_jj."""
-    ground = _ground(moments.inputs)
+    ground = ground or _ground(moments.inputs)
     row = moments.rows.clamp(min=1e-30).rsqrt()
     return (
         ground,
@@ -128,17 +141,34 @@ def encode(
 
     Raises BnError as `base` does.
     """
-    begun = begun or base(w, moments, alpha, recipe)
+    begun = begun or whole(w, moments, alpha, recipe)
     return useful(refine(w, moments, begun, recipe, recipe.planes))
 
 
-def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+def whole(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+    """The base and the planes that are chosen together with it, all of them for W."""
+    return begin([w] * (recipe.first + 1), moments, alpha, recipe)
+
+
+def begin(targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+    """The base and the planes that are chosen together with it, each layer for its target [out, in].
+
+    Layer by layer first, for a start. Raises BnError as `base` does.
+    """
+    ground = _ground(moments.inputs)
+    made = base(targets[0], moments, alpha, recipe, ground)
+    for planes in range(1, len(targets)):
+        made = refine(targets[planes], moments, made, recipe, planes, ground)
+    return together(targets, moments, made, alpha, recipe, ground)
+
+
+def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe, ground: _Ground | None = None) -> Stacked:
     """The base of W [out, in] alone.
 
     Steps are coarsened where levels would not be within 16 bits. Raises BnError (exit 2) where feedback still
     brings them there.
     """
-    ground, row, col = sides(moments, alpha, recipe.base)
+    ground, row, col = sides(moments, alpha, recipe.base, ground)
     targets = _targets(w, row, ground)
     ones = np.ones(len(w), np.float32)
     col = grid.coarsened(col, targets.numpy(), ones)
@@ -164,12 +194,14 @@ def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
     return Stacked(coded, bits, errors * moments.rows.numpy() / 2, errors, float(energy @ squares))
 
 
-def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
+def refine(
+    w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int, ground: _Ground | None = None
+) -> Stacked:
     """`made` with more planes, `planes` in all; those that come now are aimed at W [out, in].
 
     What is below may have been aimed at something else; the losses of each layer are from what it was aimed at.
     """
-    ground, coded, there = _ground(moments.inputs), made.coded, len(made.planes)
+    ground, coded, there = ground or _ground(moments.inputs), made.coded, len(made.planes)
     targets = _targets(w, coded.row_scale, ground)
     steps = entropy.powers(coded.col_scale, OCTAVE)[ground.order.numpy()]
     back = ground.order.argsort().numpy()
@@ -180,7 +212,8 @@ def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: i
             multiples(made, part).T[ground.order] * torch.from_numpy(steps)[:, None]
         )
         for at, plane in enumerate(range(there, planes)):
-            signs, half = _plane(residual, ground, steps, recipe, plane)
+            sweeps = START_SWEEPS if plane < recipe.first else PLANE_SWEEPS
+            signs, half = _plane(residual, ground, steps, recipe, plane, sweeps)
             residual -= torch.from_numpy(signs * half[:, None])
             bits[at, part] = kernel.pack(signs[back])
             errors[at, part] = ground.quadratic(residual)
@@ -188,6 +221,52 @@ def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: i
     losses = errors * moments.rows.numpy() / 2
     layers = ((made.planes, bits), (made.losses, losses), (made.errors, errors))
     return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy)
+
+
+def together(
+    targets: Sequence[Tensor], moments: Moments, made: Stacked, alpha: float, recipe: Recipe,
+    ground: _Ground | None = None,
+) -> Stacked:  # fmt: skip
+    """`made` with the base and all its planes chosen anew, together, each layer for its target [out, in]."""
+    ground, coded, planes = ground or _ground(moments.inputs), made.coded, len(made.planes)
+    order, back = ground.order.numpy(), ground.order.argsort().numpy()
+    steps, col_class = entropy.powers(coded.col_scale, OCTAVE)[order], coded.col_class[order]
+    price = scalar.prices(recipe.price, MIDDLE, CLASSES)
+    weights = np.array(recipe.weights[: planes + 1], np.float32)
+    levels, bits, errors = np.empty_like(coded.levels), np.empty_like(made.planes), np.empty_like(made.errors)
+    for part in _parts(len(coded.row_scale)):
+        q, code = coded.levels[order, part], _codes(made.planes[:, part], len(steps))[order]
+        aims = [_targets(w[part], coded.row_scale[part], ground) for w in targets]
+        gradients = [ground.hessian @ rows for rows in _left(q, code, steps, aims)]
+        for _ in range(TOGETHER_SWEEPS):
+            nested.descend(
+                q, code, planes, gradients, ground.hessian, steps, weights, alpha * alpha,
+                coded.row_class[part], col_class, price,
+            )  # fmt: skip
+        errors[:, part] = [ground.quadratic(rows) for rows in _left(q, code, steps, aims)]
+        levels[:, part] = q[back]
+        for plane in range(planes):
+            bits[plane, part] = kernel.pack((code[back] >> (planes - 1 - plane) & 1).astype(np.int8))
+    errors *= entropy.powers(coded.row_scale, OCTAVE).astype(np.float64) ** 2
+    losses = errors * moments.rows.numpy() / 2
+    return Stacked(replace(coded, levels=levels), bits, losses, errors, made.energy)
+
+
+def _left(
+    levels: entropy.Ints, bits: entropy.Ints, steps: scalar.Floats, targets: list[Tensor]
+) -> Iterator[Tensor]:
+    """What is between each layer, the base first, and its target [in, out]."""
+    for depth, target in enumerate(targets):
+        values = nested.multiples(levels, bits, len(targets) - 1, depth) * steps[:, None]
+        yield torch.from_numpy(values) - target
+
+
+def _codes(bits: NDArray[np.uint8], inputs: int) -> entropy.Ints:
+    """The bits of all planes [planes, rows, ceil(in / 8)] of each weight [in, rows], the first plane's the highest."""
+    found = np.zeros((inputs, bits.shape[1]), np.int16)
+    for plane in bits:
+        found = 2 * found + np.unpackbits(plane, axis=1, count=inputs, bitorder="little").T
+    return found
 
 
 def multiples(made: Stacked, rows: slice = slice(None)) -> Tensor:
@@ -237,13 +316,13 @@ def _base(
 
 
 def _plane(
-    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int
+    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int, sweeps: int
 ) -> tuple[NDArray[np.int8], scalar.Floats]:
     """Signs [in, out] of a plane, counted from 0, that is to bring the residual down, and the sizes of its moves."""
     half = steps * np.float32(2.0 ** -(plane + 2))
     signs = kernel.feedback(residual, ground.factor(recipe.thetas()[plane]), half)
     weak = ground.weak(recipe.phis()[plane])
     gradient = weak @ (torch.from_numpy(signs * half[:, None]) - residual)
-    for _ in range(PLANE_SWEEPS):
+    for _ in range(sweeps):
         kernel.descend(signs, gradient, weak, half)
     return signs, half

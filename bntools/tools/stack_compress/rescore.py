@@ -3,7 +3,8 @@
 The predicted gain of a block takes its matrix alone, on an otherwise unharmed model. At a size that is reached, the
 gradient g of the divergence tells what moving on along d, the change that the next block makes, would bring: half of
 -<g, d>, if the block takes most of what its layer lost (for the loss E H E^T / 2 of an error E, g = E H and d is
-about -E). Their ratio to the predicted gains corrects those of the blocks over it, too.
+about -E). Their ratio to the predicted gains corrects those of the blocks over it, too; its square root, as taken whole
+it would have the next plane of some matrices come before the last blocks of a plane that still bring more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from bntools.tools.stack_compress.build import Progress
 from bntools.tools.stack_compress.network import Network
 from bntools.tools.stack_compress.order import Block, Coding, greedy
 
-_FARTHEST = 4.0  # that a gain is corrected by, up or down: a gradient tells nothing of what is far away
+_FARTHEST = 4.0  # that a ratio may be, up or down
+_TRUST = 0.5  # in the gradient, as an exponent: it tells little of what is far away
 
 Stack = tuple[str, int]  # name of the weight, band
 
@@ -63,5 +65,5 @@ def _factors(stacks: Coding, network: Network, done: list[Block], left: list[Blo
         gains = -move.mul_(gradients.pop(name)).sum(1, dtype=torch.float64) / 2
         for block in following:
             ratio = float(gains[stacks.rows(block)].sum()) / max(block.gain, 1e-300)
-            found[name, block.band] = min(max(ratio, 1 / _FARTHEST), _FARTHEST)
+            found[name, block.band] = min(max(ratio, 1 / _FARTHEST), _FARTHEST) ** _TRUST
     return found

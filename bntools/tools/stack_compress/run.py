@@ -87,7 +87,8 @@ def _stacks(
         return bitstack.stacks(model, shelf, mine, scales, changed, settings, show)
     recipe = Recipe(settings.planes)
     if not shelf.has(shares.ALPHA):
-        found = build.solve(model, shelf, names, settings.base, recipe, show)
+        bits = settings.base - (build.GROWTH if settings.compensate else 0)
+        found = build.solve(model, shelf, names, bits, recipe, show)
         shelf.put(shares.ALPHA, [np.array([found])])
     alpha = float(shelf.get(shares.ALPHA)[0][0])
     if settings.compensate and not all(shelf.has(f"planes {name}") for name in mine):
