@@ -163,12 +163,12 @@ def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    shades = ("0.0", "0.25", "0.45", "0.6", "0.75")
-    for (label, found), marker, colour in zip(rows.items(), "osd^v", shades, strict=False):
+    shades = ("0.0", "0.2", "0.4", "0.55", "0.65", "0.75")
+    for (label, found), marker, colour in zip(rows.items(), "osd^vx", shades, strict=False):
         found = sorted(found, key=lambda row: row["megabytes"])
         sizes, lost = ([row[key] for row in found] for key in ("megabytes", "kl"))
         axes.plot(sizes, lost, marker=marker, color=colour, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
+    axes.set(yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, bbox_inches="tight")
