@@ -205,10 +205,8 @@ def solve(
         alpha *= 2 ** (found - bits)
         if abs(found - bits) < _CLOSE:
             break
-    more = rate(few, encode.whole) - rate(
-        few, encode.base
-    )  # bits that planes add to the base, chosen with it
-    return alpha * 2**more
+    # what planes add to the base where they are chosen with it, on few blocks as that takes longer
+    return alpha * 2 ** (rate(few, encode.whole) - rate(few, encode.base))
 
 
 def _first(model: Model, shelf: Shelf, names: list[str], bits: float, recipe: Recipe) -> float:

@@ -86,8 +86,8 @@ Examples:
     "--compensate/--no-compensate",
     default=None,
     show_default="with --codec planes, made whole",
-    help="Base and first planes of each linear are aimed at the original's outputs for what the layers coded before "
-    "it give at their size.",
+    help="Base and first plane of each linear are each aimed at the original's outputs for what the layers coded "
+    "before it give at that size.",
 )
 @click.option(
     "--sort",
