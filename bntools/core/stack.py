@@ -23,16 +23,21 @@ if TYPE_CHECKING:
     from bntools.kernels.stacked import Scales, Stacked
 
 CODE = "planes"
-MOST_PLANES = 8
+MOST_PLANES = 7
+MOST_TRELLISED = 2
 CHUNK = 1 << 17  # weights made at once
 
 
 @dataclass(frozen=True)
 class Spec(entropy.Spec):
-    """An entropy-coded base and `planes` planes over it, each cut into blocks of `band` rows."""
+    """An entropy-coded base and `planes` planes over it, each cut into blocks of `band` rows.
+
+    trellis: planes, the first ones, whose bits are a trellis code's (`kernels.linked`).
+    """
 
     planes: int = 0
     band: int = 1
+    trellis: int = 0
 
     @property
     def bands(self) -> int:
@@ -61,19 +66,20 @@ def block_name(name: str, plane: int, band: int) -> str:
     return f"{BLOCK_PREFIX}{name}/{plane}/{band}"
 
 
-def spec(base: entropy.Spec, planes: int, band: int) -> Spec:
+def spec(base: entropy.Spec, planes: int, band: int, trellis: int) -> Spec:
     """The spec of a stack over a base."""
-    return Spec(base.shape, base.dtype, base.transposed, base.octave, base.lane, planes, band)
+    return Spec(base.shape, base.dtype, base.transposed, base.octave, base.lane, planes, band, trellis)
 
 
 def parse(name: str, value: Mapping[str, Any]) -> Spec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     base = entropy.parse(name, value)
     try:
-        found = spec(base, int(value["planes"]), int(value["band"]))
+        found = spec(base, int(value["planes"]), int(value["band"]), int(value["trellis"]))
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    if not (0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows):
+    most = min(MOST_TRELLISED, found.planes)
+    if not (0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows and 0 <= found.trellis <= most):
         raise bad_input(f"the coding of {name!r} is out of range")
     return found
 
@@ -111,23 +117,28 @@ def row_order(row_scale: Ints) -> NDArray[np.intp]:
 class Planes:
     """What is there of a weight's planes, rows in the order of the planes.
 
-    bits [n, width] uint8: plane l, from 0 on, of row k is bits[first[k] + l * stride], there for l < depth[k]. first:
-    int32, depth: uint8, [rows].
+    A plane is a line of bits a row, one of a trellis code two (`kernels.linked`). bits [n, width] uint8: line l, from
+    0 on, of row k is bits[first[k] + l * stride], there for l < lines(depth[k], trellis). first: int32, depth, in
+    planes: uint8, [rows]. trellis: planes of two lines.
     """
 
     bits: NDArray[np.uint8]
     first: NDArray[np.int32]
     stride: int
     depth: NDArray[np.uint8]
+    trellis: int
 
     @classmethod
     def read(cls, name: str, spec: Spec, part: Callable[[str], bytes | bytearray]) -> Planes:
         """part: the bytes of a block that are there. A row counts when all of it and all planes before it are."""
         import numpy as np
 
-        bits = np.empty((spec.planes, spec.rows, spec.width), np.uint8)
+        from bntools.kernels import linked
+
+        bits = np.empty((linked.lines(spec.planes, spec.trellis), spec.rows, spec.width), np.uint8)
         there = np.zeros((spec.planes, spec.rows), bool)
         for plane in range(spec.planes):
+            line = linked.lines(plane, spec.trellis)
             for band in range(spec.bands):
                 data = part(block_name(name, plane + 1, band))
                 rows = spec.band_rows(band)
@@ -135,26 +146,35 @@ class Planes:
                 if count > len(rows):
                     raise bad_input(f"{name}: a block of plane {plane + 1} has {count} rows, not {len(rows)}")
                 here = slice(rows.start, rows.start + count)
-                whole = np.frombuffer(data, np.uint8, count * spec.width)
-                bits[plane, here] = whole.reshape(count, spec.width)
+                whole = np.frombuffer(data, np.uint8, count * spec.width).reshape(count, spec.width)
+                if plane < spec.trellis:
+                    linked.decode(whole, bits[line, here], bits[line + 1, here])
+                else:
+                    bits[line, here] = whole
                 there[plane, here] = True
         depth = np.logical_and.accumulate(there, axis=0).sum(0, dtype=np.uint8)
-        return cls(bits.reshape(-1, spec.width), np.arange(spec.rows, dtype=np.int32), spec.rows, depth)
+        first = np.arange(spec.rows, dtype=np.int32)
+        return cls(bits.reshape(-1, spec.width), first, spec.rows, depth, spec.trellis)
 
     def limited(self, planes: int) -> Planes:
         """The first `planes` planes alone."""
         import numpy as np
 
-        return Planes(self.bits, self.first, self.stride, np.minimum(self.depth, np.uint8(planes)))
+        depth = np.minimum(self.depth, np.uint8(planes))
+        return Planes(self.bits, self.first, self.stride, depth, self.trellis)
 
     def compact(self) -> Planes:
         """The same in memory of their own, what is not there left out: all planes of a row, then the next row."""
         import numpy as np
 
-        row = np.repeat(np.arange(len(self.depth)), self.depth)
-        first = np.cumsum(self.depth, dtype=np.int64) - self.depth
-        plane = np.arange(len(row)) - first[row]
-        return Planes(self.bits[self.first[row] + plane * self.stride], first.astype(np.int32), 1, self.depth)
+        from bntools.kernels import linked
+
+        count = linked.lines(self.depth, self.trellis)
+        row = np.repeat(np.arange(len(count)), count)
+        first = np.cumsum(count, dtype=np.int64) - count
+        line = np.arange(len(row)) - first[row]
+        bits = self.bits[self.first[row] + line * self.stride]
+        return Planes(bits, first.astype(np.int32), 1, self.depth, self.trellis)
 
 
 @dataclass
@@ -182,7 +202,7 @@ class Base:
         from bntools.kernels.stacked import Stacked
 
         first, depth = found.first[self.ranks], found.depth[self.ranks]
-        return Stacked(self.levels, self.scales, found.bits, first, found.stride, depth)
+        return Stacked(self.levels, self.scales, found.bits, first, found.stride, depth, found.trellis)
 
     def dense(self, found: Planes, dtype: torch.dtype, transposed: bool) -> torch.Tensor:
         """The weight [rows, cols], or [cols, rows] if transposed, on torch's number of threads."""

@@ -34,10 +34,11 @@ class Scales(NamedTuple):
 
 
 class Stacked(NamedTuple):
-    """A weight [out, in]: (q + sum_l (b_l - 1/2) 2^-l) * ((row * col) * shrink[class]).
+    """A weight [out, in]: (q + sum_l (b_l - 1/2) w_l) * ((row * col) * shrink[class]).
 
-    bits [n, ceil(in / 8)] uint8: rows of planes; plane l, from 0 on, of a row is bits[first[row] + l * stride] and
-    there for l < depth[row]. first: int32, depth: uint8, [out].
+    bits [n, ceil(in / 8)] uint8: lines of planes; line l, from 0 on, of a row is bits[first[row] + l * stride] and
+    there for l < linked.lines(depth[row], trellis). Plane p, from 0 on, is a line of weight 2^-(p + 1), before
+    `trellis` two, the other one of half that weight. first: int32, depth: uint8, [out].
     """
 
     levels: Levels
@@ -46,12 +47,13 @@ class Stacked(NamedTuple):
     first: NDArray[np.int32]
     stride: int
     depth: NDArray[np.uint8]
+    trellis: int
 
 
 def rows(w: Stacked, which: NDArray[np.integer], out: Floats | None = None) -> Floats:
     """Some rows [n, in] of a weight, in `out` if given; bit for bit those of `rows_reference`."""
     out = np.empty((len(which), w.levels.cols), np.float32) if out is None else out
-    _rows(*w.levels, *w.scales, w.bits, w.first, w.stride, w.depth, which.astype(np.int64), out)
+    _rows(*w.levels, *w.scales, w.bits, w.first, w.stride, w.depth, w.trellis, which.astype(np.int64), out)
     return out
 
 
@@ -65,7 +67,9 @@ def product(w: Stacked, x: Floats) -> Floats:
     out = np.empty(w.levels.rows, np.float32)
 
     def some(first: int, last: int) -> None:
-        _product(*w.levels, w.scales.row, w.bits, w.first, w.stride, w.depth, scaled, kind, out, first, last)
+        _product(
+            *w.levels, w.scales.row, w.bits, w.first, w.stride, w.depth, w.trellis, scaled, kind, out, first, last
+        )
 
     workers = min(w.levels.rows * w.levels.cols // _THREAD, w.levels.rows, torch.get_num_threads())
     if workers > 1:
@@ -84,15 +88,21 @@ def _scaled(scales: Scales, x: Floats) -> tuple[Floats, NDArray[np.int32]]:
     return (x * (scales.col * shrink)).astype(np.float32), kind.astype(np.int32)
 
 
+def line_weights(depth: int, trellis: int) -> list[float]:
+    """Of each line of so many planes, in steps."""
+    return [0.5 ** (p + 1 + low) for p in range(depth) for low in range(1 + (p < trellis))]
+
+
 def rows_reference(w: Stacked, which: NDArray[np.integer]) -> Floats:
     """The specification of `rows`."""
     levels, found = expand(w.levels), []
     for row in which:
         multiple = levels[row].astype(np.float32)
-        for plane in range(w.depth[row]):
-            line = w.bits[w.first[row] + plane * w.stride]
+        weights = line_weights(int(w.depth[row]), w.trellis)
+        for at, weight in enumerate(weights):
+            line = w.bits[w.first[row] + at * w.stride]
             up = np.unpackbits(line, bitorder="little")[: w.levels.cols].astype(np.float32)
-            multiple += (up - np.float32(0.5)) * np.float32(0.5**plane) / np.float32(2)
+            multiple += (up - np.float32(0.5)) * np.float32(weight)
         classes = w.scales.row_class[row].astype(int) + w.scales.col_class
         shrink = w.scales.shrink[np.clip(classes, 0, 63)]
         found.append(multiple * (w.scales.row[row] * w.scales.col * shrink))
@@ -114,25 +124,50 @@ def _codes(words, bits, codes):  # pragma: no cover - compiled
 
 
 @_jit
-def _fractions(bits, first, stride, depth, found):  # pragma: no cover - compiled
-    """The planes of a row as one number a weight, b_1 the highest bit; a byte each, found [ceil(in / 8)] uint64."""
+def _fractions(bits, first, stride, depth, trellis, found):  # pragma: no cover - compiled
+    """The planes of a row as one number a weight, in units of 2^-_places; a byte each, found [ceil(in / 8)] uint64."""
     found[:] = np.uint64(0)
+    line = first
     for plane in range(depth):
-        line = bits[first + plane * stride]
-        for at in range(found.shape[0]):
-            x = np.uint64(line[at])
-            x = (x | x << np.uint64(28)) & np.uint64(0x0000000F0000000F)
-            x = (x | x << np.uint64(14)) & np.uint64(0x0003000300030003)
-            x = (x | x << np.uint64(7)) & np.uint64(0x0101010101010101)
-            found[at] = found[at] + found[at] + x
+        # the high line of a trellis code, or the first plane after one, is of the weight that the line before had
+        _add(bits[line], plane > trellis, found)
+        line += stride
+        if plane < trellis:
+            _add(bits[line], True, found)
+            line += stride
 
 
 @_jit
-def _multiples(codes, fractions, half, depth, line):  # pragma: no cover - compiled
-    """q + (f + 1/2) 2^-p - 1/2 of each weight of a row, exact."""
+def _add(line, finer, found):  # pragma: no cover - compiled
+    for at in range(found.shape[0]):
+        x = np.uint64(line[at])
+        x = (x | x << np.uint64(28)) & np.uint64(0x0000000F0000000F)
+        x = (x | x << np.uint64(14)) & np.uint64(0x0003000300030003)
+        x = (x | x << np.uint64(7)) & np.uint64(0x0101010101010101)
+        found[at] = (found[at] << np.uint64(finer)) + x
+
+
+@_jit
+def _places(depth, trellis):  # pragma: no cover - compiled
+    """Binary places of the last line."""
+    return depth + 1 if 0 < depth <= trellis else depth
+
+
+@_jit
+def _offset(depth, trellis):  # pragma: no cover - compiled
+    """What the bits come to where all of them are 0: minus half the sum of the lines' weights."""
+    both = min(depth, trellis)
+    whole = np.float32(1) - np.float32(1) / np.float32(1 << depth)
+    low = np.float32(1) - np.float32(1) / np.float32(1 << both)
+    return -(np.float32(0.5) * whole + np.float32(0.25) * low)
+
+
+@_jit
+def _multiples(codes, fractions, half, places, offset, line):  # pragma: no cover - compiled
+    """The multiple of each weight of a row, exact."""
     q, f = codes.view(np.uint8), fractions.view(np.uint8)
-    scale = np.float32(1) / np.float32(1 << depth)
-    offset = np.float32(0.5) * scale - np.float32(0.5) - np.float32(half)
+    scale = np.float32(1) / np.float32(1 << places)
+    offset = offset - np.float32(half)
     for j in range(line.shape[0]):
         line[j] = np.float32(q[j]) + (np.float32(f[j]) * scale + offset)
 
@@ -140,7 +175,7 @@ def _multiples(codes, fractions, half, depth, line):  # pragma: no cover - compi
 @_jit
 def _rows(
     words, bits, cols, start, col, value, row_scale, col_scale, row_class, col_class, shrink, planes, first, stride,
-    depth, which, out,
+    depth, trellis, which, out,
 ):  # fmt: skip  # pragma: no cover - compiled
     codes, fractions = np.empty(-(-cols // 8), np.uint64), np.empty(-(-cols // 8), np.uint64)
     plain = True  # whether every shrink is 1
@@ -149,8 +184,9 @@ def _rows(
     for at in range(which.shape[0]):
         row, line = which[at], out[at]
         _codes(words[row], bits, codes)
-        _fractions(planes, np.int64(first[row]), stride, np.int64(depth[row]), fractions)
-        _multiples(codes, fractions, 1 << (bits - 1), depth[row], line)
+        deep = np.int64(depth[row])
+        _fractions(planes, np.int64(first[row]), stride, deep, trellis, fractions)
+        _multiples(codes, fractions, 1 << (bits - 1), _places(deep, trellis), _offset(deep, trellis), line)
         for k in range(start[row], start[row + 1]):
             line[col[k]] += np.float32(value[k])
         scale, own = row_scale[row], np.int32(row_class[row])
@@ -164,11 +200,11 @@ def _rows(
 
 
 @_summed
-def _dot(q, f, half, planes, x):  # pragma: no cover - compiled
-    """Sum of ((q - half) 2^p + f) x, f of p planes."""
+def _dot(q, f, half, places, x):  # pragma: no cover - compiled
+    """Sum of ((q - half) 2^p + f) x, f in units of 2^-p."""
     total = np.float32(0)
     for j in range(x.shape[0]):
-        total += np.float32(((np.int32(q[j]) - half) << planes) + np.int32(f[j])) * x[j]
+        total += np.float32(((np.int32(q[j]) - half) << places) + np.int32(f[j])) * x[j]
     return total
 
 
@@ -185,6 +221,7 @@ def _product(
     first,
     stride,
     depth,
+    trellis,
     scaled,
     kind,
     out,
@@ -200,12 +237,11 @@ def _product(
             total += scaled[k, j]
         sums[k] = total
     for row in range(begin, end):
-        x, p = scaled[kind[row]], np.int32(depth[row])
+        x, deep = scaled[kind[row]], np.int64(depth[row])
+        places = np.int32(_places(deep, trellis))
         _codes(words[row], bits, codes)
-        _fractions(planes, np.int64(first[row]), stride, np.int64(depth[row]), fractions)
-        total = _dot(q, f, half, p, x)
-        scale = np.float32(1) / np.float32(1 << p)
-        total = total * scale + (np.float32(0.5) * scale - np.float32(0.5)) * sums[kind[row]]
+        _fractions(planes, np.int64(first[row]), stride, deep, trellis, fractions)
+        total = _dot(q, f, half, places, x) / np.float32(1 << places) + _offset(deep, trellis) * sums[kind[row]]
         for k in range(start[row], start[row + 1]):
             total += np.float32(value[k]) * x[col[k]]
         out[row] = row_scale[row] * total

@@ -255,7 +255,7 @@ def build(
         entry, linear = model.entries[name], model.linears.get(name)
         bits, losses, errors = shelf.get(f"planes {name}")
         base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
-        spec = stack.spec(base, len(bits), band_rows(base.rows, -(-base.cols // 8)))
+        spec = stack.spec(base, len(bits), band_rows(base.rows, -(-base.cols // 8)), 0)
         found.specs[name] = spec
         found.blocks += _blocks(name, order[name], spec, losses, errors)
         found.losses[name] = float(losses[0].sum())
