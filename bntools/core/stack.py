@@ -26,6 +26,7 @@ CODE = "planes"
 MOST_PLANES = 7
 MOST_TRELLISED = 2
 CHUNK = 1 << 17  # weights made at once
+BLOCK_BYTES = 1 << 18  # of a block at most: larger matrices are cut into bands of rows
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def parse(name: str, value: Mapping[str, Any]) -> Spec:
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
     most = min(MOST_TRELLISED, found.planes)
-    if not (0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows and 0 <= found.trellis <= most):
+    if not (
+        0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows and 0 <= found.trellis <= most
+    ):
         raise bad_input(f"the coding of {name!r} is out of range")
     return found
 
@@ -104,6 +107,12 @@ class Curve:
                 share = (nbytes - low) / max(high - low, 1)
                 return math.exp((1 - share) * math.log(before) + share * math.log(after))
         return self.points[-1][1]
+
+
+def band_rows(rows: int, width: int) -> int:
+    """Rows of a block: all of them, or as few as make bands of about equal size below 256 kB."""
+    bands = -(-rows * width // BLOCK_BYTES)
+    return -(-rows // bands)
 
 
 def row_order(row_scale: Ints) -> NDArray[np.intp]:
@@ -148,7 +157,7 @@ class Planes:
                 here = slice(rows.start, rows.start + count)
                 whole = np.frombuffer(data, np.uint8, count * spec.width).reshape(count, spec.width)
                 if plane < spec.trellis:
-                    linked.decode(whole, bits[line, here], bits[line + 1, here])
+                    bits[line, here], bits[line + 1, here] = linked.decode(whole)
                 else:
                     bits[line, here] = whole
                 there[plane, here] = True

@@ -29,9 +29,14 @@ def lines(planes: Count, trellis: int) -> Count:
     return planes + np.minimum(planes, np.uint8(trellis))
 
 
-def decode(bits: NDArray[np.uint8], high: NDArray[np.uint8], low: NDArray[np.uint8]) -> None:
-    """The two lines [rows, width] of a plane's rows [rows, width], the first ones of a band."""
-    high[:2] = bits[:2]
-    np.bitwise_xor(bits[2:], bits[:-2], out=high[2:])
-    low[:1] = 0
+def decode(bits: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The high and the low line [rows, width] of a plane's rows [rows, width], the first ones of a band."""
+    high, low = bits.copy(), np.zeros_like(bits)
+    high[2:] ^= bits[:-2]
     low[1:] = bits[:-1]
+    return high, low
+
+
+def step(state: int, bit: int) -> tuple[int, int]:
+    """The state after a bit, and its move: 0 to 3, the lowest first. A state is the last two bits, the newer lower."""
+    return 2 * (state & 1) + bit, 2 * (bit ^ state >> 1) + (state & 1)

@@ -68,7 +68,18 @@ def product(w: Stacked, x: Floats) -> Floats:
 
     def some(first: int, last: int) -> None:
         _product(
-            *w.levels, w.scales.row, w.bits, w.first, w.stride, w.depth, w.trellis, scaled, kind, out, first, last
+            *w.levels,
+            w.scales.row,
+            w.bits,
+            w.first,
+            w.stride,
+            w.depth,
+            w.trellis,
+            scaled,
+            kind,
+            out,
+            first,
+            last,
         )
 
     workers = min(w.levels.rows * w.levels.cols // _THREAD, w.levels.rows, torch.get_num_threads())
@@ -241,7 +252,9 @@ def _product(
         places = np.int32(_places(deep, trellis))
         _codes(words[row], bits, codes)
         _fractions(planes, np.int64(first[row]), stride, deep, trellis, fractions)
-        total = _dot(q, f, half, places, x) / np.float32(1 << places) + _offset(deep, trellis) * sums[kind[row]]
+        total = (
+            _dot(q, f, half, places, x) / np.float32(1 << places) + _offset(deep, trellis) * sums[kind[row]]
+        )
         for k in range(start[row], start[row + 1]):
             total += np.float32(value[k]) * x[col[k]]
         out[row] = row_scale[row] * total

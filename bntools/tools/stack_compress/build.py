@@ -21,13 +21,12 @@ from bntools.core.sensitivity import Moments
 from bntools.core.shelf import Shelf
 from bntools.core.threads import in_order
 from bntools.core.writer import Writer
-from bntools.kernels import rans
+from bntools.kernels import nested, rans
 from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe, Stacked
 from bntools.tools.stack_compress.order import Block
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-BLOCK_BYTES = 1 << 18  # of a block at most: larger matrices are cut into bands of rows
 IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _SAMPLE, _FEW = 5, 15  # every so many blocks the constant is found on, and set right
 _TRIALS = 3
@@ -255,18 +254,14 @@ def build(
         entry, linear = model.entries[name], model.linears.get(name)
         bits, losses, errors = shelf.get(f"planes {name}")
         base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
-        spec = stack.spec(base, len(bits), band_rows(base.rows, -(-base.cols // 8)), 0)
+        spec = stack.spec(
+            base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), min(nested.TRELLIS, len(bits))
+        )
         found.specs[name] = spec
         found.blocks += _blocks(name, order[name], spec, losses, errors)
         found.losses[name] = float(losses[0].sum())
     found.tables = counter.tables(np.ones(rans.CLASSES, np.float32))
     return found
-
-
-def band_rows(rows: int, width: int) -> int:
-    """Rows of a block: all of them, or as few as make bands of about equal size below 256 kB."""
-    bands = -(-rows * width // BLOCK_BYTES)
-    return -(-rows // bands)
 
 
 def layers(shelf: Shelf, name: str) -> Stacked | None:

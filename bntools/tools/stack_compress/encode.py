@@ -1,57 +1,55 @@
-"""One matrix as a stack: an entropy-coded base with weakened feedback, then one-bit planes inside its cells.
+"""One matrix as a stack: an entropy-coded base, and one-bit planes inside its cells.
 
-Feedback leaves errors that only feedback with the same factor could continue, which the decoder does not know; so the
-next layer always finds part of its target out of reach. Weakening, H_theta = (1 - theta) H + theta diag H, costs the
-base second order in theta and brings the target of the planes nearer in first order; the same with phi in the
-descent of a plane protects the planes after it. What is found so, layer by layer, is the start of a descent in H itself
-that moves each weight at all its depths at once (`kernels.nested`): every layer gives a little for those above it.
-Rows of a matrix do not see each other at all.
+What feedback leaves in the base only feedback with the same factor could continue, which the decoder does not know; so
+planes made one after the other always find part of their target out of reach. Hence base and first planes are chosen
+together (`kernels.nested`), every layer giving a little for those above it. Planes above those are made one by one,
+under weakened feedback: H_theta = (1 - theta) H + theta diag H costs a plane second order in theta, and brings the
+target of the next nearer in first order; the same with phi in the descent of a plane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core import entropy, metric
+from bntools.core import entropy, metric, stack
 from bntools.core.entropy import Coded
 from bntools.core.errors import usage
 from bntools.core.sensitivity import Moments
-from bntools.kernels import nested, scalar
+from bntools.kernels import linked, nested, scalar
 from bntools.kernels import planes as kernel
 from bntools.kernels import steps as grid
 from bntools.kernels.steps import CLASSES, MIDDLE, OCTAVE
 
-_ROWS = 2048  # of a matrix at once
 _FIT = 1e-6  # of the mean diagonal: what is factored is damped already
-BASE_SWEEPS, PLANE_SWEEPS, TOGETHER_SWEEPS = 2, 3, 2
-START_SWEEPS = 1  # of a plane that will be chosen anew with others
+PLANE_SWEEPS, TOGETHER_SWEEPS = 3, 1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How base and planes are made. base: theta of the base. theta, phi: of each plane, the last entry its last's.
+    """How base and planes are made. base: theta of the steps. theta, phi: of planes that are made one by one, the last
+    entry the last plane's.
 
     price: of a bit in the base's choice of levels, 1 being the exchange of reverse water-filling. weights: of the
     errors of the base and of the planes that are chosen together with it.
     """
 
     planes: int = 4
-    base: float = 0.6
+    base: float = 0.4
     theta: tuple[float, ...] = (0.6, 0.3)
     phi: tuple[float, ...] = (0.75, 0.5, 0.0)
-    price: float = 0.5
-    weights: tuple[float, ...] = (1.0, 3.0, 10.0, 15.0, 20.0)
+    price: float = 1.3
+    weights: tuple[float, ...] = (1.0, 4.0, 12.0, 8.0, 4.0)
 
     @property
     def first(self) -> int:
         """Planes that are chosen together with the base."""
-        return min(self.planes, len(self.weights) - 1)
+        return min(self.planes, len(self.weights) - 1, nested.MOST)
 
     def thetas(self) -> list[float]:
         return _spread(self.theta, self.planes)
@@ -67,7 +65,7 @@ def _spread(values: tuple[float, ...], count: int) -> list[float]:
 
 @dataclass
 class Stacked:
-    """coded: the base. planes: [planes, out, ceil(in / 8)] uint8, rows as in W.
+    """coded: the base. planes: [planes, out, ceil(in / 8)] uint8, rows as in W; the first `trellis` of them a code's.
 
     losses: predicted loss of every row in nats, [planes + 1, out] float64, of the base and after each plane, each from
     what that was aimed at. errors: the same without the weights of the rows, E B E^T. energy: sum over the rows
@@ -79,6 +77,10 @@ class Stacked:
     losses: NDArray[np.float64]
     errors: NDArray[np.float64]
     energy: float
+
+    @property
+    def trellis(self) -> int:
+        return min(nested.TRELLIS, len(self.planes))
 
     def first(self, planes: int) -> Stacked:
         """The same with no more than so many planes."""
@@ -150,131 +152,101 @@ def whole(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
     return begin([w] * (recipe.first + 1), moments, alpha, recipe)
 
 
+def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+    """The base of W [out, in], chosen for itself alone."""
+    return begin([w], moments, alpha, recipe)
+
+
 def begin(targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
     """The base and the planes that are chosen together with it, each layer for its target [out, in].
-
-    Layer by layer first, for a start. Raises BnError as `base` does.
-    """
-    ground = _ground(moments.inputs)
-    made = base(targets[0], moments, alpha, recipe, ground)
-    for planes in range(1, len(targets)):
-        made = refine(targets[planes], moments, made, recipe, planes, ground)
-    return together(targets, moments, made, alpha, recipe, ground)
-
-
-def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe, ground: _Ground | None = None) -> Stacked:
-    """The base of W [out, in] alone.
 
     Steps are coarsened where levels would not be within 16 bits. Raises BnError (exit 2) where feedback still
     brings them there.
     """
-    ground, row, col = sides(moments, alpha, recipe.base, ground)
-    targets = _targets(w, row, ground)
-    ones = np.ones(len(w), np.float32)
-    col = grid.coarsened(col, targets.numpy(), ones)
-    steps = entropy.powers(col, OCTAVE)
-    row_class, col_class = grid.classes(targets.numpy(), ones, steps)
-    back = ground.order.argsort().numpy()
-    levels = np.empty(tuple(w.shape[::-1]), np.int16)
-    errors, energy = np.zeros((1, len(w))), np.zeros(len(w))
-    for part in _parts(len(w)):
-        target = targets[:, part].contiguous()
-        energy[part] = ground.quadratic(target)
-        found = _base(target, ground, steps, row_class[part], col_class, alpha, recipe)
-        levels[:, part] = found[back]
-        errors[0, part] = ground.quadratic(
-            target - torch.from_numpy(found.astype(np.float32) * steps[:, None])
-        )
+    ground, row, col = sides(moments, alpha, recipe.base)
+    whole = _targets(targets[0], row, ground).numpy()
+    ones = np.ones(len(row), np.float32)
+    col = grid.coarsened(col, whole, ones)
+    steps, back = entropy.powers(col, OCTAVE), ground.order.argsort().numpy()
+    row_class, col_class = grid.classes(whole, ones, steps)
+    price, weights = scalar.prices(recipe.price, MIDDLE, CLASSES), np.float32(recipe.weights[: len(targets)])
+    levels, planes = np.empty(whole.shape, np.int16), len(targets) - 1
+    bits = np.empty((planes, len(row), -(-len(col) // 8)), np.uint8)
+    errors, energy = np.zeros((len(targets), len(row))), np.zeros(len(row))
+    for rows in _bands(row, len(col)):
+        chain, place = rows[nested.places(len(rows))], nested.place_of(len(rows))
+        aims = [_targets(w[chain], row[chain], ground) for w in targets]
+        how = (steps, weights, alpha * alpha, row_class[chain], col_class, price)
+        q, codes, values = nested.feedback(aims, [ground.factor(0.0)] * len(aims), *how)
+        gradients = [ground.hessian @ left for left in _left(values, steps, aims)]
+        for _ in range(TOGETHER_SWEEPS):
+            nested.descend(q, codes, values, gradients, ground.hessian, *how)
+        levels[:, rows] = q[back][:, place]
+        errors[:, rows] = [ground.quadratic(left[:, place]) for left in _left(values, steps, aims)]
+        energy[rows] = ground.quadratic(aims[0][:, place])
+        for plane in range(planes):
+            chosen = codes[back][:, place] >> (nested.MOST - 1 - plane) & 1
+            bits[plane, rows] = kernel.pack(chosen.astype(np.int8))
     if int(np.abs(levels.astype(np.int32)).max()) >= grid.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --base")
     coded = Coded(levels, row, col[back], row_class, col_class[back])
     squares = entropy.powers(row, OCTAVE).astype(np.float64) ** 2
     errors *= squares
-    bits = np.empty((0, len(w), -(-w.shape[1] // 8)), np.uint8)
     return Stacked(coded, bits, errors * moments.rows.numpy() / 2, errors, float(energy @ squares))
 
 
-def refine(
-    w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int, ground: _Ground | None = None
-) -> Stacked:
+def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
     """`made` with more planes, `planes` in all; those that come now are aimed at W [out, in].
 
     What is below may have been aimed at something else; the losses of each layer are from what it was aimed at.
     """
-    ground, coded, there = ground or _ground(moments.inputs), made.coded, len(made.planes)
-    targets = _targets(w, coded.row_scale, ground)
+    ground, coded, there = _ground(moments.inputs), made.coded, len(made.planes)
     steps = entropy.powers(coded.col_scale, OCTAVE)[ground.order.numpy()]
-    back = ground.order.argsort().numpy()
+    back, so_far = ground.order.argsort().numpy(), multiples(made)
     bits = np.empty((planes - there, *made.planes.shape[1:]), np.uint8)
     errors = np.zeros((len(bits), len(w)))
-    for part in _parts(len(w)):
-        residual = targets[:, part] - (
-            multiples(made, part).T[ground.order] * torch.from_numpy(steps)[:, None]
-        )
+    for rows in _bands(coded.row_scale, len(steps)) if len(bits) else ():
+        residual = _targets(w[rows], coded.row_scale[rows], ground)
+        residual -= so_far[rows].T[ground.order] * torch.from_numpy(steps)[:, None]
         for at, plane in enumerate(range(there, planes)):
-            sweeps = START_SWEEPS if plane < recipe.first else PLANE_SWEEPS
-            signs, half = _plane(residual, ground, steps, recipe, plane, sweeps)
+            signs, half = _plane(residual, ground, steps, recipe, plane)
             residual -= torch.from_numpy(signs * half[:, None])
-            bits[at, part] = kernel.pack(signs[back])
-            errors[at, part] = ground.quadratic(residual)
+            bits[at, rows] = kernel.pack(signs[back])
+            errors[at, rows] = ground.quadratic(residual)
     errors *= entropy.powers(coded.row_scale, OCTAVE).astype(np.float64) ** 2
     losses = errors * moments.rows.numpy() / 2
     layers = ((made.planes, bits), (made.losses, losses), (made.errors, errors))
     return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy)
 
 
-def together(
-    targets: Sequence[Tensor], moments: Moments, made: Stacked, alpha: float, recipe: Recipe,
-    ground: _Ground | None = None,
-) -> Stacked:  # fmt: skip
-    """`made` with the base and all its planes chosen anew, together, each layer for its target [out, in]."""
-    ground, coded, planes = ground or _ground(moments.inputs), made.coded, len(made.planes)
-    order, back = ground.order.numpy(), ground.order.argsort().numpy()
-    steps, col_class = entropy.powers(coded.col_scale, OCTAVE)[order], coded.col_class[order]
-    price = scalar.prices(recipe.price, MIDDLE, CLASSES)
-    weights = np.array(recipe.weights[: planes + 1], np.float32)
-    levels, bits, errors = np.empty_like(coded.levels), np.empty_like(made.planes), np.empty_like(made.errors)
-    for part in _parts(len(coded.row_scale)):
-        q, code = coded.levels[order, part], _codes(made.planes[:, part], len(steps))[order]
-        aims = [_targets(w[part], coded.row_scale[part], ground) for w in targets]
-        gradients = [ground.hessian @ rows for rows in _left(q, code, steps, aims)]
-        for _ in range(TOGETHER_SWEEPS):
-            nested.descend(
-                q, code, planes, gradients, ground.hessian, steps, weights, alpha * alpha,
-                coded.row_class[part], col_class, price,
-            )  # fmt: skip
-        errors[:, part] = [ground.quadratic(rows) for rows in _left(q, code, steps, aims)]
-        levels[:, part] = q[back]
-        for plane in range(planes):
-            bits[plane, part] = kernel.pack((code[back] >> (planes - 1 - plane) & 1).astype(np.int8))
-    errors *= entropy.powers(coded.row_scale, OCTAVE).astype(np.float64) ** 2
-    losses = errors * moments.rows.numpy() / 2
-    return Stacked(replace(coded, levels=levels), bits, losses, errors, made.energy)
+def _left(values: scalar.Floats, steps: scalar.Floats, targets: Sequence[Tensor]) -> list[Tensor]:
+    """What is between each layer, the base first, and its target [in, places]."""
+    return [
+        torch.from_numpy(value * steps[:, None]) - target
+        for value, target in zip(values, targets, strict=True)
+    ]
 
 
-def _left(
-    levels: entropy.Ints, bits: entropy.Ints, steps: scalar.Floats, targets: list[Tensor]
-) -> Iterator[Tensor]:
-    """What is between each layer, the base first, and its target [in, out]."""
-    for depth, target in enumerate(targets):
-        values = nested.multiples(levels, bits, len(targets) - 1, depth) * steps[:, None]
-        yield torch.from_numpy(values) - target
+def multiples(made: Stacked) -> Tensor:
+    """The weights [out, in], in steps of their row and column, by all planes that there are."""
+    found = made.coded.levels.T.astype(np.float32)
+    bands = _bands(made.coded.row_scale, found.shape[1])
 
+    def add(bits: NDArray[np.uint8], weight: float) -> None:
+        nonlocal found
+        found += weight * (
+            np.unpackbits(bits, axis=1, count=found.shape[1], bitorder="little") - np.float32(0.5)
+        )
 
-def _codes(bits: NDArray[np.uint8], inputs: int) -> entropy.Ints:
-    """The bits of all planes [planes, rows, ceil(in / 8)] of each weight [in, rows], the first plane's the highest."""
-    found = np.zeros((inputs, bits.shape[1]), np.int16)
-    for plane in bits:
-        found = 2 * found + np.unpackbits(plane, axis=1, count=inputs, bitorder="little").T
-    return found
-
-
-def multiples(made: Stacked, rows: slice = slice(None)) -> Tensor:
-    """The weights [out, in] of some rows, in steps of their row and column, by all planes that there are."""
-    found = made.coded.levels[:, rows].T.astype(np.float32)
-    for plane, bits in enumerate(made.planes[:, rows]):
-        signs = np.unpackbits(bits, axis=1, count=found.shape[1], bitorder="little").astype(np.float32)
-        found += (signs - np.float32(0.5)) * np.float32(2.0 ** -(plane + 1))
+    for plane, bits in enumerate(made.planes):
+        if plane < made.trellis:
+            high, low = np.empty_like(bits), np.empty_like(bits)
+            for rows in bands:
+                high[rows], low[rows] = linked.decode(bits[rows])
+            add(high, 0.5 ** (plane + 1))
+            add(low, 0.5 ** (plane + 2))
+        else:
+            add(bits, 0.5 ** (plane + 1))
     return torch.from_numpy(found)
 
 
@@ -289,8 +261,11 @@ def _targets(w: Tensor, row: entropy.Ints, ground: _Ground) -> Tensor:
     return (w / torch.from_numpy(entropy.powers(row, OCTAVE))[:, None]).T[ground.order].contiguous()
 
 
-def _parts(rows: int) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, rows, _ROWS)]
+def _bands(row_scale: entropy.Ints, inputs: int) -> list[NDArray[np.intp]]:
+    """The rows of each band, in the order of the planes."""
+    order = stack.row_order(row_scale)
+    size = stack.band_rows(len(order), -(-inputs // 8))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def useful(made: Stacked) -> Stacked:
@@ -300,29 +275,14 @@ def useful(made: Stacked) -> Stacked:
     return made.first(int(worse[0])) if len(worse) else made
 
 
-def _base(
-    target: Tensor, ground: _Ground, steps: scalar.Floats, row_class: entropy.Ints, col_class: entropy.Ints,
-    alpha: float, recipe: Recipe,
-) -> entropy.Ints:  # fmt: skip
-    """Levels [in, out] by feedback and descent in H_theta: against H itself what they leave were out of reach."""
-    price = scalar.prices(recipe.price, MIDDLE, CLASSES)
-    levels = scalar.feedback(target, ground.factor(recipe.base), steps, row_class, col_class, price)
-    weak = ground.weak(recipe.base)
-    values = torch.from_numpy(levels.astype(np.float32) * steps[:, None])
-    gradient = weak @ (values - target)
-    for _ in range(BASE_SWEEPS):
-        scalar.descend(levels, gradient, weak, steps, alpha * alpha, row_class, col_class, price)
-    return levels
-
-
 def _plane(
-    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int, sweeps: int
+    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int
 ) -> tuple[NDArray[np.int8], scalar.Floats]:
     """Signs [in, out] of a plane, counted from 0, that is to bring the residual down, and the sizes of its moves."""
     half = steps * np.float32(2.0 ** -(plane + 2))
     signs = kernel.feedback(residual, ground.factor(recipe.thetas()[plane]), half)
     weak = ground.weak(recipe.phis()[plane])
     gradient = weak @ (torch.from_numpy(signs * half[:, None]) - residual)
-    for _ in range(sweeps):
+    for _ in range(PLANE_SWEEPS):
         kernel.descend(signs, gradient, weak, half)
     return signs, half
