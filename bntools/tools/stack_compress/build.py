@@ -21,7 +21,7 @@ from bntools.core.sensitivity import Moments
 from bntools.core.shelf import Shelf
 from bntools.core.threads import in_order
 from bntools.core.writer import Writer
-from bntools.kernels import nested, rans
+from bntools.kernels import rans
 from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe, Stacked
 from bntools.tools.stack_compress.order import Block
@@ -252,10 +252,10 @@ def build(
         coded = found.coded(name)
         counter.add(coded)
         entry, linear = model.entries[name], model.linears.get(name)
-        bits, losses, errors = shelf.get(f"planes {name}")
+        bits, losses, errors, trellis = shelf.get(f"planes {name}")
         base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
         spec = stack.spec(
-            base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), min(nested.TRELLIS, len(bits))
+            base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), int(trellis[0])
         )
         found.specs[name] = spec
         found.blocks += _blocks(name, order[name], spec, losses, errors)
@@ -268,14 +268,16 @@ def layers(shelf: Shelf, name: str) -> Stacked | None:
     """What is on the shelf of a matrix that is not finished: its base, and the planes that have come."""
     if not shelf.has(f"layers {name}"):
         return None
-    bits, losses, errors, energy = shelf.get(f"layers {name}")
-    return Stacked(entropy.Coded(*shelf.get(f"base {name}")), bits, losses, errors, float(energy[0]))  # type: ignore[arg-type]
+    bits, losses, errors, energy, trellis = shelf.get(f"layers {name}")
+    coded = entropy.Coded(*shelf.get(f"base {name}"))  # type: ignore[arg-type]
+    return Stacked(coded, bits, losses, errors, float(energy[0]), int(trellis[0]))
 
 
 def put_layers(shelf: Shelf, name: str, made: Stacked) -> None:
     """Put away the planes that have come, and the base if it is new."""
     _put_base(shelf, name, made)
-    shelf.put(f"layers {name}", [made.planes, made.losses, made.errors, np.array([made.energy])])
+    rest = [np.array([made.energy]), np.array([made.trellis])]
+    shelf.put(f"layers {name}", [made.planes, made.losses, made.errors, *rest])
 
 
 def _put_base(shelf: Shelf, name: str, made: Stacked) -> None:
@@ -288,7 +290,8 @@ def _finish(shelf: Shelf, name: str, made: Stacked) -> None:
     _put_base(shelf, name, made)
     order = stack.row_order(made.coded.row_scale)
     errors = made.errors[:, order] / max(made.energy, 1e-300)
-    shelf.put(f"planes {name}", [made.planes[:, order], made.losses[:, order], errors])
+    layers = [made.planes[:, order], made.losses[:, order], errors, np.array([made.trellis])]
+    shelf.put(f"planes {name}", layers)
 
 
 def _blocks(name: str, index: int, spec: stack.Spec, losses: Any, errors: Any) -> list[Block]:

@@ -65,7 +65,7 @@ def _spread(values: tuple[float, ...], count: int) -> list[float]:
 
 @dataclass
 class Stacked:
-    """coded: the base. planes: [planes, out, ceil(in / 8)] uint8, rows as in W; the first `trellis` of them a code's.
+    """coded: the base. planes: [planes, out, ceil(in / 8)] uint8, rows as in W; the first `trellis` of them are codes.
 
     losses: predicted loss of every row in nats, [planes + 1, out] float64, of the base and after each plane, each from
     what that was aimed at. errors: the same without the weights of the rows, E B E^T. energy: sum over the rows
@@ -77,15 +77,12 @@ class Stacked:
     losses: NDArray[np.float64]
     errors: NDArray[np.float64]
     energy: float
-
-    @property
-    def trellis(self) -> int:
-        return min(nested.TRELLIS, len(self.planes))
+    trellis: int
 
     def first(self, planes: int) -> Stacked:
         """The same with no more than so many planes."""
         layers = (self.losses[: planes + 1], self.errors[: planes + 1])
-        return Stacked(self.coded, self.planes[:planes], *layers, self.energy)
+        return Stacked(self.coded, self.planes[:planes], *layers, self.energy, min(planes, self.trellis))
 
 
 @dataclass
@@ -192,7 +189,8 @@ def begin(targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Rec
     coded = Coded(levels, row, col[back], row_class, col_class[back])
     squares = entropy.powers(row, OCTAVE).astype(np.float64) ** 2
     errors *= squares
-    return Stacked(coded, bits, errors * moments.rows.numpy() / 2, errors, float(energy @ squares))
+    losses = errors * moments.rows.numpy() / 2
+    return Stacked(coded, bits, losses, errors, float(energy @ squares), min(nested.TRELLIS, planes))
 
 
 def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
@@ -216,7 +214,7 @@ def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: i
     errors *= entropy.powers(coded.row_scale, OCTAVE).astype(np.float64) ** 2
     losses = errors * moments.rows.numpy() / 2
     layers = ((made.planes, bits), (made.losses, losses), (made.errors, errors))
-    return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy)
+    return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy, made.trellis)
 
 
 def _left(values: scalar.Floats, steps: scalar.Floats, targets: Sequence[Tensor]) -> list[Tensor]:

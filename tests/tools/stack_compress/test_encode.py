@@ -25,9 +25,16 @@ def dense(made, planes):
     """The weights [out, in] with so many planes, by the formula of the page."""
     coded = made.coded
     value = coded.levels.T.astype(np.float64)
+    order = stack.row_order(coded.row_scale)
+    band = stack.band_rows(len(order), made.planes.shape[2])
     for plane in range(planes):
-        bits = np.unpackbits(made.planes[plane], axis=1, bitorder="little")[:, : value.shape[1]]
-        value += (bits - 0.5) * 2.0 ** -(plane + 1)
+        bits = np.unpackbits(made.planes[plane], axis=1, bitorder="little")[:, : value.shape[1]].astype(int)
+        if plane >= made.trellis:
+            value += (bits - 0.5) * 2.0 ** -(plane + 1)
+            continue
+        for rank, row in enumerate(order):
+            one, two = (bits[order[rank - back]] if rank % band >= back else 0 for back in (1, 2))
+            value[row] += ((bits[row] ^ two) - 0.5) * 2.0 ** -(plane + 1) + (one - 0.5) * 2.0 ** -(plane + 2)
     rows, cols = (entropy.powers(side, OCTAVE) for side in (coded.row_scale, coded.col_scale))
     return torch.from_numpy(value * rows[:, None] * cols)
 
@@ -47,36 +54,23 @@ def test_the_losses_are_those_of_what_is_decoded():
 
 
 def test_a_plane_costs_one_bit_and_gains_what_a_bit_gains_but_little():
-    """6.02 dB are the theory; the study measured 4.8 to 6.6."""
+    """6.02 dB are the theory; the first plane makes up for what the base gives, the last one gets what is left."""
     w, moments = problem(200, 128, tokens=1000)
     losses = encode.encode(w, moments, 0.3, Recipe(4)).losses.sum(1)
     gains = 10 * np.log10(losses[:-1] / losses[1:])
-    assert gains.min() > 4
-    assert gains[:2].mean() > 4.8
-
-
-def test_weakened_feedback_is_what_makes_planes_possible():
-    """With full feedback the same planes lie out of reach of what is left: the reason for theta."""
-    w, moments = problem(200, 128, tokens=1000)
-
-    def losses(alpha, recipe):
-        """Of layers chosen one after the other."""
-        return encode.refine(w, moments, encode.base(w, moments, alpha, recipe), recipe, 3).losses.sum(1)
-
-    weak, full = losses(0.3, Recipe(3)), losses(0.25, Recipe(3, base=0.0))
-    assert full[0] < weak[0]
-    assert full[3] > 1.5 * weak[3]
+    assert gains.min() > 3
+    assert gains[:2].mean() > 6
 
 
 def test_planes_chosen_with_the_base_lose_less_than_planes_chosen_after_it():
-    """By layer, in dB; on linears of SmolLM2 it was 0.3, 0.6 and 0.6 for 0.1 at the base."""
+    """By layer, in dB: feedback leaves in a base what planes made after it cannot reach."""
     w, moments = problem(200, 128, tokens=1000)
     recipe = Recipe(3)
     after = encode.refine(w, moments, encode.base(w, moments, 0.3, recipe), recipe, 3)
-    chosen = encode.together([w] * 4, moments, after, 0.3, recipe)
+    chosen = encode.whole(w, moments, 0.3, recipe)
     gained = 10 * np.log10(after.losses.sum(1) / chosen.losses.sum(1))
-    assert gained[0] > -0.3
-    assert gained[1:].min() > 0.2
+    assert -1.5 < gained[0] < 0
+    assert gained[1:].min() > 0.4
 
 
 def test_a_base_alone_has_the_scales_and_classes_of_the_stack():
@@ -84,7 +78,7 @@ def test_a_base_alone_has_the_scales_and_classes_of_the_stack():
     base, made = encode.base(w, moments, 0.3, Recipe(2)), encode.encode(w, moments, 0.3, Recipe(2))
     for kind in entropy.SIDES:
         assert np.array_equal(getattr(base.coded, kind), getattr(made.coded, kind))
-    assert abs(base.coded.levels - made.coded.levels).max() <= encode.TOGETHER_SWEEPS
+    assert base.losses.sum() < made.losses[0].sum() < 1.5 * base.losses.sum()
 
 
 def test_each_layer_is_chosen_for_its_own_target():
@@ -115,7 +109,7 @@ def test_planes_may_be_aimed_at_another_target_than_the_base():
         damped = row + 0.02 * float(moments.inputs.diagonal().mean()) * error.square().sum(1)
         assert np.allclose(made.errors[planes], damped, rtol=1e-3)
     again = encode.refine(other, moments, encode.refine(w, moments, base, Recipe(3), 1), Recipe(3), 3)
-    assert again.losses.sum(1)[3] < base.losses.sum() / 15
+    assert again.losses.sum(1)[3] < base.losses.sum() / 5
 
 
 @pytest.mark.parametrize(("out", "inner"), [(1, 1), (8, 13), (3, 200), (2100, 9)])
@@ -127,7 +121,7 @@ def test_odd_shapes_and_dead_rows_and_inputs_decode_as_the_reader_decodes(out, i
         moments.inputs[0] = moments.inputs[:, 0] = 0
     made = encode.encode(w, moments, 0.3, Recipe(2))
     base = entropy.spec((out, inner), "F32", False, OCTAVE)
-    spec = stack.spec(base, len(made.planes), max(1, out // 2))
+    spec = stack.spec(base, len(made.planes), stack.band_rows(out, -(-inner // 8)), made.trellis)
     counter = entropy.Counter(False)
     counter.add(made.coded)
     tables = counter.tables(np.ones(64, np.float32))
@@ -153,7 +147,7 @@ def test_a_plane_that_lowers_no_loss_ends_the_stack():
     torch.manual_seed(0)
     levels = torch.randint(-3, 4, (30, 20)).float()
     moments = Moments(torch.eye(20), torch.ones(30))
-    step = encode.sides(moments, 1.0, 0.6)
+    step = encode.sides(moments, 1.0, Recipe().base)
     exact = levels * torch.from_numpy(entropy.powers(step[2], OCTAVE))[step[0].order.argsort()]
     assert len(encode.encode(exact, moments, 1.0, Recipe(3, price=0.0)).planes) == 0
 
