@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import threading
 from collections import deque
@@ -12,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from bntools._imports import uncollected
 
 _SWITCH = 0.0005  # seconds
 _local = threading.local()
@@ -55,18 +56,6 @@ def in_order(
             pending.append((pool.submit(work, job), size(job)))
         while pending:
             yield pending.popleft()[0].result()
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for garbage meanwhile: an import makes objects by the hundred thousand, and hardly any garbage."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 @contextlib.contextmanager
