@@ -183,13 +183,23 @@ class Model:
     ) -> PreTrainedModel:
         """The transformers model with these weights, dequantized; each tensor is made when it is placed.
 
-        made: gives the packed tensors, once each, where they are made elsewhere.
-        Raises BnError (exit 3) when tensors are missing or do not fit.
+        made: gives the packed tensors, once each, where they are made elsewhere. Else those that are entropy-coded are
+        made beside the import of transformers. Raises BnError (exit 3) when tensors are missing or do not fit.
         """
+        from bntools.core.threads import ahead
+
+        if made is not None:
+            return self._built(dtype, device, dict.fromkeys(self.packing, made))
+        coded = [name for name, spec in self.packing.items() if isinstance(spec, entropy.Spec)]
+        with ahead(lambda name: self.tensor(name, dtype), coded) as given:
+            return self._built(dtype, device, dict.fromkeys(coded, given))
+
+    def _built(self, dtype: torch.dtype, device: str, made: dict[str, Callable[[str], torch.Tensor]]) -> Any:
+        """made: what gives a tensor, where that is not the model itself."""
         kind = modules.model_class(self.config)
         config = modules.hf_config(self.config)
         lazy = {
-            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None, made)
+            name: Lazy(self, name, dtype if entry.dtype in dtypes.FLOATS else None, made.get(name))
             for name, entry in self.entries.items()
         }
         try:
@@ -216,8 +226,7 @@ class Lazy:
         dtype: torch.dtype | None,
         made: Callable[[str], torch.Tensor] | None = None,
     ) -> None:
-        given = made if name in model.packing else None
-        self._make = (lambda: given(name)) if given else (lambda: model.tensor(name, dtype))
+        self._make = (lambda: made(name)) if made else (lambda: model.tensor(name, dtype))
         self._entry = model.entries[name]
         self.device = "cpu"
 

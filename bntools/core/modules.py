@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bntools._imports import uncollected
 from bntools.core.errors import bad_input
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ _MODEL_HINT = "only architectures that transformers implements are read; remote 
 
 def model_class(config: dict[str, Any]) -> Any:
     """The transformers class that config.json names."""
-    from bntools.core.threads import uncollected
-
     with uncollected():  # a fifth of the time of this import
         return _model_class(config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import threading
 from collections import deque
@@ -12,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from bntools._imports import uncollected
 
 _SWITCH = 0.0005  # seconds
 _local = threading.local()
@@ -58,31 +59,24 @@ def in_order(
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for garbage meanwhile: an import makes objects by the hundred thousand, and hardly any garbage."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@contextlib.contextmanager
 def ahead(work: Callable[[str], Done], names: Sequence[str]) -> Iterator[Callable[[str], Done]]:
     """`work` of each name begun now, in order, on as many threads as torch has; what a name gave, when it is there.
 
     For work in compiled loops beside other work of the interpreter, such as the import of a large library: threads
-    get the interpreter back ten times as often as they otherwise would.
+    get the interpreter back ten times as often as they otherwise would. What is asked for a second time is made again.
     """
+
+    def result(name: str) -> Done:
+        future = futures.pop(name, None)
+        return future.result() if future else work(name)
+
     interval = sys.getswitchinterval()
     sys.setswitchinterval(min(interval, _SWITCH))
     pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = {name: pool.submit(work, name) for name in names}
         with uncollected():
-            yield lambda name: futures.pop(name).result()
+            yield result
     finally:
         pool.shutdown(cancel_futures=True)
         sys.setswitchinterval(interval)

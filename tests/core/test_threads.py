@@ -16,6 +16,11 @@ def test_what_is_made_ahead_is_given_by_name_in_any_order():
     assert sys.getswitchinterval() == interval
 
 
+def test_what_is_asked_for_twice_is_made_again():
+    with ahead(str.upper, ["a"]) as made:
+        assert [made("a"), made("a")] == ["A", "A"]
+
+
 def test_an_error_comes_out_where_the_result_is_asked_for():
     interval = sys.getswitchinterval()
     with pytest.raises(ZeroDivisionError), ahead(lambda name: 1 // 0, ["a"]) as made:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from conftest import make_model
 from stacked import call, close, equal, logits, write_tokenizer
 from without_gpu import interpret
 
-from bntools.core import stacked_modules
+from bntools.core import modules, stacked_modules
 from bntools.core.artifact import open_path
 from bntools.core.errors import MISSING, USAGE, BnError
 from bntools.core.resident import Resident
@@ -48,6 +50,31 @@ def test_a_model_in_memory_grows_and_shrinks_to_what_a_fresh_one_is(made, base, 
     with pytest.raises(BnError, match="smallest prefix"):
         held.resize(base - 1)
     assert equal(dict(held.network.state_dict()), dict(fresh))
+
+
+@pytest.mark.parametrize(
+    "maker",
+    ["open_model(path, budget).build(torch.bfloat16)", "Resident(path, budget, torch.bfloat16).network"],
+)
+def test_weights_made_beside_the_import_of_transformers_are_those_made_one_by_one(maker, made, base):
+    program = (
+        "import sys, hashlib, torch\nfrom bntools.core.resident import Resident\n"
+        "from bntools.core.source import open_model\npath, budget = sys.argv[1], int(sys.argv[2])\n"
+        f"assert 'transformers' not in sys.modules\nstate = ({maker}).state_dict()\n"
+        "for name, weight in state.items():\n"
+        "    print(name, hashlib.sha256(weight.view(torch.uint8).numpy()).hexdigest())"
+    )
+    budget = base + 70_000
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(made), str(budget)], check=True, capture_output=True, text=True
+    )
+    model = open_model(str(made), budget)
+    rename = modules.renamer(modules.skeleton(model.config))
+    wanted = {rename(name): model.tensor(name, torch.bfloat16) for name in model.entries}
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert set(wanted) <= set(found)
+    for name, weight in wanted.items():
+        assert found[name] == hashlib.sha256(weight.contiguous().view(torch.uint8).numpy()).hexdigest()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
