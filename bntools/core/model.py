@@ -183,14 +183,16 @@ class Model:
     ) -> PreTrainedModel:
         """The transformers model with these weights, dequantized; each tensor is made when it is placed.
 
-        made: gives the packed tensors, once each, where they are made elsewhere. Else those that are entropy-coded are
-        made beside the import of transformers. Raises BnError (exit 3) when tensors are missing or do not fit.
+        made: gives the packed tensors, once each, where they are made elsewhere. Else, for main memory, those that are
+        entropy-coded are made beside the import of transformers. Raises BnError (exit 3) when tensors are missing or
+        do not fit.
         """
         from bntools.core.threads import ahead
 
         if made is not None:
             return self._built(dtype, device, dict.fromkeys(self.packing, made))
-        coded = [name for name, spec in self.packing.items() if isinstance(spec, entropy.Spec)]
+        here = str(device) == "cpu"  # what goes elsewhere need not all fit here
+        coded = [name for name, spec in self.packing.items() if here and isinstance(spec, entropy.Spec)]
         with ahead(lambda name: self.tensor(name, dtype), coded) as given:
             return self._built(dtype, device, dict.fromkeys(coded, given))
 
