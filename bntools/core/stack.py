@@ -76,7 +76,7 @@ def parse(name: str, value: Mapping[str, Any]) -> Spec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     base = entropy.parse(name, value)
     try:
-        found = spec(base, int(value["planes"]), int(value["band"]), int(value["trellis"]))
+        found = spec(base, int(value["planes"]), int(value["band"]), int(value.get("trellis", 0)))
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
     most = min(MOST_TRELLISED, found.planes)

@@ -254,9 +254,7 @@ def build(
         entry, linear = model.entries[name], model.linears.get(name)
         bits, losses, errors, trellis = shelf.get(f"planes {name}")
         base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
-        spec = stack.spec(
-            base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), int(trellis[0])
-        )
+        spec = stack.spec(base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), int(trellis[0]))
         found.specs[name] = spec
         found.blocks += _blocks(name, order[name], spec, losses, errors)
         found.losses[name] = float(losses[0].sum())

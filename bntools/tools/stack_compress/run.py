@@ -24,7 +24,7 @@ from bntools.options import Session
 from bntools.tools.stack_compress import bitstack, build, curve, order, scaling, shares
 from bntools.tools.stack_compress.bitstack import Settings as BitSettings
 from bntools.tools.stack_compress.build import Settings
-from bntools.tools.stack_compress.compensated import compensate
+from bntools.tools.stack_compress.compensated import SHARES, compensate
 from bntools.tools.stack_compress.encode import Recipe
 from bntools.tools.stack_compress.order import Block, Coding
 from bntools.tools.stack_compress.rescore import rescored
@@ -112,9 +112,10 @@ def _part_identity(model: Model, settings: Settings | BitSettings, windows: Tens
 
 def _decides(settings: Settings | BitSettings) -> dict[str, Any]:
     """What the matrices depend on: all but the order of the blocks."""
-    codec = bitstack.CODEC if isinstance(settings, BitSettings) else stack.CODE
     kept = {key: value for key, value in asdict(settings).items() if key not in ("sort", "rescore", "seed")}
-    return {"codec": codec} | kept
+    if isinstance(settings, BitSettings):
+        return {"codec": bitstack.CODEC} | kept
+    return {"codec": stack.CODE} | kept | {"recipe": asdict(Recipe(settings.planes)), "shares": SHARES}
 
 
 def _identity(
