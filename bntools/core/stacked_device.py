@@ -23,7 +23,9 @@ class DeviceWeight:
         """Have these planes, and no others; they are what is copied."""
         there = planes.compact()
         first, depth = there.first[self._ranks], there.depth[self._ranks]
-        self.kernel = stacked_triton.with_planes(self.kernel, there.bits, first, there.stride, depth)
+        self.kernel = stacked_triton.with_planes(
+            self.kernel, there.bits, first, there.stride, depth, there.trellis
+        )
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The operations of `stacked` on a GPU: eight weights of a row are a word of codes and a byte of each plane."""
+"""The operations of `stacked` on a GPU: eight weights of a row are a word of codes and a byte of each line."""
 
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false, reportArgumentType=false
 # pyright: reportGeneralTypeIssues=false
@@ -49,6 +49,7 @@ class Weight(NamedTuple):
     first: Tensor
     stride: int
     depth: Tensor
+    trellis: int
     deepest: int
 
     @property
@@ -68,18 +69,21 @@ def to(w: stacked.Stacked, device: str | torch.device) -> Weight:
     there = Weight(
         _put(levels.words.view(np.int32), device), levels.bits, levels.cols, *listed,
         *(_put(part, device) for part in scales), plain, _put(classes, device), _put(kind.astype(np.int32), device),
-        nothing, nothing, 0, nothing, 0,
+        nothing, nothing, 0, nothing, 0, 0,
     )  # fmt: skip
-    return with_planes(there, w.bits, w.first, w.stride, w.depth)
+    return with_planes(there, w.bits, w.first, w.stride, w.depth, w.trellis)
 
 
 def with_planes(
-    w: Weight, bits: NDArray[np.uint8], first: NDArray[np.int32], stride: int, depth: NDArray[np.uint8]
-) -> Weight:
+    w: Weight, bits: NDArray[np.uint8], first: NDArray[np.int32], stride: int, depth: NDArray[np.uint8],
+    trellis: int,
+) -> Weight:  # fmt: skip
     """The same base with other planes, which alone are copied; their fields are those of `stacked.Stacked`."""
-    device = w.words.device
-    planes = (_put(bits, device), _put(first, device), stride, _put(depth, device), int(depth.max(initial=0)))
-    return w._replace(**dict(zip(("planes", "first", "stride", "depth", "deepest"), planes, strict=True)))
+    device, deepest = w.words.device, int(depth.max(initial=0))
+    return w._replace(
+        planes=_put(bits, device), first=_put(first, device), stride=stride, depth=_put(depth, device),
+        trellis=trellis, deepest=deepest,
+    )  # fmt: skip
 
 
 def _put(array: np.ndarray, device: str | torch.device) -> Tensor:
@@ -89,7 +93,7 @@ def _put(array: np.ndarray, device: str | torch.device) -> Tensor:
 def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     """W [out, in], equal to `stacked.rows_reference` bit for bit in float32.
 
-    W [4096, 4096] with levels of 4 bits and 3 planes: reads 14.7 MB and writes 33.6 MB as float16 (67.1 as float32):
+    W [4096, 4096] with levels of 4 bits and 3 lines: reads 14.7 MB and writes 33.6 MB as float16 (67.1 as float32):
     at full bandwidth 31 us (53) on an A100 of 1.555 TB/s, 14 us (24) on an H100 of 3.35 TB/s. Computed, never run on
     a GPU.
     """
@@ -107,11 +111,12 @@ def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     planes, sizes = (w.planes, w.first, w.depth), (w.cols, w.planes.shape[1], w.stride)
     rows_kernel[grid](
         out, which, w.words, *scales, *planes, len(which), len(w.words), *sizes, BITS=w.bits, DEEPEST=w.deepest,
-        **ROWS,
+        TRELLIS=w.trellis, **ROWS,
     )  # fmt: skip
     if len(w.value):
         listed_kernel[(triton.cdiv(len(which), LISTED["ROWS"]),)](
-            out, which, w.start, w.col, w.value, *scales, *planes, len(which), *sizes, DEEPEST=w.deepest, **LISTED,
+            out, which, w.start, w.col, w.value, *scales, *planes, len(which), *sizes, DEEPEST=w.deepest,
+            TRELLIS=w.trellis, **LISTED,
         )  # fmt: skip
     return out
 
@@ -119,7 +124,7 @@ def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 def product(w: Weight, x: Tensor) -> Tensor:
     """y [n, out] = x [n, in] W^T in float32, one program row a vector: meant for n of 1 to about 8.
 
-    W [4096, 4096] with levels of 4 bits and 3 planes, n = 1: reads 14.7 MB; at full bandwidth 9.5 us on an A100 of
+    W [4096, 4096] with levels of 4 bits and 3 lines, n = 1: reads 14.7 MB; at full bandwidth 9.5 us on an A100 of
     1.555 TB/s, 4.4 us on an H100 of 3.35 TB/s (dense float16: 21.6 and 10.0 us). Computed, never run on a GPU. Sums are
     float32, in a fixed order.
     """
@@ -132,7 +137,7 @@ def product(w: Weight, x: Tensor) -> Tensor:
         product_kernel[(triton.cdiv(count, PRODUCT["ROWS"]), len(x))](
             y, scaled, w.kind, w.words, w.row_scale, w.planes, w.first, w.depth, w.start, w.col, w.value, count, w.cols,
             w.planes.shape[1], w.stride, scaled.shape[1], BITS=w.bits, DEEPEST=w.deepest,
-            PLAIN=w.plain, **PRODUCT,
+            TRELLIS=w.trellis, PLAIN=w.plain, **PRODUCT,
         )  # fmt: skip
     return y
 
@@ -157,18 +162,24 @@ def code(low, high, i, BITS: tl.constexpr):
 
 
 @triton.jit
-def load_plane(planes, first, depth, row, eight, plane: tl.constexpr, rows, width, stride):
-    """The bytes of a plane [row, eight], and whether each row has it."""
-    there = (row < rows) & (plane < depth)
-    at = (first.to(tl.int64) + plane * stride) * width
+def line_of(first, plane: tl.constexpr, finer: tl.constexpr, stride, TRELLIS: tl.constexpr):
+    """Where in the bits a plane's line is, or the finer one of the two of a trellis code."""
+    before: tl.constexpr = plane + (plane if plane < TRELLIS else TRELLIS)
+    return first.to(tl.int64) + (before + finer) * stride
+
+
+@triton.jit
+def load_line(planes, line, there, eight, width):
+    """The bytes of a line [row, eight]."""
     mask = there[:, None] & (eight < width)[None, :]
-    return tl.load(planes + at[:, None] + eight[None, :], mask=mask, other=0).to(tl.int32), there
+    return tl.load(planes + line[:, None] * width + eight[None, :], mask=mask, other=0).to(tl.int32)
 
 
 @triton.jit
 def rows_kernel(
     out, which, words, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, count, rows, cols,
-    width, stride, BITS: tl.constexpr, DEEPEST: tl.constexpr, ROWS: tl.constexpr, EIGHTS: tl.constexpr,
+    width, stride, BITS: tl.constexpr, DEEPEST: tl.constexpr, TRELLIS: tl.constexpr, ROWS: tl.constexpr,
+    EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """out [count, cols]: rows `which` [count] without the levels of the list."""
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -180,9 +191,11 @@ def rows_kernel(
     mine = tl.load(first + row, mask=row < rows, other=0)
     deep = tl.load(depth + row, mask=row < rows, other=0).to(tl.int32)
     for plane in tl.static_range(DEEPEST):
-        packed, there = load_plane(planes, mine, deep, row, eight, plane, rows, width, stride)
-        up = ((packed[:, :, None] >> i) & 1).to(tl.float32)
-        value += tl.where(there[:, None, None], (up - 0.5) * (0.5 / (1 << plane)), 0.0)
+        there = (row < rows) & (plane < deep)
+        for finer in tl.static_range(1 + (plane < TRELLIS)):
+            line = line_of(mine, plane, finer, stride, TRELLIS)
+            up = ((load_line(planes, line, there, eight, width)[:, :, None] >> i) & 1).to(tl.float32)
+            value += tl.where(there[:, None, None], (up - 0.5) * (0.5 / (1 << (plane + finer))), 0.0)
     col = eight[None, :, None] * 8 + i
     there = (row < rows)[:, None, None] & (col < cols)
     own = tl.load(row_class + row, mask=row < rows, other=0).to(tl.int32)[:, None, None]
@@ -197,7 +210,7 @@ def rows_kernel(
 @triton.jit
 def listed_kernel(
     out, which, start, listed, levels, row_scale, col_scale, row_class, col_class, shrink, planes, first, depth, count,
-    cols, width, stride, DEEPEST: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr,
+    cols, width, stride, DEEPEST: tl.constexpr, TRELLIS: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Weights [count, cols] whose levels stand in the list of their row, one a lane."""
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -205,7 +218,7 @@ def listed_kernel(
     begin = tl.load(start + row)
     length = tl.where(place < count, tl.load(start + row + 1) - begin, 0)
     deep = tl.load(depth + row).to(tl.int32)[:, None]
-    mine = tl.load(first + row).to(tl.int64)[:, None]
+    mine = tl.load(first + row)[:, None]
     own, own_scale = tl.load(row_class + row).to(tl.int32)[:, None], tl.load(row_scale + row)[:, None]
     for done in range(0, tl.max(length, 0), SIZE):
         k = done + tl.arange(0, SIZE)[None, :]
@@ -214,9 +227,10 @@ def listed_kernel(
         value = tl.load(levels + begin[:, None] + k, mask=here, other=0).to(tl.float32)
         for plane in tl.static_range(DEEPEST):
             there = here & (plane < deep)
-            at = (mine + plane * stride) * width + col // 8
-            up = ((tl.load(planes + at, mask=there, other=0).to(tl.int32) >> (col % 8)) & 1).to(tl.float32)
-            value += tl.where(there, (up - 0.5) * (0.5 / (1 << plane)), 0.0)
+            for finer in tl.static_range(1 + (plane < TRELLIS)):
+                at = line_of(mine, plane, finer, stride, TRELLIS) * width + col // 8
+                up = (tl.load(planes + at, mask=there, other=0).to(tl.int32) >> (col % 8)) & 1
+                value += tl.where(there, (up.to(tl.float32) - 0.5) * (0.5 / (1 << (plane + finer))), 0.0)
         kind = tl.minimum(tl.maximum(own + tl.load(col_class + col).to(tl.int32), 0), 63)
         value *= own_scale * tl.load(col_scale + col) * tl.load(shrink + kind)
         at = out + place.to(tl.int64)[:, None] * cols + col
@@ -226,7 +240,8 @@ def listed_kernel(
 @triton.jit
 def product_kernel(
     y, x, kind, words, row_scale, planes, first, depth, start, listed, levels, rows, cols, width, stride, kinds,
-    BITS: tl.constexpr, DEEPEST: tl.constexpr, PLAIN: tl.constexpr, ROWS: tl.constexpr, EIGHTS: tl.constexpr,
+    BITS: tl.constexpr, DEEPEST: tl.constexpr, TRELLIS: tl.constexpr, PLAIN: tl.constexpr, ROWS: tl.constexpr,
+    EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """y [n, rows]; x [n, kinds, cols] is scaled for every class of rows, PLAIN for the only one."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -234,25 +249,29 @@ def product_kernel(
     source = x + (tl.program_id(1).to(tl.int64) * kinds + own.to(tl.int64)) * cols
     mine = tl.load(first + row, mask=row < rows, other=0)
     deep = tl.load(depth + row, mask=row < rows, other=0).to(tl.int32)
-    half = tl.exp2(-deep.to(tl.float32)) * 0.5 - 0.5  # what the bits of a row that are 0 come to
+    linked = tl.minimum(deep, TRELLIS)
+    # what the bits of a row that are 0 come to: minus half the weights of its lines
+    half = tl.exp2(-deep.to(tl.float32)) * 0.5 + tl.exp2(-linked.to(tl.float32)) * 0.25 - 0.75
     total = tl.zeros((ROWS, EIGHTS), tl.float32)
     for begin in range(0, width, EIGHTS):
         eight = begin + tl.arange(0, EIGHTS)
         low, high = load_words(words, row, eight, rows, width, BITS)
-        fraction = tl.zeros((ROWS, EIGHTS), tl.int64)  # a byte a weight: its planes as one number
+        fraction = tl.zeros((ROWS, EIGHTS), tl.int64)  # a byte a weight: its lines, in units of 2^-7
         for plane in tl.static_range(DEEPEST):
-            packed, there = load_plane(planes, mine, deep, row, eight, plane, rows, width, stride)
-            wide = packed.to(tl.int64)
-            wide = (wide | (wide << 28)) & 0x0000000F0000000F
-            wide = (wide | (wide << 14)) & 0x0003000300030003
-            wide = (wide | (wide << 7)) & 0x0101010101010101
-            fraction += wide << (7 - plane)
+            there = (row < rows) & (plane < deep)
+            for finer in tl.static_range(1 + (plane < TRELLIS)):
+                line = line_of(mine, plane, finer, stride, TRELLIS)
+                wide = load_line(planes, line, there, eight, width).to(tl.int64)
+                wide = (wide | (wide << 28)) & 0x0000000F0000000F
+                wide = (wide | (wide << 14)) & 0x0003000300030003
+                wide = (wide | (wide << 7)) & 0x0101010101010101
+                fraction += wide << (6 - plane - finer)
         for i in tl.static_range(8):
             col = eight * 8 + i
             mask = (row < rows)[:, None] & (col < cols)[None, :]
             part = tl.load(source[:, None] + col[None, :], mask=mask, other=0)
             level = code(low, high, i, BITS)
-            more = ((fraction >> (8 * i)) & 255).to(tl.float32) * (1 / 256)
+            more = ((fraction >> (8 * i)) & 255).to(tl.float32) * (1 / 128)
             total += (level + (more + half[:, None])) * part
     dot = tl.sum(total, 1)
     begin = tl.load(start + row, mask=row < rows, other=0)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_model
@@ -16,7 +17,7 @@ from entropy_samples import sample
 from safetensors.torch import save_file
 
 from bntools import _docs
-from bntools.core import bitstack, entropy, header
+from bntools.core import bitstack, entropy, header, stack
 from bntools.core.artifact import open_path
 from bntools.core.errors import BnError
 from bntools.core.source import open_model
@@ -273,13 +274,19 @@ def stacked(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.slow
-def test_the_decoder_of_the_stack_page_reads_any_prefix_as_bntools_reads_it(stacked):
+def stack_decoder() -> dict:
+    """What the example of the stack page defines."""
     names: dict = {}
     for page in ("bntools-entropy.5", "bntools-stack.5"):
         source = next(b for b in literal_blocks(section(page, "EXAMPLES")) if "import" in b)
         assert "bntools" not in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
         exec(compile(source, page, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+def test_the_decoder_of_the_stack_page_reads_any_prefix_as_bntools_reads_it(stacked):
+    names = stack_decoder()
     data = stacked.read_bytes()
     with open_path(stacked) as opened:
         base = opened.header.base_bytes
@@ -288,6 +295,40 @@ def test_the_decoder_of_the_stack_page_reads_any_prefix_as_bntools_reads_it(stac
         for name in ("model.layers.1.self_attn.k_proj.weight", "model.layers.2.mlp.down_proj.weight"):
             ours = model.tensor(name, torch.float32)
             assert torch.equal(torch.from_numpy(names["read_weight"](data[:size], name).copy()), ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trellis", [0, 1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_decoder_of_the_stack_page_reads_planes_of_a_trellis_code(tmp_path, trellis, transposed):
+    coded, base, tables = sample(40, 70, False, seed=1, transposed=transposed, lane=13)
+    spec, rng = stack.spec(base, planes=4, band=17, trellis=trellis), np.random.default_rng(0)
+    table = {"version": 1, "tensors": {"w": spec.as_json()}}
+    tensors = {
+        "bntools.file/quantization.json": json.dumps(table).encode(),
+        entropy.TABLES: entropy.dump_tables(tables),
+        "w.stream": entropy.encode(coded, spec, tables),
+    }
+    for name in spec.block_names("w"):
+        rows = len(spec.band_rows(int(name.rpartition("/")[2])))
+        tensors[name] = rng.bytes(rows * spec.width)
+    ends = np.cumsum([len(data) for data in tensors.values()]).tolist()
+    entries = [
+        header.Entry(name, "U8", (len(data),), end - len(data), end)
+        for (name, data), end in zip(tensors.items(), ends, strict=True)
+    ]
+    path = tmp_path / "s.safetensors"
+    path.write_bytes(header.encode({"bntools.kind": "stack"}, entries) + b"".join(tensors.values()))
+    decoder, names = entropy.Decoder(tensors[entropy.TABLES]), stack_decoder()
+    whole = stack.Base.of(decoder.coded("w", spec, tensors["w.stream"]), decoder.tables.shrink, spec.octave)
+    size = path.stat().st_size
+    blocks = size - ends[-1] + ends[2]
+    for limit in (*range(blocks, size, (size - blocks) // 5), size):
+        with open_path(path, limit) as found:
+            parts = {name: found.part(name) for name in found.entries}
+        planes = stack.Planes.read("w", spec, lambda name, parts=parts: parts.get(name, b""))
+        theirs = names["read_weight"](path.read_bytes()[:limit], "w")
+        assert np.array_equal(theirs, whole.dense(planes, torch.float32, transposed).numpy())
 
 
 @pytest.mark.slow
@@ -329,7 +370,11 @@ def test_every_key_of_a_stack_s_reports_is_documented(stacked):
     levels = {"levels", "rank", "scaled"}
     for spec in table["tensors"].values():
         assert set(spec) == (stacked_ - levels) | items(section("bntools-entropy.5", "TENSORS"))
-    assert set(bitstack.Spec((1, 1), "F16", False, 1, 1, True).as_json()) == stacked_ - {"planes", "band"}
+    assert set(bitstack.Spec((1, 1), "F16", False, 1, 1, True).as_json()) == stacked_ - {
+        "planes",
+        "band",
+        "trellis",
+    }
     words = ["info", str(stacked), "--budget", "1MB", "--blocks", "--against", "default:", "--json"]
     done = CliRunner().invoke(bntools, words, standalone_mode=False)
     assert done.exception is None, done.exception

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from bntools.core import artifact, header, stack
 from bntools.core.entropy import Spec as Base
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
 from bntools.core.header import Entry
+from bntools.kernels import stacked
 
-SPEC = stack.spec(Base((7, 20), "F16", False, 8, 20), planes=3, band=3)
+SPEC = stack.spec(Base((7, 20), "F16", False, 8, 20), planes=3, band=3, trellis=0)
+LINKED = [replace(SPEC, trellis=trellis) for trellis in (0, 1, 2)]
 
 
 def blocks(seed=0):
@@ -45,20 +49,86 @@ def test_a_row_counts_when_all_of_it_and_every_plane_below_it_are_there():
         assert np.array_equal(planes.bits[planes.first[6]], blocks()[stack.block_name("w", 1, 2)][0])
 
 
+def written(there: Mapping[str, bytes], trellis: int, row: int, planes: int) -> np.ndarray:
+    """What so many planes add to the weights of a row, from what a block's bits say: see kernels.linked."""
+    band, own = divmod(row, SPEC.band)
+    found = np.zeros(SPEC.cols)
+    for plane in range(1, planes + 1):
+        block = there[stack.block_name("w", plane, band)]
+        for col in range(SPEC.cols):
+
+            def u(k: int, block: bytes = block, col: int = col) -> int:
+                return block[k * SPEC.width + col // 8] >> col % 8 & 1 if k >= 0 else 0
+
+            if plane <= trellis:
+                high, low = u(own) ^ u(own - 2), u(own - 1)
+                found[col] += (high - 0.5) / 2**plane + (low - 0.5) / 2 ** (plane + 1)
+            else:
+                found[col] += (u(own) - 0.5) / 2**plane
+    return found
+
+
+def added(found: stack.Planes, row: int) -> np.ndarray:
+    """The same from lines in memory."""
+    weights = stacked.line_weights(int(found.depth[row]), found.trellis)
+    lines = [found.bits[found.first[row] + at * found.stride] for at in range(len(weights))]
+    bits = [np.unpackbits(line, bitorder="little")[: SPEC.cols] - 0.5 for line in lines]
+    return sum((weight * line for weight, line in zip(weights, bits, strict=True)), np.zeros(SPEC.cols))
+
+
+@pytest.mark.parametrize("spec", LINKED)
+@pytest.mark.parametrize("plane", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, 2, 3, 7, 9])
+def test_planes_in_memory_are_those_of_the_formula_wherever_a_block_is_cut(spec, plane, size):
+    there = {name: value.tobytes() for name, value in blocks().items()}
+    cut = stack.block_name("w", plane, 1)
+    there[cut] = there[cut][:size]
+    whole = size // 3
+    depth = [3, 3, 3, *(3 if row < whole else plane - 1 for row in range(3)), 3]
+    found = stack.Planes.read("w", spec, lambda name: there[name])
+    for most in range(4):
+        some = found.limited(most)
+        assert some.depth.tolist() == np.minimum(depth, most).tolist()
+        close = some.compact()
+        assert len(close.bits) == sum(len(stacked.line_weights(int(n), spec.trellis)) for n in some.depth)
+        for row in range(spec.rows):
+            wanted = written(there, spec.trellis, row, min(depth[row], most))
+            assert np.array_equal(added(some, row), wanted)
+            assert np.array_equal(added(close, row), wanted)
+
+
+@pytest.mark.parametrize("spec", LINKED[1:])
+def test_a_band_does_not_depend_on_the_one_before(spec):
+    """Any order of blocks, and bands made apart from each other, give the same weights."""
+    there = {name: value.tobytes() for name, value in blocks().items()}
+    other = {name: value.tobytes() for name, value in blocks(1).items()}
+    mixed = {name: (other if name.endswith("/1") else there)[name] for name in there}
+    first, second = (stack.Planes.read("w", spec, lambda name, d=data: d[name]) for data in (there, mixed))
+    same = [np.array_equal(added(first, row), added(second, row)) for row in range(7)]
+    assert same == [True, True, True, False, False, False, True]
+    for row in (0, 3, 6):  # no bits before the first row of a band
+        assert not second.bits[second.first[row] + second.stride].any()
+
+
 def test_a_block_of_too_many_rows_is_refused():
     with pytest.raises(BnError, match="4 rows, not 3") as caught:
         stack.Planes.read("w", SPEC, lambda name: bytes(12))
     assert caught.value.code == BAD_INPUT
 
 
-def test_a_spec_comes_back_from_json():
-    assert stack.parse("w", json.loads(json.dumps(SPEC.as_json()))) == SPEC
+@pytest.mark.parametrize("spec", [*LINKED, replace(SPEC, planes=0), replace(SPEC, planes=7, trellis=2)])
+def test_a_spec_comes_back_from_json(spec):
+    assert stack.parse("w", json.loads(json.dumps(spec.as_json()))) == spec
     assert SPEC.as_json()["code"] == "planes"
 
 
 @pytest.mark.parametrize(
-    "change", [{"planes": 9}, {"planes": -1}, {"planes": "x"}, {"band": 0}, {"band": 8}, {"lane": 0}]
-)
+    "change",
+    [
+        {"planes": 8}, {"planes": -1}, {"planes": "x"}, {"band": 0}, {"band": 8}, {"lane": 0}, {"trellis": 3},
+        {"trellis": -1}, {"trellis": "x"}, {"trellis": None}, {"trellis": 2, "planes": 1},
+    ],
+)  # fmt: skip
 def test_a_spec_no_writer_wrote_is_refused_by_name(change):
     for bad in ({**SPEC.as_json(), **change}, {k: v for k, v in SPEC.as_json().items() if k not in change}):
         with pytest.raises(BnError, match=r"model\.w") as caught:

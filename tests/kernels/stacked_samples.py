@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bntools.kernels import levels as compacted
-from bntools.kernels import stacked
+from bntools.kernels import linked, stacked
 
 
 def draw(rows: int, cols: int, largest: int, seed: int = 0) -> np.ndarray:
@@ -17,15 +17,16 @@ def draw(rows: int, cols: int, largest: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-def sample(rows: int, cols: int, largest: int, planes: int, plain: bool, seed: int = 0) -> stacked.Stacked:
+def sample(
+    rows: int, cols: int, largest: int, planes: int, plain: bool, seed: int = 0, trellis: int = 0
+) -> stacked.Stacked:
     rng = np.random.default_rng(seed)
     scales = stacked.Scales(
         rng.random(rows).astype(np.float32), rng.random(cols).astype(np.float32),
         rng.integers(-9, 70, rows).astype(np.int16), rng.integers(-9, 9, cols).astype(np.int16),
         np.ones(64, np.float32) if plain else rng.random(64).astype(np.float32),
     )  # fmt: skip
-    bits = rng.integers(0, 256, (planes * rows, -(-cols // 8)), np.uint8)
+    bits = rng.integers(0, 256, (linked.lines(planes, trellis) * rows, -(-cols // 8)), np.uint8)
     first, depth = rng.permutation(rows).astype(np.int32), rng.integers(0, planes + 1, rows).astype(np.uint8)
-    return stacked.Stacked(
-        compacted.compact(draw(rows, cols, largest, seed)), scales, bits, first, rows, depth
-    )
+    levels = compacted.compact(draw(rows, cols, largest, seed))
+    return stacked.Stacked(levels, scales, bits, first, rows, depth, trellis)

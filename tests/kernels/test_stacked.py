@@ -41,9 +41,12 @@ def test_levels_most_of_which_are_no_bytes_come_back():
 @pytest.mark.parametrize(("rows", "cols"), SHAPES)
 @pytest.mark.parametrize("largest", [7, 127, 15000])
 @pytest.mark.parametrize("plain", [True, False])
-def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scaled(rows, cols, largest, plain):
-    for planes in (0, 3, 8):
-        w = sample(rows, cols, largest, planes, plain, seed=planes)
+@pytest.mark.parametrize("trellis", [0, 1, 2])
+def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scaled(
+    rows, cols, largest, plain, trellis
+):
+    for planes in (0, 1, 3, 7):
+        w = sample(rows, cols, largest, planes, plain, planes, trellis)
         which = np.random.default_rng(1).permutation(rows)[: rows // 2 + 1]
         assert np.array_equal(stacked.rows(w, which), stacked.rows_reference(w, which))
 
@@ -51,8 +54,9 @@ def test_rows_of_a_weight_are_its_levels_and_the_fractions_of_their_planes_scale
 @pytest.mark.parametrize(("rows", "cols"), [*SHAPES, (2000, 300)])
 @pytest.mark.parametrize("largest", [7, 127, 15000])
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_product_is_that_of_the_rows_whatever_the_threads(rows, cols, largest, plain):
-    w = sample(rows, cols, largest, 5, plain, seed=rows)
+@pytest.mark.parametrize("trellis", [0, 1, 2])
+def test_a_product_is_that_of_the_rows_whatever_the_threads(rows, cols, largest, plain, trellis):
+    w = sample(rows, cols, largest, 7, plain, rows, trellis)
     x = np.random.default_rng(2).standard_normal(cols).astype(np.float32)
     dense = stacked.rows_reference(w, np.arange(rows)).astype(np.float64)
     found, threads = [], torch.get_num_threads()
@@ -65,3 +69,14 @@ def test_a_product_is_that_of_the_rows_whatever_the_threads(rows, cols, largest,
     allowed = 1e-6 * (np.abs(dense) @ np.abs(x) + np.abs(w.scales.row) * (np.abs(w.scales.col) @ np.abs(x)))
     assert (np.abs(found[0] - dense @ x) <= allowed + 1e-30).all()
     assert np.array_equal(*found)
+
+
+def test_a_row_of_all_planes_all_of_whose_bits_are_1_is_half_the_sum_of_their_weights():
+    """The fraction of each weight is then the largest that a byte has to hold."""
+    w = sample(3, 64, 7, 7, True, trellis=2)
+    w = w._replace(bits=np.full_like(w.bits, 255), depth=np.full_like(w.depth, 7))
+    multiple = compacted.expand(w.levels) + np.float32((127 + 48) / 256)
+    wanted = multiple * (w.scales.row[:, None] * w.scales.col)
+    assert np.array_equal(stacked.rows(w, np.arange(3)), wanted)
+    x = np.eye(64, dtype=np.float32)
+    assert np.allclose([stacked.product(w, row) for row in x], wanted.T, rtol=1e-6, atol=0)

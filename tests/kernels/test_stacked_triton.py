@@ -40,5 +40,6 @@ def test_a_gpu_kernel_fits_the_registers_and_the_shared_memory(kernel, bits, pla
 
     function = getattr(stacked_triton, f"{kernel}_kernel")
     tiles = {"rows": stacked_triton.ROWS, "listed": stacked_triton.LISTED, "product": stacked_triton.PRODUCT}
-    given = {"BITS": bits, "DEEPEST": 8, "PLAIN": plain, **tiles[kernel], **dict.fromkeys(ones, 1)}
+    given = {"BITS": bits, "DEEPEST": 7, "TRELLIS": 2, "PLAIN": plain}
+    given |= tiles[kernel] | dict.fromkeys(ones, 1)
     check_resources(compiled(function, target, given, POINTERS), target, tmp_path)
