@@ -36,8 +36,9 @@ class Resident:
 
     packed: weights are not made at all. Linears and embeddings hold the levels of the base and the bits of the planes
     that are there, two a weight of a plane that is a trellis code, and multiply with them (`stacked_modules`), summing
-    in float32 where the dense network sums in `dtype`; so memory follows the budget. What is in modules of other classes stays dense. On a GPU all of that is in
-    its memory, and a step copies planes to it (Triton kernels, tested against the CPU but never run on a GPU).
+    in float32 where the dense network sums in `dtype`; so memory follows the budget. What is in modules of other
+    classes stays dense. On a GPU all of that is in its memory, and a step copies planes to it (Triton kernels, tested
+    against the CPU but never run on a GPU).
 
     Raises BnError as `open_model` does (exit 3 below the base), for a GPU that torch does not see and for packed
     weights on a device that is neither a CPU nor a GPU of CUDA or ROCm (exit 2), or on a GPU without triton (exit 5).

@@ -150,15 +150,17 @@ def whole(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
 
 
 def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
-    """The base of W [out, in], chosen for itself alone."""
-    return begin([w], moments, alpha, recipe)
+    """The base of W [out, in] for itself alone, by feedback."""
+    return begin([w], moments, alpha, recipe, 0)
 
 
-def begin(targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+def begin(
+    targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Recipe, sweeps: int = TOGETHER_SWEEPS
+) -> Stacked:
     """The base and the planes that are chosen together with it, each layer for its target [out, in].
 
-    Steps are coarsened where levels would not be within 16 bits. Raises BnError (exit 2) where feedback still
-    brings them there.
+    sweeps: rounds of descent after the feedback. Steps are coarsened where levels would not be within 16 bits.
+    Raises BnError (exit 2) where feedback still brings them there.
     """
     ground, row, col = sides(moments, alpha, recipe.base)
     whole = _targets(targets[0], row, ground).numpy()
@@ -175,8 +177,8 @@ def begin(targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Rec
         aims = [_targets(w[chain], row[chain], ground) for w in targets]
         how = (steps, weights, alpha * alpha, row_class[chain], col_class, price)
         q, codes, values = nested.feedback(aims, [ground.factor(0.0)] * len(aims), *how)
-        gradients = [ground.hessian @ left for left in _left(values, steps, aims)]
-        for _ in range(TOGETHER_SWEEPS):
+        gradients = [ground.hessian @ left for left in _left(values, steps, aims)] if sweeps else []
+        for _ in range(sweeps):
             nested.descend(q, codes, values, gradients, ground.hessian, *how)
         levels[:, rows] = q[back][:, place]
         errors[:, rows] = [ground.quadratic(left[:, place]) for left in _left(values, steps, aims)]
@@ -198,12 +200,14 @@ def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: i
 
     What is below may have been aimed at something else; the losses of each layer are from what it was aimed at.
     """
+    if planes <= len(made.planes):
+        return made
     ground, coded, there = _ground(moments.inputs), made.coded, len(made.planes)
     steps = entropy.powers(coded.col_scale, OCTAVE)[ground.order.numpy()]
     back, so_far = ground.order.argsort().numpy(), multiples(made)
     bits = np.empty((planes - there, *made.planes.shape[1:]), np.uint8)
     errors = np.zeros((len(bits), len(w)))
-    for rows in _bands(coded.row_scale, len(steps)) if len(bits) else ():
+    for rows in _bands(coded.row_scale, len(steps)):
         residual = _targets(w[rows], coded.row_scale[rows], ground)
         residual -= so_far[rows].T[ground.order] * torch.from_numpy(steps)[:, None]
         for at, plane in enumerate(range(there, planes)):
