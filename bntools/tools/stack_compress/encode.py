@@ -43,8 +43,8 @@ class Recipe:
     base: float = 0.4
     theta: tuple[float, ...] = (0.6, 0.3)
     phi: tuple[float, ...] = (0.75, 0.5, 0.0)
-    price: float = 1.3
-    weights: tuple[float, ...] = (1.0, 4.0, 12.0, 8.0, 4.0)
+    price: float = 1.8
+    weights: tuple[float, ...] = (1.0, 4.0, 14.0, 6.0, 2.0)
 
     @property
     def first(self) -> int:

@@ -1,5 +1,7 @@
 """The order of the blocks, with their gains measured anew at a few sizes by the gradient of the divergence there.
 
+The sizes double: the smaller a model, the sooner the next blocks change what the others bring.
+
 The predicted gain of a block takes its matrix alone, on an otherwise unharmed model. At a size that is reached, the
 gradient g of the divergence tells what moving on along d, the change that the next block makes, would bring: half of
 -<g, d>, if the block takes most of what its layer lost (for the loss E H E^T / 2 of an error E, g = E H and d is
@@ -27,7 +29,8 @@ Stack = tuple[str, int]  # name of the weight, band
 def rescored(stacks: Coding, windows: Tensor, times: int, device: str, progress: Progress) -> list[Block]:
     """All blocks, each in its place by the gains found at the last size before it.
 
-    windows: [n, L] token ids the divergence is taken on. times: sizes, evenly spaced, the base the first.
+    windows: [n, L] token ids the divergence is taken on. times: sizes, the base the first, half of all
+    blocks the last, and each half of the next.
     """
     network, total = Network(stacks, windows, device), sum(block.nbytes for block in stacks.blocks)
     done, left, factors = list[Block](), list(stacks.blocks), dict[Stack, float]()
@@ -35,7 +38,7 @@ def rescored(stacks: Coding, windows: Tensor, times: int, device: str, progress:
         for at in range(times):
             factors |= _factors(stacks, network, done, left)
             left, size = _ranked(left, factors), sum(block.nbytes for block in done)
-            while left and size < total * (at + 1) // times:
+            while left and size < total >> (times - 1 - at):
                 done.append(left.pop(0))
                 size += done[-1].nbytes
             step(1)
