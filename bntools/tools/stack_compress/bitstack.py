@@ -39,7 +39,7 @@ class Settings:
     paper: bool = False
     embedding: bool = False
     sort: str = "fisher"
-    rescore: int = 5
+    rescore: int = 4
     seed: int = 0
 
 

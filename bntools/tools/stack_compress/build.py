@@ -60,7 +60,7 @@ class Settings:
     embedding: bool = True
     compensate: bool = True
     sort: str = "fisher"
-    rescore: int = 5
+    rescore: int = 4
     seed: int = 0
 
 

@@ -101,7 +101,7 @@ Examples:
     "--rescore",
     type=click.IntRange(0, 64),
     metavar="N",
-    default=5,
+    default=4,
     show_default=True,
     help="Sizes at which --sort fisher measures by a gradient what each block brings; the model is then in memory.",
 )

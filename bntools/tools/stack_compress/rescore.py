@@ -1,6 +1,7 @@
 """The order of the blocks, with their gains measured anew at a few sizes by the gradient of the divergence there.
 
-The sizes double: the smaller a model, the sooner the next blocks change what the others bring.
+The sizes double, up to a quarter of all blocks: the smaller a model, the sooner the next blocks change what the others
+bring.
 
 The predicted gain of a block takes its matrix alone, on an otherwise unharmed model. At a size that is reached, the
 gradient g of the divergence tells what moving on along d, the change that the next block makes, would bring: half of
@@ -29,8 +30,8 @@ Stack = tuple[str, int]  # name of the weight, band
 def rescored(stacks: Coding, windows: Tensor, times: int, device: str, progress: Progress) -> list[Block]:
     """All blocks, each in its place by the gains found at the last size before it.
 
-    windows: [n, L] token ids the divergence is taken on. times: sizes, the base the first, half of all
-    blocks the last, and each half of the next.
+    windows: [n, L] token ids the divergence is taken on. times: sizes, the base the first, a quarter
+    of all blocks the last, and each half of the next.
     """
     network, total = Network(stacks, windows, device), sum(block.nbytes for block in stacks.blocks)
     done, left, factors = list[Block](), list(stacks.blocks), dict[Stack, float]()
@@ -38,7 +39,7 @@ def rescored(stacks: Coding, windows: Tensor, times: int, device: str, progress:
         for at in range(times):
             factors |= _factors(stacks, network, done, left)
             left, size = _ranked(left, factors), sum(block.nbytes for block in done)
-            while left and size < total >> (times - 1 - at):
+            while left and (size < total >> (times - at) or at == times - 1):
                 done.append(left.pop(0))
                 size += done[-1].nbytes
             step(1)

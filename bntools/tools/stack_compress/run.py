@@ -32,7 +32,7 @@ from bntools.tools.stack_compress.rescore import rescored
 VERSION = 1
 ROOM = 2048  # spare bytes in the header: a shorter stack's longer history must not make it longer
 _CURVE_TOKENS = 2048
-_SCORE_TOKENS = 1024  # of an order
+_SCORE_TOKENS = 1024
 
 
 def compress(
@@ -139,7 +139,7 @@ def _ordered(
     if settings.sort == "output-error":
         return order.greedy(stacks.blocks, lambda block: block.error)
     if settings.rescore and stacks.blocks:
-        return rescored(stacks, curve.windows_for(windows, _SCORE_TOKENS), settings.rescore, device, show)
+        return rescored(stacks, curve.windows_for(windows, _CURVE_TOKENS), settings.rescore, device, show)
     return order.greedy(stacks.blocks, lambda block: block.gain)
 
 
