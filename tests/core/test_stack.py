@@ -130,10 +130,18 @@ def test_a_spec_comes_back_from_json(spec):
     ],
 )  # fmt: skip
 def test_a_spec_no_writer_wrote_is_refused_by_name(change):
-    for bad in ({**SPEC.as_json(), **change}, {k: v for k, v in SPEC.as_json().items() if k not in change}):
+    changed = [{**SPEC.as_json(), **change}]
+    if set(change) != {"trellis"}:  # which may be missing, for 0
+        changed.append({k: v for k, v in SPEC.as_json().items() if k not in change})
+    for bad in changed:
         with pytest.raises(BnError, match=r"model\.w") as caught:
             stack.parse("model.w", bad)
         assert caught.value.code == BAD_INPUT
+
+
+def test_a_spec_without_a_trellis_has_plain_planes():
+    told = {key: value for key, value in SPEC.as_json().items() if key != "trellis"}
+    assert stack.parse("w", told).trellis == 0
 
 
 def test_rows_of_small_scale_come_first_and_ties_in_their_order():

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bntools import options, terminal
-from bntools.core import EMBEDDED, stack
+from bntools.core import EMBEDDED
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -47,7 +47,7 @@ Examples:
 )
 @click.option(
     "--planes",
-    type=click.IntRange(0, stack.MOST_PLANES),
+    type=click.IntRange(0, 7),
     default=4,
     show_default=True,
     help="Planes over the base, of one bit a weight each.",

@@ -45,8 +45,8 @@ def test_a_model_in_a_gpu_s_memory_is_the_one_of_the_cpu_at_every_budget(dtype, 
             if isinstance(module, stacked_modules.StackedLinear | stacked_modules.StackedEmbedding):
                 assert torch.equal(module.weight, cpu.network.get_submodule(path).weight)
         taken[budget] = gpu.memory
-    for more in taken:
-        assert abs(taken[more] - taken[base] - (more - base)) < 2000
+    for more in taken:  # by two bytes for one in a trellis code
+        assert more - base - 2000 < taken[more] - taken[base] < 2 * (more - base) + 2000
 
 
 def test_an_embedding_gives_a_row_for_each_token_of_a_batch(monkeypatch):

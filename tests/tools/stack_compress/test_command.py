@@ -13,13 +13,14 @@ from conftest import make_model
 from safetensors.torch import load_file, save_file
 from stacked import call, equal, weights, write_tokenizer
 
-from bntools.core import streams
+from bntools.core import stack, streams
 from bntools.core.artifact import open_path
 from bntools.core.calibration import text_windows
 from bntools.core.errors import BAD_INPUT, USAGE
 from bntools.core.header import BLOCK_PREFIX
 from bntools.core.resident import Resident
 from bntools.core.source import open_model
+from bntools.tools.stack_compress.command import command
 
 FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)
 
@@ -345,3 +346,8 @@ def test_parts_made_apart_are_gathered_to_the_bytes_of_one_run(words, folder):
     assert equal(load_file(whole), load_file(joined))
     other = ("--rank", 2) if "bitstack" in words else ("--planes", 2)
     assert "settings" in call(*words, *other, "--gather", parts, "-f", "-o", joined, code=BAD_INPUT).what
+
+
+def test_as_many_planes_can_be_asked_for_as_can_be_read():
+    option = next(one for one in command.params if one.name == "planes")
+    assert option.type.max == stack.MOST_PLANES  # written twice: help must not cost what reading does
