@@ -67,8 +67,8 @@ def test_help_costs_little_more_than_click_itself():
             best = min(best, spent)
         return best
 
-    # Measured 1.5 to 2.0 from day to day; an import of numpy alone would be beyond the bound.
-    assert cpu(sys.executable, "-m", "bntools", "--help") <= 2.4 * cpu(sys.executable, "-c", "import click")
+    # Measured 1.5; the room is for a noisy machine, an import of numpy alone would be twice the bound.
+    assert cpu(sys.executable, "-m", "bntools", "--help") <= 1.8 * cpu(sys.executable, "-c", "import click")
 
 
 def test_every_command_is_listed_once_and_has_help(run):

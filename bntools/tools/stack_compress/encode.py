@@ -163,13 +163,13 @@ def begin(
     Raises BnError (exit 2) where feedback still brings them there.
     """
     ground, row, col = sides(moments, alpha, recipe.base)
-    whole = _targets(targets[0], row, ground).numpy()
+    first = _targets(targets[0], row, ground).numpy()
     ones = np.ones(len(row), np.float32)
-    col = grid.coarsened(col, whole, ones)
+    col = grid.coarsened(col, first, ones)
     steps, back = entropy.powers(col, OCTAVE), ground.order.argsort().numpy()
-    row_class, col_class = grid.classes(whole, ones, steps)
+    row_class, col_class = grid.classes(first, ones, steps)
     price, weights = scalar.prices(recipe.price, MIDDLE, CLASSES), np.float32(recipe.weights[: len(targets)])
-    levels, planes = np.empty(whole.shape, np.int16), len(targets) - 1
+    levels, planes = np.empty(first.shape, np.int16), len(targets) - 1
     bits = np.empty((planes, len(row), -(-len(col) // 8)), np.uint8)
     errors, energy = np.zeros((len(targets), len(row))), np.zeros(len(row))
     for rows in _bands(row, len(col)):
@@ -232,23 +232,15 @@ def _left(values: scalar.Floats, steps: scalar.Floats, targets: Sequence[Tensor]
 def multiples(made: Stacked) -> Tensor:
     """The weights [out, in], in steps of their row and column, by all planes that there are."""
     found = made.coded.levels.T.astype(np.float32)
-    bands = _bands(made.coded.row_scale, found.shape[1])
-
-    def add(bits: NDArray[np.uint8], weight: float) -> None:
-        nonlocal found
-        found += weight * (
-            np.unpackbits(bits, axis=1, count=found.shape[1], bitorder="little") - np.float32(0.5)
-        )
-
     for plane, bits in enumerate(made.planes):
+        lines = [bits]
         if plane < made.trellis:
-            high, low = np.empty_like(bits), np.empty_like(bits)
-            for rows in bands:
-                high[rows], low[rows] = linked.decode(bits[rows])
-            add(high, 0.5 ** (plane + 1))
-            add(low, 0.5 ** (plane + 2))
-        else:
-            add(bits, 0.5 ** (plane + 1))
+            lines = [np.empty_like(bits), np.empty_like(bits)]
+            for rows in _bands(made.coded.row_scale, found.shape[1]):
+                lines[0][rows], lines[1][rows] = linked.decode(bits[rows])
+        for finer, line in enumerate(lines):
+            up = np.unpackbits(line, axis=1, count=found.shape[1], bitorder="little")
+            found += (up - np.float32(0.5)) * np.float32(0.5 ** (plane + 1 + finer))
     return torch.from_numpy(found)
 
 

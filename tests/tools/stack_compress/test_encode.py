@@ -59,7 +59,7 @@ def test_a_plane_costs_one_bit_and_gains_what_a_bit_gains_but_little():
     losses = encode.encode(w, moments, 0.3, Recipe(4)).losses.sum(1)
     gains = 10 * np.log10(losses[:-1] / losses[1:])
     assert gains.min() > 3
-    assert gains[:2].mean() > 6
+    assert gains[:2].mean() > 6.4
 
 
 def test_planes_chosen_with_the_base_lose_less_than_planes_chosen_after_it():
@@ -109,7 +109,7 @@ def test_planes_may_be_aimed_at_another_target_than_the_base():
         damped = row + 0.02 * float(moments.inputs.diagonal().mean()) * error.square().sum(1)
         assert np.allclose(made.errors[planes], damped, rtol=1e-3)
     again = encode.refine(other, moments, encode.refine(w, moments, base, Recipe(3), 1), Recipe(3), 3)
-    assert again.losses.sum(1)[3] < base.losses.sum() / 5
+    assert again.losses.sum(1)[3] < base.losses.sum() / 6
 
 
 @pytest.mark.parametrize(("out", "inner"), [(1, 1), (8, 13), (3, 200), (2100, 9)])
