@@ -65,7 +65,7 @@ def files() -> dict[Path, str]:
     """Every generated file with the content it should have."""
     wanted = {ROOT / "completions" / name: completion(shell) for shell, name in SHELLS.items()}
     for name, command in COMMANDS.items():
-        page = ROOT / "man" / f"bntools-{name}.1"
+        page = ROOT / "man" / "man1" / f"bntools-{name}.1"
         wanted[page] = man_page(page.read_text(encoding="utf-8"), command)
     return wanted
 

@@ -7,7 +7,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from bntools import _imports
+from bntools.core.system import import_hooks
 
 _REGISTRY = "transformers.quantizers.auto"
 _STRUCTURE = "transformers.utils.import_utils"
@@ -19,18 +19,18 @@ def install() -> None:
     transformers has no entry points for quantizers, and `import bntools` must not cost what importing transformers
     costs, so the registration waits for the import of the one module that it changes.
     """
-    _imports.around("torch", _imports.uncollected())
-    _imports.after(_STRUCTURE, hasten)
+    import_hooks.around("torch", import_hooks.uncollected())
+    import_hooks.after(_STRUCTURE, hasten)
     if _REGISTRY in sys.modules:
         register()
     else:
-        _imports.after(_REGISTRY, lambda module: register())
+        import_hooks.after(_REGISTRY, lambda module: register())
 
 
 def register() -> None:
     """Add the quantization method `bntools`; a transformers too old to have one added is left as it is."""
     with contextlib.suppress(ImportError):
-        importlib.import_module("bntools.core.hf_quantizer").register()
+        importlib.import_module("bntools.core.resident.transformers_quantizer").register()
 
 
 def hasten(module: ModuleType) -> None:

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from bntools import __version__
 from bntools.core.errors import BROKEN_PIPE, FAILED, INTERRUPTED, MISSING, USAGE, BnError
@@ -36,17 +37,20 @@ class Toolbox(click.Group):
             raise DeadReader from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.commands))
-        for section, names in SECTIONS.items():
+        width = max(map(len, COMMANDS))
+        for section, tools in SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl(
-                    [(name.ljust(width), self.commands[name].get_short_help_str(80)) for name in names]
-                )
+                formatter.write_dl([(name.ljust(width), line) for name, line in tools.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS.summaries[name]) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(
     cls=Toolbox,
-    commands=COMMANDS,
+    commands=cast("Any", COMMANDS),  # click asks it for names and single commands only
     epilog=EPILOG,
     context_settings={
         "help_option_names": ["-h", "--help"],

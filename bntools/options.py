@@ -144,7 +144,7 @@ def budget(function: Callable[..., Any]) -> Callable[..., Any]:
 def _budget(context: click.Context, _: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    from bntools.core.sizes import parse_bytes
+    from bntools.core.system.sizes import parse_bytes
 
     return parse_bytes(value)
 
@@ -182,7 +182,7 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
 def _shard(context: click.Context, _: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
-    from bntools.core.parts import Shard
+    from bntools.core.work.shards import Shard
 
     _either(context, "gather")
     return Shard.parse(value)

@@ -1,27 +1,61 @@
-"""The tools, in the order help lists them. Modules here import nothing heavy at their top."""
+"""The tools, in the order help lists them. A command's module is imported when it is asked for, no sooner.
+
+A tool is one line here; its command is the object `command` of bntools/tools/<name>/command.py, with the same line as
+its short help (a test compares them).
+"""
 
 from __future__ import annotations
 
-import click
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from bntools.tools.bleu_gpu.command import command as bleu_command
-from bntools.tools.data_dim.command import command as data_dim_command
-from bntools.tools.eval.command import command as eval_command
-from bntools.tools.export.command import command as export_command
-from bntools.tools.fetch.command import command as fetch_command
-from bntools.tools.info.command import command as info_command
-from bntools.tools.intrinsic_dim.command import command as intrinsic_dim_command
-from bntools.tools.quantize.command import command as quantize_command
-from bntools.tools.scale_fit.command import command as scale_fit_command
-from bntools.tools.stack_compress.command import command as stack_command
+if TYPE_CHECKING:
+    import click
 
-_TOOLS: dict[str, list[click.Command]] = {
-    "Compress": [quantize_command, stack_command],
-    "Score": [eval_command, bleu_command],
-    "Measure": [intrinsic_dim_command, data_dim_command, scale_fit_command],
-    "Inspect and convert": [info_command, export_command],
-    "Get models and data": [fetch_command],
+SECTIONS: dict[str, dict[str, str]] = {
+    "Compress": {
+        "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
+        "stack-compress": "One file, any size: every prefix of it is a model.",
+    },
+    "Score": {
+        "eval": "Measure how good a model still is.",
+        "bleu-gpu": "BLEU of token ids, per sentence or corpus.",
+    },
+    "Measure": {
+        "intrinsic-dim": "How many dimensions a learning problem has.",
+        "data-dim": "Measure the intrinsic dimension of a point cloud.",
+        "scale-fit": "Fit a scaling law to training runs.",
+    },
+    "Inspect and convert": {
+        "info": "Show what an artifact or model holds.",
+        "export": "Write a model in a format other programs load.",
+    },
+    "Get models and data": {
+        "fetch": "Get a model or data set by name, checked and cached.",
+    },
 }
 
-SECTIONS = {section: [str(tool.name) for tool in tools] for section, tools in _TOOLS.items()}
-COMMANDS: dict[str, click.Command] = {str(tool.name): tool for tools in _TOOLS.values() for tool in tools}
+
+class Commands(Mapping[str, "click.Command"]):
+    """Commands by name: the names cost nothing, a command the import of its module."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        self.summaries = {name: line for tools in sections.values() for name, line in tools.items()}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.summaries:
+            raise KeyError(name)
+        return importlib.import_module(f"bntools.tools.{name.replace('-', '_')}.command").command
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.summaries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.summaries)
+
+    def __len__(self) -> int:
+        return len(self.summaries)
+
+
+COMMANDS = Commands(SECTIONS)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forked
 import pytest
+from support import forked
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

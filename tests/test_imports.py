@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bntools import _imports, _transformers
-from bntools._imports import after, around, uncollected
+from bntools import _transformers
+from bntools.core.system import import_hooks
+from bntools.core.system.import_hooks import after, around, uncollected
 
 MODULE = "watched"
 
@@ -36,7 +37,7 @@ def test_an_import_is_wrapped_once_however_often_it_was_looked_for_before(module
     assert not seen
     importlib.import_module(module)
     assert seen == [module]
-    assert not any(isinstance(f, _imports._Watch) and f.name == module for f in sys.meta_path)
+    assert not any(isinstance(f, import_hooks._Watch) and f.name == module for f in sys.meta_path)
     del sys.modules[module]
     importlib.import_module(module)
     assert seen == [module]
@@ -134,7 +135,7 @@ def test_a_transformers_that_reads_its_files_in_another_way_is_left_as_it_is():
 def test_bntools_imports_neither_of_them_and_is_there_when_they_are():
     program = (
         "import sys, bntools\nassert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
-        "import torch\nfrom bntools._imports import _Watch\n"
+        "import torch\nfrom bntools.core.system.import_hooks import _Watch\n"
         "assert 'torch' not in [f.name for f in sys.meta_path if isinstance(f, _Watch)]\n"
         "import gc\nassert gc.isenabled() and torch.ones(2).sum() == 2\n"
         "import transformers.utils.import_utils as found\nfrom transformers import LlamaConfig\n"

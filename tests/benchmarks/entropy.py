@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bntools.core import entropy
-from bntools.core.entropy import Coded, Counter, Decoder
-from bntools.kernels import trellis
+from bntools.core.packing import entropy
+from bntools.core.packing.entropy import Coded, Counter, Decoder
+from bntools.kernels.entropy import dependent_trellis
 
 ROWS, COLS = 1536, 576
 CLASS = 30  # of every weight: a mean level of 2.8, as at about 3.6 bits
@@ -35,7 +35,7 @@ def best(
 
 def targets(is_trellis: bool) -> np.ndarray:
     """Gaussian weights [cols, rows] in (half) steps."""
-    sigma = 1.25 * 2 ** ((CLASS - 24) / 4) / (trellis.HALF_STEP if is_trellis else 1)
+    sigma = 1.25 * 2 ** ((CLASS - 24) / 4) / (dependent_trellis.HALF_STEP if is_trellis else 1)
     return (np.random.default_rng(0).standard_normal((COLS, ROWS)) * sigma).astype(np.float32)
 
 
@@ -46,7 +46,7 @@ def search(source: np.ndarray, is_trellis: bool, feedback: np.ndarray) -> np.nda
     work, factor = source.copy(), np.eye(64, dtype=np.float32)
     for at in range(0, cols, 64):
         part = slice(at, at + 64)
-        trellis.columns(
+        dependent_trellis.columns(
             work[part], factor, ones[:rows], ones[:64], np.ones((64, rows), np.float32), ones[:rows], feedback,
             is_trellis, levels[part],
         )  # fmt: skip

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from bntools.core.text import tiny_model_dir
-from bntools.core.writer import Writer
+from bntools.core.artifact.writer import Writer
+from bntools.core.text.documents import tiny_model_dir
 
 HIDDEN, INNER, VOCABULARY = 4096, 11008, 32000
 SQUARE, UP, DOWN = (HIDDEN, HIDDEN), (INNER, HIDDEN), (HIDDEN, INNER)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.kernels.neighbours import nearest
+from bntools.kernels.neighbours.exact import nearest
 from bntools.tools.data_dim.calibrated import (
     ANGLE_NEIGHBOURS,
     NARROW,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from bntools.kernels.groups import Packed, dequantize, dequantize_reference, matvec
-from bntools.kernels.packing import pack
+from bntools.kernels.grouped.bits import pack
+from bntools.kernels.grouped.operations import Packed, dequantize, dequantize_reference, matvec
 
 SHAPES = ((1536, 576), (4096, 4096))
 GROUP = 128

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bntools.kernels.packing import pack, pack_reference, unpack, unpack_reference
+from bntools.kernels.grouped.bits import pack, pack_reference, unpack, unpack_reference
 
 ROWS, COLS = 4096, 4096
 

@@ -40,8 +40,8 @@ ROUTES = {
     "writer | streaming reader": (python(WRITER), python(STREAM)),
     "writer | random access, one tensor": (python(WRITER), python(RANDOM)),
     "start-up of writer and reader alone": (
-        python("import bntools.core.writer"),
-        python("import bntools.core.source"),
+        python("import bntools.core.artifact.writer"),
+        python("import bntools.core.model.open"),
     ),
 }
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import peers
 
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
 
 G = "GPTQ oc"
 FINE = ("--method", "gptq", "--scales", 2, "--trellis", 5, "--refit", 2, "--compensate")
@@ -176,7 +176,7 @@ class Table:
 
 def _dense(model: str) -> str:
     """A directory that transformers opens."""
-    from bntools.core.text import tiny_model_dir
+    from bntools.core.text.documents import tiny_model_dir
 
     return str(tiny_model_dir()) if model == "default:" else model
 

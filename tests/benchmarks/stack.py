@@ -31,9 +31,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bntools.core.artifact import open_path
-from bntools.core.resident import Resident
-from bntools.core.source import as_model, open_model
+from bntools.core.artifact.reader import open_path
+from bntools.core.model.open import as_model, open_model
+from bntools.core.resident.resize import Resident
 
 BITS = (2.6, 3.2, 3.5, 4.2, 5.2)
 SIZES = (60_000_000, 70_000_000, 90_000_000)
@@ -106,7 +106,7 @@ def load_seconds(path: Path, size: int) -> tuple[float, float]:
 def cold_seconds(path: Path, size: int) -> tuple[float, float]:
     """CPU time and time from the start of a process to a network at a budget, imports and all."""
     program = (
-        "import os, time\nfrom bntools.core.resident import Resident\n"
+        "import os, time\nfrom bntools.core.resident.resize import Resident\n"
         f"Resident({str(path)!r}, {size})\nprint(sum(os.times()[:2]), time.monotonic())"
     )
     began = time.monotonic()  # of the same clock in every process

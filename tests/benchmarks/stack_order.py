@@ -40,15 +40,16 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from bntools.core import distill
-from bntools.core.calibration import text_windows
-from bntools.core.model import Model
-from bntools.core.shelf import Shelf
-from bntools.core.source import open_model
-from bntools.core.text import default_text, read_text
-from bntools.core.threads import single_threaded
-from bntools.core.tokens import open_tokenizer
-from bntools.core.work import Work, digest_of, digest_of_json, identity, source_identity
+from bntools.core.blockwise.windows import text_windows
+from bntools.core.model.identity import source_identity
+from bntools.core.model.model import Model
+from bntools.core.model.open import open_model
+from bntools.core.system.threads import single_threaded
+from bntools.core.text.documents import default_text, read_text
+from bntools.core.text.tokens import open_tokenizer
+from bntools.core.training import distill
+from bntools.core.work.array_store import Shelf
+from bntools.core.work.folder import Work, digest_of, digest_of_json, identity
 from bntools.tools.stack_compress import bitstack, build, curve, order, rescore, scaling
 from bntools.tools.stack_compress.network import Network, bytes_of
 from bntools.tools.stack_compress.order import Block

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bntools.core import networks
-from bntools.core.source import open_model
-from bntools.kernels import projections
-from bntools.kernels.hadamard import fwht
+from bntools.core.datasets import networks
+from bntools.core.model.open import open_model
+from bntools.kernels.projections import projections
+from bntools.kernels.projections.hadamard import fwht
 from bntools.tools.intrinsic_dim.descend import Direct, Subspace
 
 torch.set_num_threads(1)

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from textwrap import dedent
 
-from bntools.core.text import default_text
+from bntools.core.text.documents import default_text
 
 PACKAGES = ("jargon-text", "wordnet-base", "developers-reference")
 PASSAGE = 2_350  # characters, 500 to 700 tokens

@@ -73,12 +73,13 @@ def test_help_costs_little_more_than_click_itself():
 
 def test_every_command_is_listed_once_and_has_help(run):
     listed = [name for names in SECTIONS.values() for name in names]
-    assert sorted(listed) == sorted(COMMANDS)
+    assert sorted(listed) == sorted(set(listed)) == sorted(COMMANDS)
     text = run("--help").stdout.decode()
     for name, command in COMMANDS.items():
         assert f"\n  {name} " in text
         assert command.help
-        assert command.get_short_help_str()
+        assert command.name == name
+        assert command.short_help == COMMANDS.summaries[name], f"registry.py says another line of {name}"
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.name} has no help"

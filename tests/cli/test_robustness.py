@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bntools import cli
-from bntools.core import artifact, header
-from bntools.core.text import tiny_model_dir
-from bntools.core.writer import Writer
+from bntools.core.artifact import header, reader
+from bntools.core.artifact.writer import Writer
+from bntools.core.text.documents import tiny_model_dir
 
 COMMAND = [sys.executable, "-m", "bntools"]
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_killed_quantize_leaves_no_file_under_the_final_name(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         if target.exists():
-            artifact.open_path(target).close()  # finished before the shot: then it is whole
+            reader.open_path(target).close()  # finished before the shot: then it is whole
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -193,7 +193,7 @@ def test_a_shard_index_cannot_leave_its_folder(run, model):
     ],
 )
 def test_a_lying_quantization_table_is_refused(run, packed, tmp_path, change):
-    source = artifact.open_path(packed)
+    source = reader.open_path(packed)
     table = json.loads(source.files["quantization.json"])
     next(iter(table["tensors"].values())).update(change)
     with Writer(str(tmp_path / "lie"), "model") as out:

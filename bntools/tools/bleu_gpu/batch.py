@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input, usage
-from bntools.kernels import ngrams, ngrams_jit
-from bntools.kernels.ngrams import Sentences
+from bntools.kernels.ngrams import loops as ngram_loops
+from bntools.kernels.ngrams import ngrams
+from bntools.kernels.ngrams.ngrams import Sentences
 
 Ids = Tensor | Sequence[Any]
 
@@ -246,7 +247,7 @@ def _lengths(side: Side, known: Sentences) -> Tensor:
         )
     if length.is_cpu and known.length.is_cpu:
         given, most, least = length.numpy(), known.length.numpy(), 0 if side.name == "hyp" else -1
-        k = ngrams_jit.out_of_range(given, most, least)
+        k = ngram_loops.out_of_range(given, most, least)
         if k >= 0:
             hint = f"lengths count ids, {least} to {int(most[k])} here"
             raise bad_input(f"{side.name}_len is {int(given[k])} for sentence {k}", hint)
@@ -257,7 +258,7 @@ def _lengths(side: Side, known: Sentences) -> Tensor:
 def _complete(refs: Sentences, first: Tensor, last: Tensor) -> None:
     """Raise BnError where a row has no reference, or references that are not there."""
     length, one, two = refs.length.numpy(), first.numpy(), last.numpy()
-    bare = ngrams_jit.without_reference(length, one, two)
+    bare = ngram_loops.without_reference(length, one, two)
     if bare == len(one) > 0:
         raise bad_input(f"ref_rows go beyond {len(length)} references", "cumulative counts, 0 first")
     if bare >= 0:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import usage
-from bntools.kernels import ngrams
+from bntools.kernels.ngrams import ngrams
 from bntools.tools.bleu_gpu.batch import Ids, Side, sentences
 from bntools.tools.bleu_gpu.stats import _batch, _pairs, reference_stats
 
@@ -53,7 +53,7 @@ def rouge_n(hyp: Ids, refs: Ids, n: int = 2, **given: Any) -> Tensor:
 
 def rouge_l(hyp: Ids, refs: Ids, **given: Any) -> Tensor:
     """ROUGE-L F1 [B] (Lin 2004): longest common subsequence over both lengths; best reference. CPU."""
-    from bntools.kernels.subsequence import lcs_lengths
+    from bntools.kernels.ngrams.subsequence import lcs_lengths
 
     found = _batch(hyp, refs, given)
     row, column = _pairs(found)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
-from bntools.kernels import ngrams_cpu
-from bntools.kernels.ngrams_cpu import Flat
+from bntools.kernels.ngrams import cpu as ngrams_cpu
+from bntools.kernels.ngrams.cpu import Flat
 from bntools.tools.bleu_gpu import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bntools.core.artifact import Artifact
+    from bntools.core.artifact.reader import Artifact
 
 ROWS = 4096
 """Rows of a tensor counted at a time."""
@@ -51,8 +51,8 @@ Batch = tuple[NDArray[Any], dict[str, NDArray[np.float64]]]
 
 def encoder(spec: str) -> Any:
     """Function from texts to ids, by the tokenizer of a model."""
-    from bntools.core.source import open_model
-    from bntools.core.tokens import open_tokenizer
+    from bntools.core.model.open import open_model
+    from bntools.core.text.tokens import open_tokenizer
 
     model = open_model(spec)
     inner = open_tokenizer(model.files, model.config, model.label).inner
@@ -121,7 +121,7 @@ def _counted_samples(samples: Sequence[Any], group: int, reading: Reading) -> Ba
 
 def from_tensors(hyp: str, refs: str, reading: Reading) -> Iterator[Batch]:
     """Two safetensors files: ids [B, L], [B, M] or [B, R, M]; lengths, if any, under hyp_len and ref_len."""
-    from bntools.core.artifact import open_path
+    from bntools.core.artifact.reader import open_path
 
     with open_path(hyp) as one, open_path(refs) as two:
         (ids, length), (others, lengths) = _ids(one, "hyp"), _ids(two, "ref")

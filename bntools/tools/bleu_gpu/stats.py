@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import usage
-from bntools.kernels import ngrams
+from bntools.kernels.ngrams import ngrams
 from bntools.tools.bleu_gpu.batch import Batch, Ids, Side, batch, sentences
 
 

@@ -48,7 +48,7 @@ def command(
     the coordinates, all axes before it count points.
     """
     if plot is not None:
-        from bntools.core import pictures
+        from bntools.core.report import pictures
 
         pictures.check(plot)
     from bntools.tools.data_dim.dimension import NAMES, Settings, data_dimension

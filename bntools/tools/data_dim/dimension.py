@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
-from bntools.kernels.neighbours import count_within, nearest
+from bntools.kernels.neighbours.exact import count_within, nearest
 from bntools.tools.data_dim import estimators
 from bntools.tools.data_dim.calibrated import (
     ANGLE_NEIGHBOURS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bntools.core import pictures
+from bntools.core.report import pictures
 
 
 def draw(report: dict[str, Any], path: str) -> None:

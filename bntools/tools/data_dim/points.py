@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core import dtypes, streams
-from bntools.core.artifact import Artifact, parse_json
+from bntools.core.artifact import dtypes, streams
+from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.errors import BnError, bad_input, usage
 
 Floats = NDArray[np.float64]

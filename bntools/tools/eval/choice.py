@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bntools.core.errors import bad_input, usage
-from bntools.core.tokens import Tokenizer
+from bntools.core.text.tokens import Tokenizer
 from bntools.tools.eval.head import Head, hidden_states
 from bntools.tools.eval.perplexity import Step
 

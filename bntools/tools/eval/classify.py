@@ -6,25 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from bntools.core import datasets, networks, subspace
-from bntools.core.artifact import Artifact
+from bntools.core.artifact.reader import Artifact
+from bntools.core.datasets import labelled, networks
 from bntools.core.errors import bad_input
-from bntools.core.source import open_input
+from bntools.core.model import subspace
 
 
-def classify(source: str, data: str, file: str | None, seed: int = 0) -> dict[str, Any]:
+def classify(opened: Any, source: str, data: str, file: str | None, *, seed: int = 0) -> dict[str, Any]:
     """The report of kind `eval` for an artifact of kind `subspace` or `network` on the test rows of a data set.
 
     file: FILE.py:FUNCTION for a network that a Python file builds. Raises BnError (exit 3) where the artifact is of
     another kind or the data do not fit it.
     """
-    opened = open_input(source)
     if not isinstance(opened, Artifact) or opened.kind not in (subspace.KIND, subspace.NETWORK):
         raise bad_input(
             f"{source} is no network of intrinsic-dim", "leave out --data: models are scored on text"
         )
     facts = subspace.network_facts(opened)
-    rows = datasets.read(data, seed)
+    rows = labelled.read(data, seed)
     if list(rows.shape) != facts["shape"] or rows.classes > facts["classes"]:
         what = f"{data} has inputs {list(rows.shape)} and {rows.classes} classes"
         raise bad_input(f"{what}, the network takes {facts['shape']} and {facts['classes']}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bntools import options, terminal
-from bntools.core.errors import GATE, BnError
+from bntools.core.errors import GATE, BnError, usage
 from bntools.options import Session
 
 EPILOG = """\b
@@ -57,14 +57,22 @@ Examples:
 )
 @click.option(
     "--data",
+    multiple=True,
     metavar="PATH",
-    help="Labelled data: the accuracy of a network that intrinsic-dim or export wrote.",
+    help="What a network, dictionary, index or other artifact that is no language model is scored on.",
 )
 @click.option(
     "--model",
     "file",
-    metavar="FILE.py:NAME",
-    help="With --data: the file to run to build the network.",
+    metavar="MODEL|FILE.py:NAME",
+    help="With --data: the model an artifact belongs to, or the file to run to build its network.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the scores of an artifact that is no language model; its tool's man page names them.",
 )
 @click.option("--max-ppl", type=float, help="Exit 4 if the perplexity is higher.")
 @click.option("--max-kl", type=float, help="Exit 4 if the mean divergence is higher.")
@@ -80,22 +88,30 @@ Examples:
 )
 @options.dtype
 @options.common
-def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: str | None,
-            file: str | None, max_ppl: float | None, max_kl: float | None, budget: int | None,
-            curve: int | None, plot: str | None, dtype: str, **given: Any) -> None:  # fmt: skip
+def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: tuple[str, ...],
+            file: str | None, assignments: tuple[str, ...], max_ppl: float | None, max_kl: float | None,
+            budget: int | None, curve: int | None, plot: str | None, dtype: str, **given: Any) -> None:  # fmt: skip
     """Perplexity of INPUT and, where its original can be found, the divergence from it, in nats a token.
 
     INPUT is what bntools quantize takes, most often an artifact on standard input.
     """
-    from bntools.core.source import open_model
-    from bntools.core.text import default_text, read_documents
+    from bntools.core.model.open import as_model, open_input
+    from bntools.core.text.documents import default_text, read_documents
     from bntools.tools.eval.choice import read_tasks
     from bntools.tools.eval.evaluate import Settings, evaluate
+    from bntools.tools.eval.kinds import module_of
 
-    if data is not None:
-        return _classify(session, source, data, file)
+    opened = open_input(source, budget)
+    scored_by = module_of(getattr(opened, "kind", ""))
+    if scored_by is not None:
+        places = {"data": data, "model": file, "text": text, "plot": plot, "tokens": given["tokens"]}
+        return _kind(session, scored_by, opened, places, assignments)
+    if assignments:
+        raise usage(f"--set is for artifacts that are no language models, and {source} is none", "drop --set")
+    if data:
+        return _classify(session, opened, source, data[0], file)
     _check_curve(curve, plot, budget, tasks)
-    model = open_model(source, budget)
+    model = as_model(opened, "standard input" if source == "-" else source)
     documents = [default_text("eval")] if text is None else read_documents(text)
     if tasks is not None:
         read_tasks(tasks)  # a damaged file is found before the long work
@@ -114,8 +130,7 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
 
 
 def _check_curve(curve: int | None, plot: str | None, budget: int | None, tasks: str | None) -> None:
-    from bntools.core import pictures
-    from bntools.core.errors import usage
+    from bntools.core.report import pictures
 
     if curve is None and plot is not None:
         raise usage("--plot draws a curve", "--curve 8 --plot curve.svg")
@@ -153,11 +168,43 @@ def _curve(
     terminal.emit(session, report, lambda console: console.print(terminal.table(heads, rows)))
 
 
-def _classify(session: Session, source: str, data: str, file: str | None) -> None:
+def _kind(
+    session: Session, scored_by: Any, opened: Any, places: dict[str, Any], assignments: tuple[str, ...]
+) -> None:
+    """Score an artifact of a kind of its own, and show what its module makes of it."""
+    from bntools.tools.eval.kinds import Request
+
+    if places["plot"] is not None:
+        from bntools.core.report import pictures
+
+        pictures.check(places["plot"])
+    session.apply()
+    request = Request(
+        **places, seed=session.seed, threads=session.threads, device=session.torch_device(),
+        options=dict(map(_assignment, assignments)),
+    )  # fmt: skip
+    report = scored_by.score(opened, request, functools.partial(terminal.progress, session))
+    terminal.emit(session, report, lambda console: [console.print(t) for t in scored_by.tables(report)])
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value as JSON where it is JSON, else as it stands."""
+    import json
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise usage(f"--set {text} is not NAME=VALUE", "--set k=32")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _classify(session: Session, opened: Any, source: str, data: str, file: str | None) -> None:
     from bntools.tools.eval.classify import classify
 
     session.apply()
-    report = classify(source, data, file, session.seed)
+    report = classify(opened, source, data, file, seed=session.seed)
     rows = [["accuracy (%)", terminal.three(100 * report["accuracy"]["value"]),
              terminal.three(100 * report["accuracy"]["se"])],
             ["largest class (%)", terminal.three(100 * report["largest_class"]), ""],
@@ -171,7 +218,7 @@ def _classify(session: Session, source: str, data: str, file: str | None) -> Non
 
 
 def _reference(session: Session, model: Any, against: str) -> Any:
-    from bntools.core.source import open_model
+    from bntools.core.model.open import open_model
     from bntools.tools.eval.evaluate import find_reference
 
     if against == "none":
@@ -185,7 +232,7 @@ def _reference(session: Session, model: Any, against: str) -> Any:
 
 
 def _plan(session: Session, model: Any, reference: Any, documents: list[str], settings: Any) -> None:
-    from bntools.core.tokens import open_tokenizer
+    from bntools.core.text.tokens import open_tokenizer
     from bntools.tools.eval.evaluate import make_corpus
 
     corpus = make_corpus(model, documents, open_tokenizer(model.files, model.config, model.label), settings)

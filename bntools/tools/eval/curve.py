@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bntools.core import pictures
-from bntools.core.artifact import STACK, Artifact
+from bntools.core.artifact.reader import STACK, Artifact
 from bntools.core.errors import usage
-from bntools.core.model import Model, Shards
-from bntools.core.source import as_model
+from bntools.core.model.model import Model, Shards
+from bntools.core.model.open import as_model
+from bntools.core.report import pictures
 from bntools.tools.eval.evaluate import Progress, Settings, evaluate
 
 _KEPT = ("bytes", "bits_per_weight", "perplexity", "perplexity_se", "kl", "top1", "top1_se")

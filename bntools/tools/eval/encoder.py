@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
-from bntools.core.tokens import Tokenizer
+from bntools.core.text.tokens import Tokenizer
 from bntools.tools.eval.perplexity import Step, mean_error
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from bntools.core import EMBEDDED, cache, modules
-from bntools.core.artifact import Artifact, open_path
+from bntools.core import EMBEDDED
+from bntools.core.architecture import linears
+from bntools.core.artifact.reader import Artifact, open_path
+from bntools.core.artifact.writer import Writer
+from bntools.core.datasets import cache
 from bntools.core.errors import bad_input
-from bntools.core.model import Model
-from bntools.core.source import open_model
-from bntools.core.tokens import Tokenizer, open_tokenizer
-from bntools.core.writer import Writer
+from bntools.core.model.model import Model
+from bntools.core.model.open import open_model
+from bntools.core.text.tokens import Tokenizer, open_tokenizer
 from bntools.tools.eval import choice, divergence, encoder, perplexity
 from bntools.tools.eval.head import Head, split
 from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
@@ -72,7 +74,7 @@ def evaluate(
         "bytes": model.store.nbytes(),
         "bits_per_weight": {"linear": model.bits_per_weight(model.linears), "model": model.bits_per_weight()},
     }
-    if not modules.model_class(model.config).can_generate():
+    if not linears.model_class(model.config).can_generate():
         return {**report, **_encoder(model, reference, documents, tokenizer, settings, progress)}
     corpus = make_corpus(model, documents, tokenizer, settings)
     kept = _reference_run(reference, corpus, settings, progress) if reference else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bntools.core.errors import bad_input
-from bntools.core.tokens import Tokenizer
+from bntools.core.text.tokens import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def command(
 
     A directory loads with transformers.AutoModelForCausalLM.from_pretrained; without -o the model is streamed.
     """
-    from bntools.core.source import as_model, open_input, open_model
+    from bntools.core.model.open import as_model, open_input, open_model
     from bntools.tools.export import network
 
     _check(session, output, force, layout, requantize)
@@ -68,8 +68,8 @@ def command(
 
 
 def _check(session: Session, output: str, force: bool, layout: str, requantize: bool) -> None:
+    from bntools.core.artifact.writer import check_target, is_directory
     from bntools.core.errors import usage
-    from bntools.core.writer import check_target, is_directory
 
     if layout == "hf" and requantize:
         raise usage("--requantize has no meaning with --to hf: dense weights hold anything", "drop it")
@@ -82,7 +82,7 @@ def _check(session: Session, output: str, force: bool, layout: str, requantize: 
 
 
 def _dense(session: Session, model: Any, output: str, force: bool) -> None:
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.writer import Writer
     from bntools.tools.export.dense import dense_config, dense_files, dense_tensors
 
     total = sum(entry.nbytes for entry in model.entries.values())
@@ -103,7 +103,7 @@ def _dense(session: Session, model: Any, output: str, force: bool) -> None:
 
 
 def _coded(session: Session, model: Any, output: str, force: bool, to: str, requantize: bool) -> None:
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.writer import Writer
     from bntools.tools.export.dense import dense_config, dense_files
     from bntools.tools.export.layouts import LAYOUTS, stored_bytes
     from bntools.tools.export.plan import Losses, code, plan, summary
@@ -161,13 +161,13 @@ def _gguf(session: Session, model: Any, output: str, force: bool, requantize: bo
 
 
 def _fingerprint(model: Any) -> Any:
-    from bntools.core import history
+    from bntools.core.model import history
 
     return history.fingerprint(model)
 
 
 def _history(session: Session, model: Any, source: Any) -> list[dict[str, Any]]:
-    from bntools.core import history
+    from bntools.core.model import history
 
     entry = history.entry("export", options.argv(), session.seed, [source.result()], session.started)
     return [*model.history, entry]
@@ -195,8 +195,8 @@ def _say(session: Session, report: dict[str, Any]) -> None:
 
 def _network(session: Session, opened: Any, output: str, force: bool, file: str | None) -> None:
     """A network that is a seed and d numbers, with all its weights."""
-    from bntools.core import history
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.writer import Writer
+    from bntools.core.model import history
     from bntools.tools.export import network
 
     session.apply()

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bntools.core import compressed
-from bntools.core.coded import Coded
-from bntools.core.model import Model
+from bntools.core.foreign import compressed_tensors
+from bntools.core.foreign.plain_codes import Coded
+from bntools.core.model.model import Model
 from bntools.tools.export.plan import Grid, Item, Source
 
 _SMALLEST = 16  # inputs of a group; where no common divisor is as large, one group a row
@@ -40,7 +40,7 @@ class CompressedTensors:
         return Grid(source.spec.bits, width if width >= _SMALLEST else inputs, True)
 
     def tensors(self, module: str, coded: Coded) -> dict[str, Tensor]:
-        return {f"{module}.{part}": value for part, value in compressed.encode(coded).items()}
+        return {f"{module}.{part}": value for part, value in compressed_tensors.encode(coded).items()}
 
     def settings(self, model: Model, items: list[Item]) -> dict[str, Any]:
         """quantization_config: one group a grid; the class Linear as target where there is one, else names."""
@@ -56,7 +56,8 @@ class CompressedTensors:
             for index, ((bits, width), modules) in enumerate(by_grid.items())
         }
         return {
-            "quant_method": "compressed-tensors", "format": compressed.FORMAT, "quantization_status": "compressed",
+            "quant_method": "compressed-tensors", "format": compressed_tensors.FORMAT,
+            "quantization_status": "compressed",
             "config_groups": groups, "ignore": [*dense, "lm_head"], "kv_cache_scheme": None,
         }  # fmt: skip
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bntools.core import packed
-from bntools.core.model import Model
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
 
 
 def dense_tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
@@ -23,4 +23,4 @@ def dense_config(model: Model) -> dict[str, Any]:
 
 
 def dense_files(model: Model) -> dict[str, bytes]:
-    return {name: data for name, data in model.files.items() if name != packed.FILE}
+    return {name: data for name, data in model.files.items() if name != grouped.FILE}

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core import modules, streams
-from bntools.core.cache import sha256_file
+from bntools.core.architecture import linears
+from bntools.core.artifact import streams
+from bntools.core.artifact.writer import STDOUT
+from bntools.core.artifact.writer import publish as give_name
+from bntools.core.datasets.cache import sha256_file
 from bntools.core.errors import require, usage
-from bntools.core.model import Model
-from bntools.core.writer import STDOUT
-from bntools.core.writer import publish as give_name
+from bntools.core.model.model import Model
 from bntools.tools.export import gguf_blocks
 from bntools.tools.export.gguf_metadata import arch_of, metadata, rope_factors
 from bntools.tools.export.plan import Grid, Item, Losses, Source, code
@@ -78,7 +79,7 @@ def contents(model: Model, items: list[Item], losses: Losses) -> list[Stored]:
     Raises BnError (exit 2) for an architecture or a tensor that is not written.
     """
     gguf = require("gguf", "gguf")
-    config = modules.hf_config(model.config)
+    config = linears.hf_config(model.config)
     arch = arch_of(model.config)
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     table = gguf.get_tensor_name_map(kind, config.num_hidden_layers)

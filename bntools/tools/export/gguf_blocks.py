@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.coded import Coded
+from bntools.core.foreign.plain_codes import Coded
 from bntools.tools.export.plan import Grid
 
 BLOCK = 32

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bntools.core import modules
+from bntools.core.architecture import linears
 from bntools.core.errors import usage
-from bntools.core.model import Model
+from bntools.core.model.model import Model
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
@@ -39,7 +39,7 @@ def arch_of(config: dict[str, Any]) -> str:
 
 def metadata(model: Model, kinds: list[str]) -> dict[str, Value]:
     """Every key of the file, in order. kinds: the types of its tensors."""
-    config, arch = modules.hf_config(model.config), arch_of(model.config)
+    config, arch = linears.hf_config(model.config), arch_of(model.config)
     matrices = Counter(kind for kind in kinds if kind != "F32")
     common = matrices.most_common(1)[0][0] if matrices else "F32"
     found = {

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from bntools import __version__
-from bntools.core import gptq
-from bntools.core.coded import Coded
-from bntools.core.model import Model
+from bntools.core.foreign import gptq
+from bntools.core.foreign.plain_codes import Coded
+from bntools.core.model.model import Model
 from bntools.tools.export.plan import Grid, Item, Source
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bntools.core.model import Model
+from bntools.core.model.model import Model
 from bntools.tools.export.compressed_tensors import CompressedTensors
 from bntools.tools.export.gptq import GPTQ
 from bntools.tools.export.plan import Item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bntools.core.coded import Coded
+from bntools.core.foreign.plain_codes import Coded
 
 _SMALLEST = 2.0**-24  # of float16
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bntools.core import subspace
-from bntools.core.artifact import Artifact
+from bntools.core.artifact.reader import Artifact
+from bntools.core.model import subspace
 
 KIND = subspace.NETWORK
 

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bntools.core import coded, entropy
-from bntools.core.coded import Coded
 from bntools.core.errors import bad_input, usage
-from bntools.core.model import Model
-from bntools.core.packed import Spec
-from bntools.kernels.packing import unpack
+from bntools.core.foreign import plain_codes
+from bntools.core.foreign.plain_codes import Coded
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy
+from bntools.core.packing.grouped import Spec
+from bntools.kernels.grouped.bits import unpack
 from bntools.tools.export.nearest import nearest
 
 
@@ -124,7 +125,9 @@ def _source(model: Model, name: str) -> Source:
     linear = model.linears.get(name)
     rows, cols = spec.shape[-2:]
     stored = {part: model.store.entries[f"{name}.{part}"].dtype for part in spec.part_shapes()}
-    plain = coded.is_plain(spec) and all(kind in coded.PLAIN.get(part, ()) for part, kind in stored.items())
+    plain = plain_codes.is_plain(spec) and all(
+        kind in plain_codes.PLAIN.get(part, ()) for part, kind in stored.items()
+    )
     zeros = None
     if plain and len(spec.shape) == 2 and not spec.symmetric:
         zeros = unpack(model.store.tensor(f"{name}.zeros"), spec.bits, spec.groups)
@@ -135,7 +138,7 @@ def _source(model: Model, name: str) -> Source:
         name=name,
         spec=spec,
         shape=(cols, rows) if spec.transposed else (rows, cols),
-        width=coded.width_of(spec),
+        width=plain_codes.width_of(spec),
         plain=plain and len(spec.shape) == 2,
         conv1d=spec.transposed,
         zeros=zeros,
@@ -178,7 +181,7 @@ def code(model: Model, item: Item, losses: Losses, lowest_zero: int = 0) -> Code
     assert source is not None
     assert grid is not None
     if not item.reason:
-        found = coded.read(item.name, source.spec, model.store.tensor)
+        found = plain_codes.read(item.name, source.spec, model.store.tensor)
         return found._replace(zeros=None) if source.zeros is None else found
     w = model.tensor(item.name, torch.float32)
     w = w.T if source.conv1d else w

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bntools.core.artifact.streams import scratch_folder
 from bntools.core.errors import MISSING, BnError
-from bntools.core.streams import scratch_folder
 
 _NOISE = ("complete log of this run", "npm notice", "[notice]", "npm warn")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bntools.core.cache import cached, cached_path
+from bntools.core.datasets.cache import cached, cached_path
 from bntools.core.errors import BnError, require, usage
 from bntools.tools.fetch.catalog import Item, lookup
 from bntools.tools.fetch.clients import download

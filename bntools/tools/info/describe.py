@@ -6,11 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bntools.core import packed, stack
-from bntools.core.artifact import STACK, Artifact, parse_json
-from bntools.core.header import side_file_name
-from bntools.core.model import Model
-from bntools.core.source import as_model
+from bntools.core.artifact.header import side_file_name
+from bntools.core.artifact.reader import STACK, Artifact, parse_json
+from bntools.core.model.model import Model
+from bntools.core.model.open import as_model
+from bntools.core.packing import grouped, stack
+from bntools.tools.info import kinds
 
 
 def describe(
@@ -47,6 +48,7 @@ def _artifact(source: Artifact, tensors: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "kind": source.kind,
         "label": source.label,
+        "facts": kinds.facts(source),
         "bytes": source.header.total,
         "tensor_count": len(entries),
         "weights": sum(entry.numel for entry in entries),
@@ -80,7 +82,7 @@ def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
         "weights": sum(entry.numel for entry in model.entries.values()),
         "types": dict(Counter(entry.dtype for entry in stored.values())),
         "bits_per_weight": bits,
-        "dims": dict(sorted(Counter(packed.kind_of(spec) for spec in model.packing.values()).items())),
+        "dims": dict(sorted(Counter(grouped.kind_of(spec) for spec in model.packing.values()).items())),
         "files": sorted(model.files),
         "history": model.history,
         "report": model.report,
@@ -88,6 +90,6 @@ def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
     if tensors:
         report["tensors"] = [_tensor(entry) for entry in stored.values()]
     if modules:
-        table = parse_json(model.files.get(packed.FILE, b'{"tensors":{}}'), dict, packed.FILE)
+        table = parse_json(model.files.get(grouped.FILE, b'{"tensors":{}}'), dict, grouped.FILE)
         report["modules"] = [{"name": name, **value} for name, value in table["tensors"].items()]
     return report

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from bntools.core import bitstack, stack
-from bntools.core.artifact import STACK, Artifact
+from bntools.core.artifact.header import BLOCK_PREFIX
+from bntools.core.artifact.reader import STACK, Artifact
 from bntools.core.errors import bad_input, usage
-from bntools.core.header import BLOCK_PREFIX
-from bntools.core.model import Model
-from bntools.core.sizes import parse_bytes
-from bntools.core.source import as_model, open_model
+from bntools.core.model.model import Model
+from bntools.core.model.open import as_model, open_model
+from bntools.core.packing import bitstack, stack
+from bntools.core.system.sizes import parse_bytes
 
 
 def describe(

@@ -103,7 +103,7 @@ def command(session: Session, output: str | None, force: bool, **given: Any) -> 
     """
     _check(output, given)
     if output is not None:
-        from bntools.core.writer import check_target
+        from bntools.core.artifact.writer import check_target
 
         check_target(output, force)
     import torch
@@ -148,13 +148,13 @@ def _check(output: str | None, given: dict[str, Any]) -> None:
     if output and (given["shard"] or given["gather"] or given["env"]):
         raise usage("-o goes with a search on data", "leave out --shard, --gather and --env")
     if given["plot"]:
-        from bntools.core import pictures
+        from bntools.core.report import pictures
 
         pictures.check(given["plot"])
 
 
 def _source(session: Session, given: dict[str, Any]) -> Any:
-    from bntools.core.networks import is_named
+    from bntools.core.datasets.networks import is_named
     from bntools.tools.intrinsic_dim.problem import Source
 
     model = given["model"] or ("fc:20,20" if given["env"] else "fc:200,200")
@@ -212,8 +212,8 @@ def _steps(session: Session, settings: Any) -> Any:
 def _write(
     session: Session, output: str, force: bool, codes: str, found: Any, problem: Any
 ) -> dict[str, Any]:
-    from bntools.core import history, subspace
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.writer import Writer
+    from bntools.core.model import history, subspace
     from bntools.tools.intrinsic_dim.compress import choose, keep
 
     with Writer(output, subspace.KIND, force=force) as out:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from bntools.core import subspace
+from bntools.core.artifact.writer import Writer
 from bntools.core.errors import BnError
-from bntools.core.writer import Writer
-from bntools.kernels import projections
+from bntools.core.model import subspace
+from bntools.kernels.projections import projections
 from bntools.tools.intrinsic_dim.problem import SAID, Gradients
 from bntools.tools.intrinsic_dim.runs import Run
 from bntools.tools.intrinsic_dim.search import Found

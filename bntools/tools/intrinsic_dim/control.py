@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from bntools.core import networks
+from bntools.core.datasets import networks
 from bntools.core.errors import usage
-from bntools.kernels import projections
-from bntools.kernels.counter import normals, uniforms
+from bntools.kernels.counter_random import normals, uniforms
+from bntools.kernels.projections import projections
 from bntools.tools.intrinsic_dim.environments import ENVIRONMENTS
 from bntools.tools.intrinsic_dim.runs import Job, Outcome
 

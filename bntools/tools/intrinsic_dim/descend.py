@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core.networks import Flat
-from bntools.kernels.counter import permutation
+from bntools.core.datasets.networks import Flat
+from bntools.kernels.counter_random import permutation
 from bntools.tools.intrinsic_dim.runs import Job, Outcome
 
 _ORDER_STREAM = 1000

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bntools.core import networks
+from bntools.core.datasets import networks
 from bntools.core.errors import bad_input, usage
-from bntools.core.model import Model
-from bntools.core.source import open_model
-from bntools.core.text import read_documents
-from bntools.core.tokens import open_tokenizer
-from bntools.kernels.counter import permutation
+from bntools.core.model.model import Model
+from bntools.core.model.open import open_model
+from bntools.core.text.documents import read_documents
+from bntools.core.text.tokens import open_tokenizer
+from bntools.kernels.counter_random import permutation
 from bntools.tools.intrinsic_dim.problem import Gradients, Source
 
 _SPLIT_STREAM = 14

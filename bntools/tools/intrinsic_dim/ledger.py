@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bntools.core.errors import bad_input, usage
-from bntools.core.parts import Shard
+from bntools.core.work.shards import Shard
 from bntools.tools.intrinsic_dim.runs import Run, from_record
 
 

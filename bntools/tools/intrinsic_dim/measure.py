@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bntools.core.errors import BnError, usage
-from bntools.core.parts import Shard
+from bntools.core.work.shards import Shard
 from bntools.tools.intrinsic_dim import report as reports
 from bntools.tools.intrinsic_dim import search
 from bntools.tools.intrinsic_dim.execute import Runner, Step

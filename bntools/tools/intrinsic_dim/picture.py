@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bntools.core import pictures
+from bntools.core.report import pictures
 from bntools.tools.intrinsic_dim.report import dimension_key, ends, number
 
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bntools.core import datasets, networks
+from bntools.core.datasets import labelled, networks
 from bntools.core.errors import usage
-from bntools.kernels import projections
-from bntools.kernels.said import Said
+from bntools.kernels.projections import projections
+from bntools.kernels.projections.structure_aware import Said
 from bntools.tools.intrinsic_dim.descend import Direct, Subspace, descend
 from bntools.tools.intrinsic_dim.runs import Job, Outcome
 
@@ -164,12 +164,12 @@ class Classification(Gradients):
 
     def __init__(self, source: Source, data: str) -> None:
         self.source, self.batch = source, source.batch or 128
-        found = datasets.read(data, source.seed)
+        found = labelled.read(data, source.seed)
         if source.shuffle == "labels":
-            found = datasets.shuffle_labels(found, source.seed)
+            found = labelled.shuffle_labels(found, source.seed)
         elif source.shuffle == "pixels":
-            found = datasets.shuffle_pixels(found, source.seed)
-        self.data = datasets.first_rows(found, source.share) if source.share < 1 else found
+            found = labelled.shuffle_pixels(found, source.seed)
+        self.data = labelled.first_rows(found, source.share) if source.share < 1 else found
         self.examples = len(self.data.train)
         self._splits = {"validation": self.data.validation, "test": self.data.test}
         self._build = None if networks.is_named(source.model) else networks.from_file(source.model)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bntools.core import packed
 from bntools.core.errors import usage
-from bntools.core.metric import INPUT_DAMPING
-from bntools.core.model import Model
-from bntools.core.threads import in_order
-from bntools.kernels.groups import dequantize
+from bntools.core.importance.metric import INPUT_DAMPING
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.system.threads import in_order
+from bntools.kernels.grouped.operations import dequantize
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.balance import STEPS, balance
 from bntools.tools.quantize.fisher import Moments
@@ -75,7 +75,7 @@ def predicted(
     w = model.tensor(item.name, torch.float32)
     w = w.flatten(0, -2) if w.ndim == 3 and not item.linear.transposed else w
     w = w.transpose(-1, -2).flatten(0, -2) if item.linear.transposed else w
-    factors = packed.factors(balance(w), STEPS)
+    factors = grouped.factors(balance(w), STEPS)
     rows, importance, total = _metric(w, factors, settings, moments, item.name)
     index = torch.linspace(0, len(w) - 1, min(_ROWS, len(w))).round().long()
     sample, r = w[index].contiguous(), rows[index]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
-from bntools.core.model import Model
-from bntools.core.prefix import Prefix
-from bntools.core.threads import in_order
+from bntools.core.blockwise.prefix import Prefix
+from bntools.core.model.model import Model
+from bntools.core.system.threads import in_order
 from bntools.tools.quantize.calibrated import coded_linear
 from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
 from bntools.tools.quantize.fisher import Moments

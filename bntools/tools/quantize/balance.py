@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bntools.core.packed import exponents
+from bntools.core.packing.grouped import exponents
 
 STEPS = 16
 """Steps of a factor in an octave: the codes are taken with the factor as stored, so that its rounding costs nothing."""

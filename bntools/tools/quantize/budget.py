@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import usage
-from bntools.core.sizes import UNITS, split_unit
+from bntools.core.system.sizes import UNITS, split_unit
 
 if TYPE_CHECKING:
-    from bntools.core.model import Model
+    from bntools.core.model.model import Model
     from bntools.tools.quantize.pipeline import Item
     from bntools.tools.quantize.settings import Settings
 

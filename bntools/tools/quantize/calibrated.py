@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bntools.core import packed
-from bntools.core.blocks import Blocks
+from bntools.core.blockwise.blocks import Blocks
 from bntools.core.errors import BnError
-from bntools.core.metric import INPUT_DAMPING
-from bntools.core.model import Model
-from bntools.core.states import States
-from bntools.core.threads import in_order
-from bntools.core.work import Work
+from bntools.core.importance.metric import INPUT_DAMPING
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.system.threads import in_order
+from bntools.core.work.folder import Work
+from bntools.core.work.states import States
 from bntools.tools.quantize import kept
 from bntools.tools.quantize.choose import DIMS, best, output_errors
 from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
@@ -180,7 +180,7 @@ def coded_linear(
     except BnError as error:
         raise BnError(f"{item.name}: {error.what}", error.hint, error.code) from None
     spec = spec_of(item, replace(item.grid, dim=chosen), model)
-    tensors = packed.tensors(item.name, spec, [coded.packed])
+    tensors = grouped.tensors(item.name, spec, [coded.packed])
     size = sum(tensor.nbytes for tensor in tensors.values())
     lost = float((coded.values - w).square().sum(dtype=torch.float64))
     total = float(w.square().sum(dtype=torch.float64))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bntools.core.modules import Linear
-from bntools.kernels.groups import Packed, dequantize
+from bntools.core.architecture.linears import Linear
+from bntools.kernels.grouped.operations import Packed, dequantize
 from bntools.tools.quantize.gptq import quadratic
 from bntools.tools.quantize.round_to_nearest import round_to_nearest
 from bntools.tools.quantize.settings import Grid

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bntools.kernels import fixed_trellis as trellis
-from bntools.kernels.feedback import Levels, descend, feedback, nearest
-from bntools.kernels.grid_search import Fit, refit, search
-from bntools.kernels.groups import Packed, dequantize
-from bntools.kernels.metadata import Meta
-from bntools.kernels.packing import pack
+from bntools.kernels.grouped import fixed_rate_trellis as trellis
+from bntools.kernels.grouped.bits import pack
+from bntools.kernels.grouped.coded_scales import Meta
+from bntools.kernels.grouped.operations import Packed, dequantize
+from bntools.kernels.rounding.feedback import Levels, descend, feedback, nearest
+from bntools.kernels.rounding.grid_search import Fit, refit, search
 from bntools.tools.quantize.settings import Grid
 
 

@@ -194,8 +194,8 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     INPUT is a directory in Hugging Face layout, a .safetensors, .index.json or .gguf file, org/name, default: (the
     small embedded model, also when INPUT is left out), or - for standard input.
     """
-    from bntools.core.source import open_model
-    from bntools.core.writer import Writer, check_target
+    from bntools.core.artifact.writer import Writer, check_target
+    from bntools.core.model.open import open_model
     from bntools.tools.quantize.pipeline import plan
     from bntools.tools.quantize.windows import without_text
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from bntools.core import entropy
-from bntools.core.model import Model
-from bntools.core.prefix import Prefix
-from bntools.core.sensitivity import embeddings, sweep_tokens
-from bntools.core.spool import Spool
+from bntools.core.blockwise.prefix import Prefix
+from bntools.core.importance.sensitivity import embeddings, sweep_tokens
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy
+from bntools.core.work.spool import Spool
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
 from bntools.tools.quantize.levels import OCTAVE

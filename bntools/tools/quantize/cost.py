@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from bntools.core.blocks import BATCH_TOKENS
-from bntools.core.model import Model
-from bntools.core.precision import gains
-from bntools.core.states import RESIDENT
-from bntools.core.threads import single_threaded
+from bntools.core.blockwise.blocks import BATCH_TOKENS
+from bntools.core.model.model import Model
+from bntools.core.system.bfloat16 import gains
+from bntools.core.system.threads import single_threaded
+from bntools.core.work.states import RESIDENT
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.gptq import gptq
 from bntools.tools.quantize.pipeline import Item

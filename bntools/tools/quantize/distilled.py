@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core import distill, dtypes, entropy, modules
-from bntools.core.distill import Student
-from bntools.core.model import Model
+from bntools.core.architecture import linears as modules
+from bntools.core.artifact import dtypes
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy
+from bntools.core.training import distill
+from bntools.core.training.distill import Student
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress

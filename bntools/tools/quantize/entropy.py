@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core import entropy, metric
 from bntools.core.errors import bad_input, usage
-from bntools.core.metric import Metric
-from bntools.core.model import Model
-from bntools.core.sensitivity import embeddings
-from bntools.core.shelf import Shelf
-from bntools.core.spool import Spool
-from bntools.core.sweep import Sweep
-from bntools.core.threads import in_order
-from bntools.core.work import Work
+from bntools.core.importance import metric
+from bntools.core.importance.fisher_sweep import Sweep
+from bntools.core.importance.metric import Metric
+from bntools.core.importance.sensitivity import embeddings
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy
+from bntools.core.system.threads import in_order
+from bntools.core.work.array_store import Shelf
+from bntools.core.work.folder import Work
+from bntools.core.work.spool import Spool
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.pipeline import Item, Result
 

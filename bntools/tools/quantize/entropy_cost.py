@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from bntools.core import metric
-from bntools.core.model import Model
-from bntools.core.sensitivity import embeddings
-from bntools.core.sweep import Sensitivity
+from bntools.core.importance import metric
+from bntools.core.importance.fisher_sweep import Sensitivity
+from bntools.core.importance.sensitivity import embeddings
+from bntools.core.model.model import Model
 from bntools.tools.quantize import cost, levels, pass_cost
 from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.pass_cost import Rates, Text, head_weights

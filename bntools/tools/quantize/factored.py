@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bntools.core import distill, dtypes, packed
-from bntools.core.distill import State, Student
+from bntools.core.artifact import dtypes
 from bntools.core.errors import usage
-from bntools.core.model import Model
-from bntools.core.packed import Spec
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.packing.grouped import Spec
+from bntools.core.training import distill
+from bntools.core.training.distill import State, Student
 from bntools.tools.quantize.distilled import gains_of, six
 from bntools.tools.quantize.pipeline import Result
 
@@ -83,7 +85,7 @@ def _place(built: Any, model: Model, results: list[Result]) -> dict[str, Result]
         linear = model.linears[result.name]
         if len(result.spec.shape) == 2:
             found[linear.module] = result
-        values = packed.dense(result.name, result.spec, result.tensors.__getitem__, torch.float32)
+        values = grouped.dense(result.name, result.spec, result.tensors.__getitem__, torch.float32)
         _weight(built, linear.module, result.name).copy_(values)
     return found
 
@@ -99,7 +101,7 @@ def _own(result: Result, part: str) -> Tensor | None:
     """The factors that a weight has already."""
     assert isinstance(result.spec, Spec)
     steps = getattr(result.spec, part)
-    return packed.factors(result.tensors[f"{result.name}.{part}"], steps) if steps else None
+    return grouped.factors(result.tensors[f"{result.name}.{part}"], steps) if steps else None
 
 
 def _pairs(paths: dict[str, Result], state: State) -> tuple[int, dict[str, Pair]]:
@@ -125,7 +127,7 @@ def _as_stored(
     """The trained state as it will be read back, relative to the weights in place."""
 
     def relative(path: str, part: str, values: Tensor) -> Tensor:
-        stored = packed.factors(packed.exponents(values, octave), octave)
+        stored = grouped.factors(grouped.exponents(values, octave), octave)
         own = _own(paths[path], part)
         return (stored if own is None else stored / own).to(state.rows[path].device)
 
@@ -148,8 +150,8 @@ def _with(
     spec = replace(result.spec, inputs=octave, outputs=octave)
     tensors = {
         **result.tensors,
-        f"{result.name}.inputs": packed.exponents(pairs[path].inputs, octave),
-        f"{result.name}.outputs": packed.exponents(pairs[path].outputs, octave),
+        f"{result.name}.inputs": grouped.exponents(pairs[path].inputs, octave),
+        f"{result.name}.outputs": grouped.exponents(pairs[path].outputs, octave),
     }
     size = sum(tensor.nbytes for tensor in tensors.values())
     bits = round(8 * size / (spec.shape[0] * spec.shape[1]), 4)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bntools.core.model import Model
-from bntools.core.shelf import Shelf
-from bntools.core.sweep import Sweep
-from bntools.core.threads import in_order
-from bntools.core.work import Work
+from bntools.core.importance.fisher_sweep import Sweep
+from bntools.core.model.model import Model
+from bntools.core.system.threads import in_order
+from bntools.core.work.array_store import Shelf
+from bntools.core.work.folder import Work
 from bntools.tools.quantize import kept
 from bntools.tools.quantize.calibrated import coded_linear
 from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes

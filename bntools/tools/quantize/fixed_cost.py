@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from bntools.core import made
-from bntools.core.model import Model
+from bntools.core.blockwise import sampled_text
+from bntools.core.model.model import Model
 from bntools.tools.quantize import allocate, cost, pass_cost
 from bntools.tools.quantize.pass_cost import Rates, Text
 from bntools.tools.quantize.pipeline import Item
@@ -50,7 +50,7 @@ def plan(model: Model, items: list[Item], settings: Settings, windows: Any, grou
 def making_bytes(model: Model) -> int:
     """Peak memory of `core.made`: embedding and output head in float32, and what each thread draws tokens from."""
     outside = sum(entry.numel for name, entry in model.entries.items() if _is_matrix(model, name))
-    return cost.LIBRARIES + 4 * outside + 7 * made.LOGITS_BYTES * torch.get_num_threads()
+    return cost.LIBRARIES + 4 * outside + 7 * sampled_text.LOGITS_BYTES * torch.get_num_threads()
 
 
 def _is_matrix(model: Model, name: str) -> bool:
@@ -59,7 +59,7 @@ def _is_matrix(model: Model, name: str) -> bool:
 
 def making_seconds(model: Model, tokens: int) -> float:
     """Time of `core.made`: the passes of pieces that grow, the output head once, the blocks read anew each round."""
-    rounds = made.PIECE - 1
+    rounds = sampled_text.PIECE - 1
     inside = [model.entries[name] for name in model.linears]
     vocabulary, width = int(model.config["vocab_size"]), int(model.config.get("hidden_size") or 0)
     products = rounds / 2 * sum(entry.numel for entry in inside) + vocabulary * width

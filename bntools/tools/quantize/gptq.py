@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
-from bntools.kernels import column_grids
-from bntools.kernels.feedback import Levels, feedback
-from bntools.kernels.groups import Packed
-from bntools.kernels.packing import pack
+from bntools.kernels.grouped.bits import pack
+from bntools.kernels.grouped.operations import Packed
+from bntools.kernels.rounding import column_grids
+from bntools.kernels.rounding.feedback import Levels, feedback
 from bntools.tools.quantize import coded_grids, grids
 from bntools.tools.quantize.settings import Grid
 

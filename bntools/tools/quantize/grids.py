@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.kernels import weighted_grids
+from bntools.kernels.rounding import weighted_grids
 
 BLOCK = 1 << 18  # values worked on at a time: their float32 copies stay in the second-level cache
 _SHRINKS = tuple(1 - 0.04 * step for step in range(16))  # 1 to 0.4 of the min-max range

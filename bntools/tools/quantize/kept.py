@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from bntools.core import packed, parts
-from bntools.core.artifact import Artifact, parse_json
+from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.errors import BnError, bad_input
-from bntools.core.model import Model
-from bntools.core.parts import Shard
-from bntools.core.work import Work, failed_unit, identity, source_identity
+from bntools.core.model.identity import source_identity
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.work import shards
+from bntools.core.work.folder import Work, failed_unit, identity
+from bntools.core.work.shards import Shard
 from bntools.tools.quantize.pipeline import Choice, Item, Moments, Result
 from bntools.tools.quantize.settings import Settings
 
@@ -23,13 +25,13 @@ CHOICES, MOMENTS = "choices", "moments"
 
 def table(results: Iterable[Result]) -> dict[str, Any]:
     """What quantization.json says of some results."""
-    return packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
+    return grouped.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
 
 
 def restored(source: Artifact, told: Mapping[str, Any]) -> Iterator[Result]:
     """Results from the tensors of an artifact and their table, in the table's order."""
-    for name, spec in packed.decode(told).items():
-        stored = packed.part_names(name, spec)
+    for name, spec in grouped.decode(told).items():
+        stored = grouped.part_names(name, spec)
         if any(part not in source.entries for part in stored):
             raise bad_input(f"{source.label} lacks tensor {name!r}")
         fixed = spec.as_json()
@@ -80,7 +82,7 @@ def share(model: Model, items: list[Item], shard: Shard) -> list[Item]:
 
 def part_of(model: Model, settings: Settings, shard: Shard) -> dict[str, Any]:
     """Metadata `bntools.part` of a part's artifact."""
-    return parts.describe(shard, _identity(model, settings))
+    return shards.describe(shard, _identity(model, settings))
 
 
 def _identity(model: Model, settings: Settings) -> dict[str, Any]:
@@ -90,8 +92,8 @@ def _identity(model: Model, settings: Settings) -> dict[str, Any]:
 def gathered(model: Model, items: list[Item], paths: Iterable[str], settings: Settings) -> Iterator[Result]:
     """The results of all parts in checkpoint order; what is kept comes from the model."""
     homes: dict[str, tuple[Artifact, dict[str, Any]]] = {}
-    for part in parts.open_parts(paths, PART, _identity(model, settings)):
-        told = parse_json(part.files.get(packed.FILE, b"{}"), dict, f"{part.label}: {packed.FILE}")
+    for part in shards.open_parts(paths, PART, _identity(model, settings)):
+        told = parse_json(part.files.get(grouped.FILE, b"{}"), dict, f"{part.label}: {grouped.FILE}")
         homes.update(dict.fromkeys(told.get("tensors", {}), (part, told)))
     for item in items:
         if item.grid is None:

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core import entropy
-from bntools.core.entropy import Coded
 from bntools.core.errors import usage
-from bntools.core.metric import Metric
-from bntools.kernels import rans, steps, trellis
-from bntools.kernels.steps import OCTAVE
+from bntools.core.importance.metric import Metric
+from bntools.core.packing import entropy
+from bntools.core.packing.entropy import Coded
+from bntools.kernels.entropy import dependent_trellis, rans, step_classes
+from bntools.kernels.entropy.step_classes import OCTAVE
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -32,11 +32,11 @@ class Quantized(NamedTuple):
     loss: float
 
 
-def shrinks(is_trellis: bool) -> trellis.Floats:
+def shrinks(is_trellis: bool) -> dependent_trellis.Floats:
     """Factor towards zero of every class [64]: 1 / (1 + 0.6 D / sigma^2), the Wiener factor of a class whose error
     D and standard deviation sigma follow from its mean level alone, weakened because levels of 0 lose nothing."""
     sigma = 1.25 * 2.0 ** (
-        (np.arange(rans.CLASSES) - steps.MIDDLE) / steps.CLASSES
+        (np.arange(rans.CLASSES) - step_classes.MIDDLE) / step_classes.CLASSES
     )  # in steps; |w| has mean 0.8 sigma
     noise = 1 / 12 / (1.28 if is_trellis else 1.0)
     return (1 / (1 + _SHRINK * noise / sigma**2)).astype(np.float32)
@@ -55,12 +55,12 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     shrink = shrinks(is_trellis)[_classes(row_class, col_class)]
     levels = np.empty(targets.shape, dtype=np.int16)
     whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
-    if int(np.abs(levels.astype(np.int32)).max()) >= steps.LARGEST:
+    if int(np.abs(levels.astype(np.int32)).max()) >= step_classes.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --budget")
     back = order.argsort().numpy()
     coded = Coded(levels[back], row, col[back], row_class, col_class[back])
-    values = trellis.multiples(coded.levels, is_trellis)
-    trellis.scale(values, rows, cols[back], shrinks(is_trellis), row_class, coded.col_class)
+    values = dependent_trellis.multiples(coded.levels, is_trellis)
+    dependent_trellis.scale(values, rows, cols[back], shrinks(is_trellis), row_class, coded.col_class)
     return Quantized(coded, torch.from_numpy(values.T), _loss(whitened, metric))
 
 
@@ -72,33 +72,34 @@ def class_counts(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> C
 
 
 def _sides(
-    targets: trellis.Floats, metric: Metric, alpha: float, is_trellis: bool
-) -> tuple[steps.Ints, steps.Ints, steps.Ints, steps.Ints]:
+    targets: dependent_trellis.Floats, metric: Metric, alpha: float, is_trellis: bool
+) -> tuple[step_classes.Ints, step_classes.Ints, step_classes.Ints, step_classes.Ints]:
     """(row, col, row_class, col_class): exponents and classes. targets [in, out], in the order of coding."""
-    half = trellis.HALF_STEP if is_trellis else 1.0
-    row, col = steps.exponents(metric.row), steps.exponents(metric.col * alpha * half)
-    col = steps.coarsened(col, targets, entropy.powers(row, OCTAVE))
-    row_class, col_class = steps.classes(
+    half = dependent_trellis.HALF_STEP if is_trellis else 1.0
+    row, col = step_classes.exponents(metric.row), step_classes.exponents(metric.col * alpha * half)
+    col = step_classes.coarsened(col, targets, entropy.powers(row, OCTAVE))
+    row_class, col_class = step_classes.classes(
         targets, entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE) / half
     )
     return row, col, row_class, col_class
 
 
-def _classes(row_class: steps.Ints, col_class: steps.Ints) -> Counts:
+def _classes(row_class: step_classes.Ints, col_class: step_classes.Ints) -> Counts:
     """The class of every weight [in, out]."""
     return np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
 
 
 def _feedback(
-    targets: trellis.Floats, metric: Metric, rows: trellis.Floats, cols: trellis.Floats, shrink: trellis.Floats,
+    targets: dependent_trellis.Floats, metric: Metric, rows: dependent_trellis.Floats, cols: dependent_trellis.Floats,
+    shrink: dependent_trellis.Floats,
     is_trellis: bool, levels: entropy.Ints,
-) -> trellis.Floats:  # fmt: skip
+) -> dependent_trellis.Floats:  # fmt: skip
     """Code all columns in order; returns E U^-1 [in, out], the errors where the input metric is white."""
     work, factor = torch.from_numpy(targets.copy()), torch.from_numpy(metric.factor)
     done = work.numpy()
     for start in range(0, len(targets), _LAZY):
         here = slice(start, min(start + _LAZY, len(targets)))
-        trellis.columns(
+        dependent_trellis.columns(
             done[here], metric.factor[here, here], rows, cols[here], shrink[here], metric.weight, metric.feedback,
             is_trellis, levels[here],
         )  # fmt: skip
@@ -106,7 +107,7 @@ def _feedback(
     return done
 
 
-def _loss(whitened: trellis.Floats, metric: Metric) -> float:
+def _loss(whitened: dependent_trellis.Floats, metric: Metric) -> float:
     """Half the squared errors where B is white, weighted by A's diagonal."""
     energy = np.einsum("ij,ij->j", whitened, whitened, dtype=np.float64)
     return float(energy @ metric.rows.astype(np.float64) / 2)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from bntools.core.blocks import BATCH_TOKENS
-from bntools.core.model import Model
-from bntools.core.precision import gains
-from bntools.core.replay import RESIDENT as KEPT
-from bntools.core.sensitivity import embeddings
-from bntools.core.states import RESIDENT
-from bntools.core.sweep import POSITIONS
+from bntools.core.blockwise.blocks import BATCH_TOKENS
+from bntools.core.blockwise.replay import RESIDENT as KEPT
+from bntools.core.importance.fisher_sweep import POSITIONS
+from bntools.core.importance.sensitivity import embeddings
+from bntools.core.model.model import Model
+from bntools.core.system.bfloat16 import gains
+from bntools.core.work.states import RESIDENT
 from bntools.tools.quantize import cost
 from bntools.tools.quantize.pipeline import Item
 

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bntools.core import dtypes, modules, packed
-from bntools.core.blocks import input_squares
+from bntools.core.architecture import linears
+from bntools.core.architecture.linears import Linear
+from bntools.core.artifact import dtypes
+from bntools.core.blockwise.blocks import input_squares
 from bntools.core.errors import BnError, bad_input
-from bntools.core.model import Model
-from bntools.core.modules import Linear
-from bntools.core.packed import Spec
-from bntools.kernels.groups import Packed, dequantize
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.packing.grouped import Spec
+from bntools.kernels.grouped.operations import Packed, dequantize
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.balance import STEPS, balance
 from bntools.tools.quantize.choose import CHOICE_TOKENS, Errors, best, iterate_weight_errors, module_errors
@@ -126,7 +128,7 @@ def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
 
 def input_moments(model: Model, items: list[Item], windows: Tensor, device: str, step: Step) -> Moments:
     """E[x_j^2] of the inputs of each linear to be quantized, by tensor name; none for experts in a stack."""
-    tree = modules.skeleton(model.config)
+    tree = linears.skeleton(model.config)
     paths = {i.name: i.linear.module for i in items if i.linear and i.grid and _is_module(tree, i.linear)}
     found = input_squares(model, set(paths.values()), windows, device, step)
     return {name: found[path] for name, path in paths.items() if path in found}
@@ -200,7 +202,7 @@ def _quantize_one(
             coded, error, energy = _coded(piece, grid, flipped, search, importance)
         slices.append(coded)
         lost, total = lost + error, total + energy
-    tensors = packed.tensors(item.name, spec, slices)
+    tensors = grouped.tensors(item.name, spec, slices)
     if inputs:
         tensors[f"{item.name}.inputs"] = torch.stack(inputs) if w.ndim == 3 else inputs[0]
     size = sum(tensor.nbytes for tensor in tensors.values())
@@ -238,7 +240,7 @@ def _balanced(
     if not torch.isfinite(w).all():
         raise bad_input("weights are NaN or infinite", "the checkpoint is damaged; --exclude keeps a tensor")
     stored = balance(w)
-    factors = packed.factors(stored, STEPS)
+    factors = grouped.factors(stored, STEPS)
     weights = torch.ones_like(factors) if importance is None else importance.float() * factors.square()
     search = "minmax" if importance is None else search
     found, _, _ = _coded(w / factors, grid, False, search, weights)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
-from bntools.kernels.groups import Packed
-from bntools.kernels.packing import pack
+from bntools.kernels.grouped.bits import pack
+from bntools.kernels.grouped.operations import Packed
 from bntools.tools.quantize import grids
 
 

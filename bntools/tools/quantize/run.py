@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from bntools import options, terminal
-from bntools.core import distill, history, packed
-from bntools.core.entropy import TABLES
+from bntools.core.artifact.writer import Writer, compressed, is_directory
 from bntools.core.errors import usage
-from bntools.core.model import Model
-from bntools.core.sensitivity import sweep_tokens
-from bntools.core.work import Work, digest_of_json, identity, source_identity
-from bntools.core.writer import Writer, compressed, is_directory
+from bntools.core.importance.sensitivity import sweep_tokens
+from bntools.core.model import history
+from bntools.core.model.identity import source_identity
+from bntools.core.model.model import Model
+from bntools.core.packing import grouped
+from bntools.core.packing.entropy import TABLES
+from bntools.core.training import distill
+from bntools.core.work.folder import Work, digest_of_json, identity
 from bntools.options import Session
 from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
 from bntools.tools.quantize import entropy as method
@@ -74,7 +77,7 @@ def fixed(
               "calibration": found.report(), **({"distill": trained} if given["distill"] else {})}  # fmt: skip
 
     if shard:
-        out.files = {packed.FILE: _json(kept.table(results)).encode()}
+        out.files = {grouped.FILE: _json(kept.table(results)).encode()}
         out.describe("part", kept.part_of(model, settings, shard))
         return report
     grid = settings.grid
@@ -202,11 +205,11 @@ def _describe(
     source: Any, out: Writer,
 ) -> None:  # fmt: skip
     """Side files, config and history of a quantized model."""
-    out.files = {**model.files, packed.FILE: _json(kept.table(results)).encode()}
+    out.files = {**model.files, grouped.FILE: _json(kept.table(results)).encode()}
     # Not model.safetensors: transformers would take that, find no dense weights and fill in random ones.
     out.weights_file = "packed.safetensors"
     out.config = {**model.config, "quantization_config": {
-        "quant_method": "bntools", "version": packed.VERSION, **kind,
+        "quant_method": "bntools", "version": grouped.VERSION, **kind,
     }}  # fmt: skip
     out.describe("report", report)
     out.describe("history", [*model.history, history.entry(
@@ -275,7 +278,9 @@ def _line(result: Result) -> str:
         return f"{result.name}: kept, {result.reason}"
     errors = result.measured.get("errors")
     both = f", oc {errors['oc']:.3g} ic {errors['ic']:.3g}" if errors else ""
-    return f"{result.name}: {packed.kind_of(result.spec)} {result.measured['bits_per_weight']:.3f} bits{both}"
+    return (
+        f"{result.name}: {grouped.kind_of(result.spec)} {result.measured['bits_per_weight']:.3f} bits{both}"
+    )
 
 
 def _json(value: object) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bntools.core import entropy
 from bntools.core.errors import BnError, usage
-from bntools.core.model import Model
-from bntools.core.threads import in_order
-from bntools.kernels import rans, steps
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy
+from bntools.core.system.threads import in_order
+from bntools.kernels.entropy import rans, step_classes
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.entropy import (
     IN_FLIGHT,
@@ -83,7 +83,7 @@ def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Ou
     def sizes(octaves: float) -> levels.Floats:
         """Bytes of each tensor with steps 2^octaves as large: its weights are then of lower classes."""
         lower = np.interp(
-            np.arange(rans.CLASSES) - steps.CLASSES * octaves, np.arange(rans.CLASSES), a_weight
+            np.arange(rans.CLASSES) - step_classes.CLASSES * octaves, np.arange(rans.CLASSES), a_weight
         )
         return counted @ lower / 8 + overhead
 

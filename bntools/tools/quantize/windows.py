@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bntools.core import made
-from bntools.core.blocks import Step, no_step
-from bntools.core.calibration import text_windows
+from bntools.core.blockwise import sampled_text
+from bntools.core.blockwise.blocks import Step, no_step
+from bntools.core.blockwise.windows import text_windows
 from bntools.core.errors import usage
-from bntools.core.model import Model
-from bntools.core.work import Work, digest_of
+from bntools.core.model.model import Model
+from bntools.core.work.folder import Work, digest_of
 from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.settings import Settings
 
@@ -47,7 +47,7 @@ class Calibration:
             return {"source": "none", **({"reason": self.reason} if self.reason else {})}
         windows = self.stand_in()
         assert windows is not None
-        rounds = {"rounds": made.PIECE - 1} if self.source == "made" else {}
+        rounds = {"rounds": sampled_text.PIECE - 1} if self.source == "made" else {}
         return {"source": self.source, "tokens": windows.numel(), **rounds}
 
 
@@ -60,7 +60,9 @@ def calibration(
         needed, reason = needs(settings) or distill, settings.reason
         if not needed or not settings.calib_tokens:
             return Calibration(reason=reason)
-        return Calibration("made", shape=made.shape(model, settings.calib_tokens, settings.calib_window))
+        return Calibration(
+            "made", shape=sampled_text.shape(model, settings.calib_tokens, settings.calib_window)
+        )
     if not (adaptive or distill or needs(settings)):
         return Calibration()
     return Calibration("text", text_windows(model, calib, settings.calib_tokens, settings.calib_window))
@@ -76,7 +78,7 @@ def windows_of(
         unit, _ = work.load(_UNIT)
         with unit:
             return unit.tensor("ids")
-    windows = made.made_windows(model, *found.shape, seed, device, step)
+    windows = sampled_text.made_windows(model, *found.shape, seed, device, step)
     if work is not None:
         work.save(_UNIT, {"ids": windows}, {})
     return windows
@@ -94,7 +96,7 @@ def without_text(settings: Settings, model: Model, insists: str) -> Settings:
 
     insists: an option of the user's that cannot do without. Raises BnError (exit 2) naming it.
     """
-    if not settings.calib_tokens or not (needs(settings) or insists) or made.makes(model):
+    if not settings.calib_tokens or not (needs(settings) or insists) or sampled_text.makes(model):
         return settings
     reason = (
         f"{model.config.get('model_type', 'this model')} is no causal language model, so it makes no tokens"

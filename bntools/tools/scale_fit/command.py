@@ -106,7 +106,7 @@ def command(session: Session, source: str, **given: Any) -> None:
     names = column_names(given["columns"])
     points = [assignment("--predict", text) for text in given["predict"]]
     if given["plot"]:
-        from bntools.core import pictures
+        from bntools.core.report import pictures
 
         pictures.check(given["plot"], given["force"])
     data = _dimension(given["data_dim"])
@@ -159,7 +159,7 @@ def _dimension(given: str | None) -> Any:
         return None
     import math
 
-    from bntools.core.artifact import parse_json
+    from bntools.core.artifact.reader import parse_json
     from bntools.tools.scale_fit.regime import Dimension, dimension
 
     try:
@@ -197,8 +197,8 @@ def _kernel(path: str | None, tensor: str | None) -> Any:
         if tensor is not None:
             raise usage("--tensor without --features", "--features activations.safetensors")
         return None
-    from bntools.core.artifact import Artifact
-    from bntools.core.source import open_input
+    from bntools.core.artifact.reader import Artifact
+    from bntools.core.model.open import open_input
     from bntools.tools.scale_fit.spectrum import features, spectrum
 
     opened = open_input(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bntools.core import pictures
+from bntools.core.report import pictures
 from bntools.tools.scale_fit.diagnose import OUTLYING, scores
 from bntools.tools.scale_fit.fit import Fit
 from bntools.tools.scale_fit.laws import Array, evaluate

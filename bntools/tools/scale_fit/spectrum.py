@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bntools.core.artifact import Artifact
+from bntools.core.artifact.reader import Artifact
 from bntools.core.errors import bad_input, usage
 from bntools.tools.scale_fit.laws import Array
 

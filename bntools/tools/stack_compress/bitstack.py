@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core import bitstack
-from bntools.core.model import Model
-from bntools.core.sensitivity import Moments
-from bntools.core.shelf import Shelf
-from bntools.core.threads import in_order
-from bntools.core.writer import Writer
-from bntools.kernels import absolute
+from bntools.core.artifact.writer import Writer
+from bntools.core.importance.sensitivity import Moments
+from bntools.core.model.model import Model
+from bntools.core.packing import bitstack
+from bntools.core.system.threads import in_order
+from bntools.core.work.array_store import Shelf
+from bntools.kernels.stack import absolute_binary
 from bntools.tools.stack_compress import build
 from bntools.tools.stack_compress.order import Block
 from bntools.tools.stack_compress.scaling import Scales
@@ -59,9 +59,11 @@ def encode(w: Tensor, moments: Moments, scales: Scales, settings: Settings) -> M
     rank = min(settings.rank, *w.shape)
     stored, losses, errors = [], [], []
     so_far = np.zeros(tuple(w.shape), np.float32)
-    for level in absolute.decompose(target, rank, settings.levels, settings.seed, exact=settings.paper):
+    for level in absolute_binary.decompose(
+        target, rank, settings.levels, settings.seed, exact=settings.paper
+    ):
         bits = np.packbits(level.positive.numpy(), axis=1, bitorder="little")
-        absolute.add(so_far, bits, level.left.float().numpy(), level.right.float().numpy())
+        absolute_binary.add(so_far, bits, level.left.float().numpy(), level.right.float().numpy())
         error = w - scales.undo(torch.from_numpy(so_far))
         found = (error @ moments.inputs).mul_(error).sum(1, dtype=torch.float64).numpy()
         loss = found * moments.rows.numpy() / 2

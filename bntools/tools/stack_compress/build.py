@@ -13,15 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core import dtypes, entropy, sensitivity, stack
+from bntools.core.artifact import dtypes
+from bntools.core.artifact.header import Entry
+from bntools.core.artifact.writer import Writer
 from bntools.core.errors import bad_input
-from bntools.core.header import Entry
-from bntools.core.model import Model
-from bntools.core.sensitivity import Moments
-from bntools.core.shelf import Shelf
-from bntools.core.threads import in_order
-from bntools.core.writer import Writer
-from bntools.kernels import rans
+from bntools.core.importance import sensitivity
+from bntools.core.importance.sensitivity import Moments
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy, stack
+from bntools.core.system.threads import in_order
+from bntools.core.work.array_store import Shelf
+from bntools.kernels.entropy import rans
 from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe, Stacked
 from bntools.tools.stack_compress.order import Block

@@ -137,8 +137,8 @@ def command(
 
     INPUT is what bntools quantize takes; with --truncate, a stack.
     """
-    from bntools.core.source import open_model
-    from bntools.core.writer import Writer, is_directory
+    from bntools.core.artifact.writer import Writer, is_directory
+    from bntools.core.model.open import open_model
 
     if is_directory(output):
         raise usage(
@@ -195,7 +195,7 @@ def _settings(session: Session, given: dict[str, Any]) -> Any:
 
 
 def _check(session: Session, output: str, force: bool) -> None:
-    from bntools.core.writer import check_target
+    from bntools.core.artifact.writer import check_target
 
     if not session.dry_run:
         check_target(output, force)
@@ -230,10 +230,10 @@ def _plan(session: Session, model: Any, settings: Any) -> None:
 
 
 def _truncate(session: Session, source: str, output: str, force: bool, size: str) -> None:
-    from bntools.core.artifact import Artifact
-    from bntools.core.sizes import parse_bytes
-    from bntools.core.source import open_input
-    from bntools.core.writer import Writer
+    from bntools.core.artifact.reader import Artifact
+    from bntools.core.artifact.writer import Writer
+    from bntools.core.model.open import open_input
+    from bntools.core.system.sizes import parse_bytes
     from bntools.tools.stack_compress import run
 
     budget = parse_bytes(size, "--truncate")

@@ -15,11 +15,11 @@ from functools import partial
 
 from torch import Tensor
 
-from bntools.core.model import Model
-from bntools.core.prefix import Prefix
-from bntools.core.sensitivity import embeddings, sweep_tokens
-from bntools.core.shelf import Shelf
-from bntools.core.threads import in_order
+from bntools.core.blockwise.prefix import Prefix
+from bntools.core.importance.sensitivity import embeddings, sweep_tokens
+from bntools.core.model.model import Model
+from bntools.core.system.threads import in_order
+from bntools.core.work.array_store import Shelf
 from bntools.tools.stack_compress import build, encode
 from bntools.tools.stack_compress.build import IN_FLIGHT, Progress, moments_of, weight
 from bntools.tools.stack_compress.encode import Recipe

@@ -17,14 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core import entropy, metric, stack
-from bntools.core.entropy import Coded
 from bntools.core.errors import usage
-from bntools.core.sensitivity import Moments
-from bntools.kernels import linked, nested, scalar
-from bntools.kernels import planes as kernel
-from bntools.kernels import steps as grid
-from bntools.kernels.steps import CLASSES, MIDDLE, OCTAVE
+from bntools.core.importance import metric
+from bntools.core.importance.sensitivity import Moments
+from bntools.core.packing import entropy, stack
+from bntools.core.packing.entropy import Coded
+from bntools.kernels.entropy import step_classes as grid
+from bntools.kernels.entropy import unbounded_levels
+from bntools.kernels.entropy.step_classes import CLASSES, MIDDLE, OCTAVE
+from bntools.kernels.stack import joint_search, plane_trellis
+from bntools.kernels.stack import planes as kernel
 
 _FIT = 1e-6  # of the mean diagonal: what is factored is damped already
 PLANE_SWEEPS, TOGETHER_SWEEPS = 3, 1
@@ -49,7 +51,7 @@ class Recipe:
     @property
     def first(self) -> int:
         """Planes that are chosen together with the base."""
-        return min(self.planes, len(self.weights) - 1, nested.MOST)
+        return min(self.planes, len(self.weights) - 1, joint_search.MOST)
 
     def thetas(self) -> list[float]:
         return _spread(self.theta, self.planes)
@@ -168,23 +170,26 @@ def begin(
     col = grid.coarsened(col, first, ones)
     steps, back = entropy.powers(col, OCTAVE), ground.order.argsort().numpy()
     row_class, col_class = grid.classes(first, ones, steps)
-    price, weights = scalar.prices(recipe.price, MIDDLE, CLASSES), np.float32(recipe.weights[: len(targets)])
+    price, weights = (
+        unbounded_levels.prices(recipe.price, MIDDLE, CLASSES),
+        np.float32(recipe.weights[: len(targets)]),
+    )
     levels, planes = np.empty(first.shape, np.int16), len(targets) - 1
     bits = np.empty((planes, len(row), -(-len(col) // 8)), np.uint8)
     errors, energy = np.zeros((len(targets), len(row))), np.zeros(len(row))
     for rows in _bands(row, len(col)):
-        chain, place = rows[nested.places(len(rows))], nested.place_of(len(rows))
+        chain, place = rows[joint_search.places(len(rows))], joint_search.place_of(len(rows))
         aims = [_targets(w[chain], row[chain], ground) for w in targets]
         how = (steps, weights, alpha * alpha, row_class[chain], col_class, price)
-        q, codes, values = nested.feedback(aims, [ground.factor(0.0)] * len(aims), *how)
+        q, codes, values = joint_search.feedback(aims, [ground.factor(0.0)] * len(aims), *how)
         gradients = [ground.hessian @ left for left in _left(values, steps, aims)] if sweeps else []
         for _ in range(sweeps):
-            nested.descend(q, codes, values, gradients, ground.hessian, *how)
+            joint_search.descend(q, codes, values, gradients, ground.hessian, *how)
         levels[:, rows] = q[back][:, place]
         errors[:, rows] = [ground.quadratic(left[:, place]) for left in _left(values, steps, aims)]
         energy[rows] = ground.quadratic(aims[0][:, place])
         for plane in range(planes):
-            chosen = codes[back][:, place] >> (nested.MOST - 1 - plane) & 1
+            chosen = codes[back][:, place] >> (joint_search.MOST - 1 - plane) & 1
             bits[plane, rows] = kernel.pack(chosen.astype(np.int8))
     if int(np.abs(levels.astype(np.int32)).max()) >= grid.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --base")
@@ -192,7 +197,7 @@ def begin(
     squares = entropy.powers(row, OCTAVE).astype(np.float64) ** 2
     errors *= squares
     losses = errors * moments.rows.numpy() / 2
-    return Stacked(coded, bits, losses, errors, float(energy @ squares), min(nested.TRELLIS, planes))
+    return Stacked(coded, bits, losses, errors, float(energy @ squares), min(joint_search.TRELLIS, planes))
 
 
 def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
@@ -221,7 +226,9 @@ def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: i
     return Stacked(coded, *(np.concatenate(pair) for pair in layers), made.energy, made.trellis)
 
 
-def _left(values: scalar.Floats, steps: scalar.Floats, targets: Sequence[Tensor]) -> list[Tensor]:
+def _left(
+    values: unbounded_levels.Floats, steps: unbounded_levels.Floats, targets: Sequence[Tensor]
+) -> list[Tensor]:
     """What is between each layer, the base first, and its target [in, places]."""
     return [
         torch.from_numpy(value * steps[:, None]) - target
@@ -237,7 +244,7 @@ def multiples(made: Stacked) -> Tensor:
         if plane < made.trellis:
             lines = [np.empty_like(bits), np.empty_like(bits)]
             for rows in _bands(made.coded.row_scale, found.shape[1]):
-                lines[0][rows], lines[1][rows] = linked.decode(bits[rows])
+                lines[0][rows], lines[1][rows] = plane_trellis.decode(bits[rows])
         for finer, line in enumerate(lines):
             up = np.unpackbits(line, axis=1, count=found.shape[1], bitorder="little")
             found += (up - np.float32(0.5)) * np.float32(0.5 ** (plane + 1 + finer))
@@ -270,8 +277,8 @@ def useful(made: Stacked) -> Stacked:
 
 
 def _plane(
-    residual: Tensor, ground: _Ground, steps: scalar.Floats, recipe: Recipe, plane: int
-) -> tuple[NDArray[np.int8], scalar.Floats]:
+    residual: Tensor, ground: _Ground, steps: unbounded_levels.Floats, recipe: Recipe, plane: int
+) -> tuple[NDArray[np.int8], unbounded_levels.Floats]:
     """Signs [in, out] of a plane, counted from 0, that is to bring the residual down, and the sizes of its moves."""
     half = steps * np.float32(2.0 ** -(plane + 2))
     signs = kernel.feedback(residual, ground.factor(recipe.thetas()[plane]), half)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from bntools.core import distill
-from bntools.core.threads import in_order, single_threaded
+from bntools.core.system.threads import in_order, single_threaded
+from bntools.core.training import distill
 from bntools.tools.stack_compress.order import Block, Coding
 
 _WINDOWS = 16  # at once, at most

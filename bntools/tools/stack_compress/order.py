@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core.model import Model
-from bntools.core.packed import AnySpec
-from bntools.core.writer import Writer
+from bntools.core.artifact.writer import Writer
+from bntools.core.model.model import Model
+from bntools.core.packing.grouped import AnySpec
 
 Rows = slice | NDArray[np.intp]
 

@@ -12,14 +12,16 @@ import numpy as np
 from torch import Tensor
 
 from bntools import options, terminal
-from bntools.core import entropy, history, packed, stack
-from bntools.core.artifact import Artifact
-from bntools.core.calibration import text_windows
-from bntools.core.header import BITS, BLOCK_PREFIX
-from bntools.core.model import Model
-from bntools.core.shelf import Shelf
-from bntools.core.work import Work, digest_of, identity, source_identity
-from bntools.core.writer import Writer
+from bntools.core.artifact.header import BITS, BLOCK_PREFIX
+from bntools.core.artifact.reader import Artifact
+from bntools.core.artifact.writer import Writer
+from bntools.core.blockwise.windows import text_windows
+from bntools.core.model import history
+from bntools.core.model.identity import source_identity
+from bntools.core.model.model import Model
+from bntools.core.packing import entropy, grouped, stack
+from bntools.core.work.array_store import Shelf
+from bntools.core.work.folder import Work, digest_of, identity
 from bntools.options import Session
 from bntools.tools.stack_compress import bitstack, build, curve, order, scaling, shares
 from bntools.tools.stack_compress.bitstack import Settings as BitSettings
@@ -158,9 +160,9 @@ def _write(model: Model, stacks: Coding, blocks: list[Block], out: Writer) -> di
         shape, data = stacks.block(block)
         out.add_raw(stack.block_name(block.name, block.plane, block.band), "U8", shape, data)
     out.order = [*kept, *base, *(stack.block_name(block.name, block.plane, block.band) for block in blocks)]
-    table = packed.encode({name: (spec, {}) for name, spec in stacks.specs.items()})
-    out.files = {**model.files, packed.FILE: json.dumps(table, separators=(",", ":")).encode()}
-    out.config = {**model.config, "quantization_config": {"quant_method": "bntools", "version": packed.VERSION,
+    table = grouped.encode({name: (spec, {}) for name, spec in stacks.specs.items()})
+    out.files = {**model.files, grouped.FILE: json.dumps(table, separators=(",", ":")).encode()}
+    out.config = {**model.config, "quantization_config": {"quant_method": "bntools", "version": grouped.VERSION,
                                                           "code": stacks.codec}}  # fmt: skip
     return sizes
 

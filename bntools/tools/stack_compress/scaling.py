@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bntools.core.blocks import input_norms, input_squares
+from bntools.core.blockwise.blocks import input_norms, input_squares
 from bntools.core.errors import usage
-from bntools.core.model import Model
-from bntools.core.shelf import Shelf
+from bntools.core.model.model import Model
+from bntools.core.work.array_store import Shelf
 from bntools.tools.stack_compress.build import Progress, moments_of
 
 SCALINGS = ("none", "official", "rms")

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from bntools.core import parts
+from bntools.core.artifact.writer import Writer
 from bntools.core.errors import bad_input
-from bntools.core.model import Model
-from bntools.core.parts import Shard
-from bntools.core.shelf import Shelf
-from bntools.core.writer import Writer
+from bntools.core.model.model import Model
+from bntools.core.work import shards
+from bntools.core.work.array_store import Shelf
+from bntools.core.work.shards import Shard
 
 PART = "stack-part"
 ALPHA = "alpha"
@@ -32,7 +32,7 @@ def write(
     for name in [*names, *([ALPHA] if shelf.has(ALPHA) else [])]:
         for index, array in enumerate(shelf.get(name)):
             out.add(f"{name}/{index}", torch.from_numpy(array))
-    out.describe("part", {**parts.describe(shard, identity), "matrices": len(all_of)})
+    out.describe("part", {**shards.describe(shard, identity), "matrices": len(all_of)})
 
 
 def gathered(
@@ -44,7 +44,7 @@ def gathered(
     """
     found: set[str] = set()
     count = 0
-    for part in parts.open_parts(paths, PART, identity):
+    for part in shards.open_parts(paths, PART, identity):
         with part:
             held: dict[str, list[str]] = {}
             for name in sorted(part.names(), key=lambda name: int(name.rpartition("/")[2])):

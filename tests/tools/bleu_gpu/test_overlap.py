@@ -12,7 +12,7 @@ from sacrebleu.metrics import CHRF
 from torchmetrics.functional.text import bleu_score
 
 from bntools.core.errors import BnError
-from bntools.kernels.subsequence import lcs_reference
+from bntools.kernels.ngrams.subsequence import lcs_reference
 from bntools.tools.bleu_gpu import BleuReward, bleu_scores, bleu_stats
 from bntools.tools.bleu_gpu.overlap import chrf, distinct, gleu, rouge_l, rouge_n
 from bntools.tools.bleu_gpu.resample import compare, interval

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bntools.core.errors import BnError
-from bntools.kernels import ngrams
+from bntools.kernels.ngrams import ngrams
 from bntools.tools.bleu_gpu import batch
 from bntools.tools.bleu_gpu.scores import bleu_scores
 from bntools.tools.bleu_gpu.stats import bleu_stats, matrix_stats, prefix_stats, self_stats

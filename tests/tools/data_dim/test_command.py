@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from bntools import cli
 
-PAGE = Path(__file__).resolve().parents[3] / "man" / "bntools-data-dim.1"
+PAGE = Path(__file__).resolve().parents[3] / "man" / "man1" / "bntools-data-dim.1"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bntools.core.errors import BnError
-from bntools.kernels.neighbours import nearest
+from bntools.kernels.neighbours.exact import nearest
 from bntools.tools.data_dim import estimators
 from bntools.tools.data_dim.calibrated import WEIGHTS, Statistics, calibrate, correction, readings, statistics
 from bntools.tools.data_dim.dimension import NAMES, Settings, data_dimension

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bntools.core.errors import BAD_INPUT, BnError
-from bntools.core.source import open_model
-from bntools.core.text import default_text
-from bntools.core.tokens import Tokenizer, open_tokenizer
+from bntools.core.model.open import open_model
+from bntools.core.text.documents import default_text
+from bntools.core.text.tokens import Tokenizer, open_tokenizer
 from bntools.tools.eval import choice, divergence, encoder, perplexity
 from bntools.tools.eval import head as heads
 from bntools.tools.eval.evaluate import Settings, evaluate, find_reference
@@ -323,6 +323,6 @@ def test_the_texts_share_no_line():
 
 
 def test_the_package_stays_small():
-    from bntools.core.text import tiny_model_dir
+    from bntools.core.text.documents import tiny_model_dir
 
     assert sum(path.stat().st_size for path in tiny_model_dir().iterdir()) <= 3_000_000

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 from conftest import make_model
-from exports import bntools, quantized, weights
 from safetensors.torch import load_file, save_file
+from support.exports import bntools, quantized, weights
 
 from bntools.core.errors import BAD_INPUT, BnError
-from bntools.core.source import open_model
-from bntools.core.words import from_words
+from bntools.core.foreign.words import from_words
+from bntools.core.model.open import open_model
 
 pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed (make puts it in)")
 IDS = torch.tensor([[0, 5, 9, 10, 7, 33, 20, 64]])
@@ -74,8 +74,8 @@ def test_three_bits_are_packed_densely_and_the_older_packing_is_read_too(tmp_pat
 
 def test_an_asymmetric_file_of_others_is_read(tmp_path):
     """We do not write these, others do: zeros packed along the outputs."""
-    from bntools.core import compressed
-    from bntools.core.coded import Coded
+    from bntools.core.foreign import compressed_tensors
+    from bntools.core.foreign.plain_codes import Coded
 
     random = torch.Generator().manual_seed(0)
     model = quantized(tmp_path / "q", "--symmetric", "--group-size", 32)
@@ -88,7 +88,8 @@ def test_an_asymmetric_file_of_others_is_read(tmp_path):
         zeros = torch.randint(0, 16, (out, inputs // 32), generator=random, dtype=torch.uint8)
         coded = Coded(codes, stored[name + "_scale"], zeros, 4, 32)
         stored |= {
-            f"{name.removesuffix('.weight')}.{key}": value for key, value in compressed.encode(coded).items()
+            f"{name.removesuffix('.weight')}.{key}": value
+            for key, value in compressed_tensors.encode(coded).items()
         }
         expected[name] = coded.dense()
     save_file(stored, path)

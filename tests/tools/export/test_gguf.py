@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model
-from exports import bntools, quantized
+from support.exports import bntools, quantized
 
-from bntools.core.gguf import GGUFModel
-from bntools.core.model import Model
-from bntools.core.source import open_model
+from bntools.core.foreign.gguf import GGUFModel
+from bntools.core.model.model import Model
+from bntools.core.model.open import open_model
 
 gguf = pytest.importorskip("gguf", reason="the gguf package is not installed (extra gguf)")
 
@@ -74,7 +74,7 @@ def test_the_model_and_its_tokens_come_back(tmp_path):
     for key in ("model_type", "hidden_size", "intermediate_size", "num_key_value_heads", "head_dim", "vocab_size",
                 "rms_norm_eps", "max_position_embeddings", "bos_token_id", "eos_token_id"):  # fmt: skip
         assert again.config.get(key, model.config[key]) == pytest.approx(model.config[key]), key
-    from bntools.core.tokens import open_tokenizer
+    from bntools.core.text.tokens import open_tokenizer
 
     text = "The sea was calm; 42 whales, naïve and grey,  swam by.\n\nCall me Ishmael."
     ids = [open_tokenizer(m.files, m.config, m.label).ids(text) for m in (model, again)]

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from exports import bntools, quantized, weights
 from safetensors.torch import load_file, save_file
+from support.exports import bntools, quantized, weights
 
 from bntools.core.errors import BAD_INPUT, BnError
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
 
 ONE = ("--include", "layers.0.mlp.up_proj")
 

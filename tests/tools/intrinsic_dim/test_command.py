@@ -204,7 +204,7 @@ def test_batch_normalization_is_trained_written_and_read_back(data, tmp_path):
 
 @pytest.mark.slow
 def test_fine_tuning_a_language_model_has_a_dimension_and_the_result_is_a_model(tmp_path):
-    from bntools.core.text import default_text
+    from bntools.core.text.documents import default_text
 
     (tmp_path / "task.jsonl").write_text(json.dumps({"text": default_text("calib")[:12_000]}) + "\n")
     words = ("intrinsic-dim", "--model", "default:", "--data", tmp_path / "task.jsonl", "--modules", "q_proj|v_proj",

@@ -8,13 +8,13 @@ import json
 import pytest
 import torch
 from conftest import make_model
-from exports import bntools
+from support.exports import bntools
 
-from bntools.core.artifact import open_path
+from bntools.core.artifact.reader import open_path
 from bntools.core.errors import BnError
-from bntools.core.source import open_model
-from bntools.core.spool import Spool
-from bntools.kernels.groups import dequantize
+from bntools.core.model.open import open_model
+from bntools.core.work.spool import Spool
+from bntools.kernels.grouped.operations import dequantize
 from bntools.tools.quantize.allocate import Option, allocate, hull, predicted
 from bntools.tools.quantize.fisher import Moments
 from bntools.tools.quantize.gptq import gptq

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from exports import bntools
+from support.exports import bntools
 
 pytestmark = pytest.mark.slow
 WORDS = (

@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_model
-from exports import bntools, quantized, weights
+from support.exports import bntools, quantized, weights
 
-from bntools.core import packed
 from bntools.core.errors import BnError
-from bntools.core.packed import Spec
-from bntools.core.source import open_model
-from bntools.kernels.packing import unpack
+from bntools.core.model.open import open_model
+from bntools.core.packing import grouped
+from bntools.core.packing.grouped import Spec
+from bntools.kernels.grouped.bits import unpack
 from bntools.tools.quantize.balance import STEPS, balance
 
 WEIGHTS = ("--calib", "none", "--calib-tokens", 0)  # they alone decide
@@ -29,7 +29,7 @@ def uneven(outs=64, inputs=96, seed=0):
 
 def test_rows_and_columns_of_the_balanced_matrix_are_even():
     w = uneven()
-    even = w / packed.factors(balance(w), STEPS)
+    even = w / grouped.factors(balance(w), STEPS)
     rows = even.square().mean(1, keepdim=True).sqrt()
     columns = (even / rows).square().mean(0).sqrt()
     assert float(columns.max() / columns.min()) < 1.05  # half a step of 1/16 octave is 2 %
@@ -49,7 +49,7 @@ def test_a_louder_input_gets_a_larger_factor_and_nothing_else_moves():
 def test_columns_of_zeros_and_of_one_value_do_no_harm():
     w = uneven()
     w[:, 3], w[:, 4], w[5] = 0, 1e-30, 0
-    assert torch.isfinite(w / packed.factors(balance(w), STEPS)).all()
+    assert torch.isfinite(w / grouped.factors(balance(w), STEPS)).all()
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -79,7 +79,7 @@ def test_the_value_is_what_the_manual_says(tmp_path):
     expected = values * 2 ** ((get(f"{name}.inputs").float() - 128) / STEPS)
     assert torch.equal(model.tensor(name, torch.float32), expected)
     assert model.stored_bytes(name) == spec.nbytes
-    assert packed.encode({name: (spec, {})})["version"] == 3
+    assert grouped.encode({name: (spec, {})})["version"] == 3
 
 
 @pytest.mark.parametrize("scales", ["fp16", "2"])
@@ -136,7 +136,7 @@ def test_where_columns_are_not_balanced_it_is_said(words, told, capsys, tmp_path
 
 
 def test_a_damaged_entry_is_refused():
-    told = packed.encode({"w": (Spec(3, 16, "oc", False, (8, 32), "F16", False, inputs=16), {})})
+    told = grouped.encode({"w": (Spec(3, 16, "oc", False, (8, 32), "F16", False, inputs=16), {})})
     told["tensors"]["w"]["inputs"] = 17
     with pytest.raises(BnError, match="out of range"):
-        packed.decode(told)
+        grouped.decode(told)

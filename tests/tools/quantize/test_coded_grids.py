@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import make_model
 
-from bntools.core import packed
 from bntools.core.errors import BnError
-from bntools.core.packed import Spec
-from bntools.core.source import open_model
-from bntools.kernels.grid_search import search
-from bntools.kernels.groups import dequantize, dequantize_reference, matvec
-from bntools.kernels.metadata import Meta
+from bntools.core.model.open import open_model
+from bntools.core.packing import grouped
+from bntools.core.packing.grouped import Spec
+from bntools.kernels.grouped.coded_scales import Meta
+from bntools.kernels.grouped.operations import dequantize, dequantize_reference, matvec
+from bntools.kernels.rounding.grid_search import search
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.calibrated import calibrated
 from bntools.tools.quantize.gptq import gptq, inverse_factor
@@ -85,11 +85,11 @@ def test_the_file_holds_the_values_that_were_reached(trellis, group, transposed)
     coded = gptq(w, h, Grid(3, group, meta=2, trellis=trellis), "weighted", transposed, rounds=1)
     shape = (96, 40) if transposed else (40, 96)
     spec = Spec(3, group, "oc", False, shape, "F32", transposed, 2, trellis)
-    stored = packed.tensors("w", spec, [coded.packed])
-    assert set(stored) == set(packed.part_names("w", spec))
+    stored = grouped.tensors("w", spec, [coded.packed])
+    assert set(stored) == set(grouped.part_names("w", spec))
     assert sum(tensor.nbytes for tensor in stored.values()) == spec.nbytes
-    assert spec == packed.decode(packed.encode({"w": (spec, {})}))["w"]
-    read = packed.dense("w", spec, stored.__getitem__, torch.float32)
+    assert spec == grouped.decode(grouped.encode({"w": (spec, {})}))["w"]
+    read = grouped.dense("w", spec, stored.__getitem__, torch.float32)
     assert torch.equal(read.T if transposed else read, coded.values)
 
 
@@ -132,10 +132,10 @@ def test_coded_grids_beat_the_usual_ones_at_fewer_bits():
 def test_an_old_reader_still_reads_what_it_can():
     old = Spec(4, 128, "oc", False, (8, 8), "F32", False)
     new = Spec(3, 16, "oc", False, (8, 8), "F32", False, 2, 5)
-    table = packed.encode({"w": (old, {})})
+    table = grouped.encode({"w": (old, {})})
     assert table["version"] == 1
     assert not {"meta", "trellis"} & set(table["tensors"]["w"])
-    assert packed.encode({"w": (old, {}), "v": (new, {})})["version"] == 2
+    assert grouped.encode({"w": (old, {}), "v": (new, {})})["version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_old_reader_still_reads_what_it_can():
 def test_a_damaged_description_is_refused(change):
     spec = Spec(3, 16, "oc", False, (8, 8), "F32", False)
     with pytest.raises(BnError):
-        packed.decode({"version": 2, "tensors": {"w": {**spec.as_json(), **change}}})
+        grouped.decode({"version": 2, "tensors": {"w": {**spec.as_json(), **change}}})
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])

@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import make_model, peak_bytes
 
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
 from bntools.tools.quantize import cost
 from bntools.tools.quantize.pipeline import plan
 from bntools.tools.quantize.settings import Grid, Settings
@@ -48,7 +48,7 @@ def test_the_plan_names_the_memory_that_is_then_used(tmp_path):
     import torch
     import transformers
 
-    from bntools.core.text import tiny_model_dir
+    from bntools.core.text.documents import tiny_model_dir
 
     config = transformers.LlamaConfig(
         vocab_size=2048, hidden_size=1024, intermediate_size=5504, num_hidden_layers=2, num_attention_heads=16

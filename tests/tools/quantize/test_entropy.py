@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bntools.core.artifact import open_path
+from bntools.core.artifact.reader import open_path
 from bntools.core.errors import BnError
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
 from bntools.tools.quantize.budget import parse_budget
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_model
-from exports import bntools
+from support.exports import bntools
 
-from bntools.core.artifact import open_path
-from bntools.core.source import open_model
-from bntools.core.sweep import Sweep
-from bntools.core.work import Work
+from bntools.core.artifact.reader import open_path
+from bntools.core.importance.fisher_sweep import Sweep
+from bntools.core.model.open import open_model
+from bntools.core.work.folder import Work
 from bntools.tools.quantize import factored, fisher
 from bntools.tools.quantize.gptq import gptq
 from bntools.tools.quantize.pipeline import plan
@@ -86,7 +86,7 @@ def test_trained_factors_are_stored_as_they_were_measured(model, balance, monkey
         model, results, windows_of().repeat(3, 1), 12, 0, "cpu", lambda *a: nullcontext(lambda count: None)
     )
     assert report["kl_end"] < report["kl_start"]
-    from bntools.core import packed
+    from bntools.core.packing import grouped
 
     for result in done:
         if result.spec is None:
@@ -96,12 +96,12 @@ def test_trained_factors_are_stored_as_they_were_measured(model, balance, monkey
         )
         bare = replace(result.spec, inputs=0, outputs=0)
         get = result.tensors.__getitem__
-        plain = packed.dense(result.name, bare, get, torch.float32)
+        plain = grouped.dense(result.name, bare, get, torch.float32)
         cols, rows = (
-            packed.factors(get(f"{result.name}.{part}"), report["octave"]) for part in ("inputs", "outputs")
+            grouped.factors(get(f"{result.name}.{part}"), report["octave"]) for part in ("inputs", "outputs")
         )
         assert torch.equal(
-            packed.dense(result.name, result.spec, get, torch.float32), plain * cols * rows[:, None]
+            grouped.dense(result.name, result.spec, get, torch.float32), plain * cols * rows[:, None]
         )
     moved = [r for r in done if r.spec is None and not torch.equal(r.tensors[r.name], before[r.name][r.name])]
     assert moved, "gains of norms are trained as well"

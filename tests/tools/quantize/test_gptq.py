@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import make_model
 
-from bntools.core.blocks import Blocks
+from bntools.core.blockwise.blocks import Blocks
 from bntools.core.errors import BAD_INPUT, BnError
-from bntools.core.source import open_model
-from bntools.kernels.groups import dequantize
+from bntools.core.model.open import open_model
+from bntools.kernels.grouped.operations import dequantize
 from bntools.tools.quantize import grids
 from bntools.tools.quantize.calibrated import calibrated
 from bntools.tools.quantize.gptq import gptq, quadratic

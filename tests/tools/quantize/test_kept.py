@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import make_model
 
-from bntools.core.source import open_model
-from bntools.core.work import Work
+from bntools.core.model.open import open_model
+from bntools.core.work.folder import Work
 from bntools.tools.quantize import calibrated as method
 from bntools.tools.quantize import kept
 from bntools.tools.quantize.calibrated import calibrated

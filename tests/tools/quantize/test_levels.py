@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bntools.core import entropy, metric
-from bntools.core.entropy import Counter, Decoder
 from bntools.core.errors import BnError
-from bntools.core.metric import Metric
-from bntools.core.sweep import Sensitivity
+from bntools.core.importance import metric
+from bntools.core.importance.fisher_sweep import Sensitivity
+from bntools.core.importance.metric import Metric
+from bntools.core.packing import entropy
+from bntools.core.packing.entropy import Counter, Decoder
 from bntools.tools.quantize import levels
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, make_model
 
-from bntools.core import packed
+from bntools.core.artifact.writer import Writer
 from bntools.core.errors import USAGE, BnError
-from bntools.core.source import open_model
-from bntools.core.writer import Writer
+from bntools.core.model.open import open_model
+from bntools.core.packing import grouped
 from bntools.tools.quantize.choose import DIMS, best, candidate, module_errors, output_errors, weighted_errors
 from bntools.tools.quantize.pipeline import choose, plan, quantize, summarize
 from bntools.tools.quantize.settings import Grid, Settings, parse_override
@@ -25,8 +25,8 @@ def quantized(model, settings, path, windows=None):
         for result in results:
             for name, tensor in result.tensors.items():
                 out.add(name, tensor)
-        table = packed.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
-        out.files = {packed.FILE: json.dumps(table).encode()}
+        table = grouped.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
+        out.files = {grouped.FILE: json.dumps(table).encode()}
         out.config = model.config
     return open_model(str(path)), results
 
@@ -66,7 +66,7 @@ def test_bits_per_weight_count_every_byte(tmp_path):
     size = sum(
         back.store.entries[part].nbytes
         for name in names
-        for part in packed.part_names(name, back.packing[name])
+        for part in grouped.part_names(name, back.packing[name])
     )
     weights = sum(back.entries[name].numel for name in names)
     assert back.bits_per_weight(names) == pytest.approx(8 * size / weights, abs=1e-4)
@@ -121,7 +121,7 @@ def brute_force(model, linears, windows):
 
 
 def _dense(w, grid, dim):
-    from bntools.kernels.groups import dequantize
+    from bntools.kernels.grouped.operations import dequantize
 
     return dequantize(candidate(w, grid, dim, False)).contiguous()
 
@@ -149,7 +149,7 @@ def test_the_diag_criterion_is_the_output_error_for_uncorrelated_inputs():
     w, spread = torch.randn(48, 32), torch.rand(32) * 5
     x = torch.randn(200_000, 32) * spread
     errors = weighted_errors(w, Grid(3, 16, "ada"), False, spread.double().square())
-    from bntools.kernels.groups import dequantize
+    from bntools.kernels.grouped.operations import dequantize
 
     for dim in DIMS:
         difference = dequantize(candidate(w, Grid(3, 16), dim, False)) - w
@@ -159,7 +159,7 @@ def test_the_diag_criterion_is_the_output_error_for_uncorrelated_inputs():
 
 def test_the_output_criterion_is_the_change_of_the_output():
     torch.manual_seed(0)
-    from bntools.kernels.groups import dequantize
+    from bntools.kernels.grouped.operations import dequantize
 
     w, x = torch.randn(48, 32), torch.randn(500, 32) @ torch.randn(32, 32)
     errors = output_errors(w, Grid(3, 16, "ada"), x.T @ x)

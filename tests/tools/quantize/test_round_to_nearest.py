@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bntools.core.errors import BAD_INPUT, BnError
-from bntools.kernels.groups import dequantize
-from bntools.kernels.packing import unpack
+from bntools.kernels.grouped.bits import unpack
+from bntools.kernels.grouped.operations import dequantize
 from bntools.tools.quantize.round_to_nearest import round_to_nearest
 
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from conftest import make_model
-from exports import bntools, quantized
+from support.exports import bntools, quantized
 
-from bntools.core import made
-from bntools.core.artifact import open_path
+from bntools.core.artifact.reader import open_path
+from bntools.core.blockwise import sampled_text
 
 NONE = ("--calib", "none")
 
@@ -35,7 +35,7 @@ def test_made_tokens_diverge_less_than_plain_rounding_and_the_report_says_what_w
             assert told(tmp_path / "q")["calibration"] == {"source": "none"}
     assert found[4096] < 0.82 * found[0]
     report = told(tmp_path / "q")
-    assert report["calibration"] == {"source": "made", "tokens": 4096, "rounds": made.PIECE - 1}
+    assert report["calibration"] == {"source": "made", "tokens": 4096, "rounds": sampled_text.PIECE - 1}
     assert (report["settings"]["method"], report["settings"]["search"]) == ("gptq", "weighted")
     assert (report["calib"], report["bits_per_weight"]["linear"]) == ("none", 3.375)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bntools.core.artifact import open_path
+from bntools.core.artifact.reader import open_path
 from bntools.core.errors import BnError
 from bntools.tools.scale_fit import Settings, fit_report, fit_scaling_law, training_runs
 from bntools.tools.scale_fit.allocate import optimum

@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, make_model
 from safetensors.torch import load_file, save_file
-from stacked import call, equal, weights, write_tokenizer
+from support.stacked import call, equal, weights, write_tokenizer
 
-from bntools.core.artifact import open_path
-from bntools.core.blocks import input_norms
+from bntools.core.artifact.header import BLOCK_PREFIX
+from bntools.core.artifact.reader import open_path
+from bntools.core.blockwise.blocks import input_norms
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
-from bntools.core.header import BLOCK_PREFIX
-from bntools.core.resident import Resident
-from bntools.core.source import open_model
-from bntools.kernels import absolute
+from bntools.core.model.open import open_model
+from bntools.core.resident.resize import Resident
+from bntools.kernels.stack import absolute_binary
 from bntools.tools.stack_compress.scaling import beside, fused
 
 FAST = ("--codec", "bitstack", "--calib-tokens", 2048, "-q", "--curve", 0)
@@ -256,6 +256,6 @@ def test_what_cannot_be_is_said(made, folder):
 
 
 def test_a_zero_matrix_is_a_level_of_nothing():
-    levels = list(absolute.decompose(torch.zeros(9, 10), 2, 3))
+    levels = list(absolute_binary.decompose(torch.zeros(9, 10), 2, 3))
     assert len(levels) == 3
     assert all(not level.left.any() for level in levels)

@@ -11,15 +11,16 @@ import pytest
 import torch
 from conftest import make_model
 from safetensors.torch import load_file, save_file
-from stacked import call, equal, weights, write_tokenizer
+from support.stacked import call, equal, weights, write_tokenizer
 
-from bntools.core import stack, streams
-from bntools.core.artifact import open_path
-from bntools.core.calibration import text_windows
+from bntools.core.artifact import streams
+from bntools.core.artifact.header import BLOCK_PREFIX
+from bntools.core.artifact.reader import open_path
+from bntools.core.blockwise.windows import text_windows
 from bntools.core.errors import BAD_INPUT, USAGE
-from bntools.core.header import BLOCK_PREFIX
-from bntools.core.resident import Resident
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
+from bntools.core.packing import stack
+from bntools.core.resident.resize import Resident
 from bntools.tools.stack_compress.command import command
 
 FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)

@@ -7,12 +7,12 @@ import contextlib
 import numpy as np
 import pytest
 import torch
-from stacked import call
+from support.stacked import call
 
-from bntools.core.calibration import text_windows
+from bntools.core.blockwise.windows import text_windows
 from bntools.core.errors import USAGE
-from bntools.core.shelf import Shelf
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
+from bntools.core.work.array_store import Shelf
 from bntools.tools.stack_compress import build, compensated, encode
 from bntools.tools.stack_compress.build import Settings
 from bntools.tools.stack_compress.encode import Recipe

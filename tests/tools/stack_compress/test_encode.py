@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bntools.core import entropy, stack
-from bntools.core.sensitivity import Moments
-from bntools.core.stack import Planes
+from bntools.core.importance.sensitivity import Moments
+from bntools.core.packing import entropy, stack
+from bntools.core.packing.stack import Planes
 from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from bntools.core.calibration import text_windows
-from bntools.core.shelf import Shelf
-from bntools.core.source import open_model
+from bntools.core.blockwise.windows import text_windows
+from bntools.core.model.open import open_model
+from bntools.core.work.array_store import Shelf
 from bntools.tools.stack_compress import build
 from bntools.tools.stack_compress.encode import Recipe
 from bntools.tools.stack_compress.network import Network, bytes_of

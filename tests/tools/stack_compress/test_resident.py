@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_model
-from stacked import call, close, equal, logits, write_tokenizer
-from without_gpu import interpret
+from support.stacked import call, close, equal, logits, write_tokenizer
+from support.without_gpu import interpret
 
-from bntools.core import modules, stacked_modules
-from bntools.core.artifact import open_path
+from bntools.core.architecture import linears
+from bntools.core.artifact.reader import open_path
 from bntools.core.errors import MISSING, USAGE, BnError
-from bntools.core.resident import Resident
-from bntools.core.source import open_model
+from bntools.core.model.open import open_model
+from bntools.core.resident import layers
+from bntools.core.resident.resize import Resident
 
 FAST = ("--calib-tokens", 2048, "-q", "--curve", 0)
 IDS = torch.arange(5, 17)[None]
@@ -58,8 +59,8 @@ def test_a_model_in_memory_grows_and_shrinks_to_what_a_fresh_one_is(made, base, 
 )
 def test_weights_made_beside_the_import_of_transformers_are_those_made_one_by_one(maker, made, base):
     program = (
-        "import sys, hashlib, torch\nfrom bntools.core.resident import Resident\n"
-        "from bntools.core.source import open_model\npath, budget = sys.argv[1], int(sys.argv[2])\n"
+        "import sys, hashlib, torch\nfrom bntools.core.resident.resize import Resident\n"
+        "from bntools.core.model.open import open_model\npath, budget = sys.argv[1], int(sys.argv[2])\n"
         f"assert 'transformers' not in sys.modules\nstate = ({maker}).state_dict()\n"
         "for name, weight in state.items():\n"
         "    print(name, hashlib.sha256(weight.view(torch.uint8).numpy()).hexdigest())"
@@ -69,7 +70,7 @@ def test_weights_made_beside_the_import_of_transformers_are_those_made_one_by_on
         [sys.executable, "-c", program, str(made), str(budget)], check=True, capture_output=True, text=True
     )
     model = open_model(str(made), budget)
-    rename = modules.renamer(modules.skeleton(model.config))
+    rename = linears.renamer(linears.skeleton(model.config))
     wanted = {rename(name): model.tensor(name, torch.bfloat16) for name in model.entries}
     found = dict(line.split() for line in done.stdout.splitlines())
     assert set(wanted) <= set(found)
@@ -88,7 +89,7 @@ def test_a_packed_model_is_the_dense_one_in_less_memory_at_every_budget(made, ba
         for ids in (IDS, IDS[:, :2]):  # rows made for many vectors, none made for few
             assert close(logits(packed.network, ids), logits(dense.network, ids), dtype)
         for path, module in packed.network.named_modules():
-            if isinstance(module, stacked_modules.StackedLinear | stacked_modules.StackedEmbedding):
+            if isinstance(module, layers.StackedLinear | layers.StackedEmbedding):
                 assert torch.equal(module.weight.to(dtype), dense.network.get_submodule(path).weight)
         taken[budget] = packed.memory
         assert packed.memory < 0.7 * dense.memory

@@ -1,0 +1,1 @@
+"""What is known of transformers' models: their linears and how they are run."""

@@ -1,0 +1,158 @@
+"""Which tensors of a checkpoint are linear weights: found by walking the module tree, not by names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bntools.core.errors import bad_input
+from bntools.core.system.import_hooks import uncollected
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear weight of the checkpoint.
+
+    tensor: its name there. module: the module that holds it. transposed: stored [in, out] (GPT-2's Conv1D, some
+    expert stacks) rather than [out, in]. A stack of experts has one leading dimension more.
+    """
+
+    tensor: str
+    module: str
+    transposed: bool
+
+
+def skeleton(config: dict[str, Any]) -> PreTrainedModel:
+    """The module tree of a config, on the meta device: no weight is allocated, no remote code is run."""
+    import torch
+
+    with torch.device("meta"):
+        return model_class(config)(hf_config(config))
+
+
+def hf_config(config: dict[str, Any]) -> Any:
+    """A transformers config object; BnError (exit 3) for an unknown or damaged one."""
+    import transformers
+
+    _quiet()
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method not in (None, "bntools"):
+        raise bad_input(f"the checkpoint is already quantized by {method}", "start from the original weights")
+    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    try:
+        return transformers.AutoConfig.for_model(**plain)
+    except Exception as error:  # whatever a damaged config makes the library raise, the config is at fault
+        name = config.get("model_type", "(none)")
+        raise bad_input(f"config.json: model_type {name!r}: {_first_line(error)}", _MODEL_HINT) from error
+
+
+_MODEL_HINT = "only architectures that transformers implements are read; remote code is never run"
+
+
+def model_class(config: dict[str, Any]) -> Any:
+    """The transformers class that config.json names."""
+    with uncollected():  # a fifth of the time of this import
+        return _model_class(config)
+
+
+def _model_class(config: dict[str, Any]) -> Any:
+    import transformers
+
+    _quiet()
+    for name in config.get("architectures") or []:
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    auto = transformers.AutoModelForCausalLM
+    try:
+        return auto._model_mapping[type(hf_config(config))]
+    except KeyError:
+        raise bad_input(
+            f"config.json: no model class for architectures {config.get('architectures')}", _MODEL_HINT
+        ) from None
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+def linear_parameters(model: torch.nn.Module) -> dict[str, Linear]:
+    """Linear weights of a module tree by parameter name: nn.Linear, Conv1D and stacked 3-D expert weights.
+
+    The output head is not among them, nor is anything tied to an embedding.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    found = {}
+    for path, module in model.named_modules():
+        if module is head or id(getattr(module, "weight", None)) in embeddings:
+            continue
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            found[f"{path}.weight"] = Linear(f"{path}.weight", path, isinstance(module, Conv1D))
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3 and _is_experts(module):
+                full = f"{path}.{name}"
+                found[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
+    return found
+
+
+def _is_experts(module: torch.nn.Module) -> bool:
+    return hasattr(module, "num_experts") or hasattr(module, "is_transposed")
+
+
+def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Linear]:
+    """Linear weights among the tensors `names` of a checkpoint, in that order.
+
+    A checkpoint may name and slice weights differently from the modules (one tensor an expert where the module
+    stacks them): the library's own conversion table says which parameter each tensor becomes.
+    """
+    model = skeleton(config)
+    parameters = linear_parameters(model)
+    to_parameter = renamer(model)
+    found = {}
+    for name in names:
+        parameter = parameters.get(to_parameter(name))
+        if parameter is not None:
+            found[name] = Linear(name, parameter.module, parameter.transposed)
+    return found
+
+
+def conversions(model: PreTrainedModel) -> list[Any]:
+    """The library's table from checkpoint tensors to the parameters of a model."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return list(get_model_conversion_mapping(model))
+
+
+def renamer(model: PreTrainedModel) -> Callable[[str], str]:
+    """From the name of a checkpoint's tensor to the parameter it becomes, or becomes a part of."""
+    try:
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+
+        transforms = conversions(model)
+    except ImportError:  # before these tables existed, checkpoint names were parameter names
+        return lambda name: name
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
+    shapes = model.state_dict()
+
+    def rename(name: str) -> str:
+        return rename_source_key(name, renamings, converters, model.base_model_prefix, shapes)[0]
+
+    return rename

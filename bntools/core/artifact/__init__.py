@@ -1,0 +1,1 @@
+"""The one stream format: headers, streams, reading and writing of safetensors."""

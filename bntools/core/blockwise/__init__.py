@@ -1,0 +1,1 @@
+"""Walking a model with one block in memory: loading, hooks, second moments, replay."""

@@ -1,0 +1,1 @@
+"""Labelled data, tables, activations, and where fetched ones are cached."""

@@ -1,0 +1,1 @@
+"""Other people's formats of weights, read and written: GPTQ, compressed-tensors, GGUF."""

@@ -1,0 +1,173 @@
+"""Checkpoints quantized by others, shown as packed tensors of ours: codes unchanged, nothing dequantized early."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bntools.core.architecture import linears as modules
+from bntools.core.artifact.header import Entry, nbytes
+from bntools.core.errors import bad_input
+from bntools.core.foreign import compressed_tensors, gptq, plain_codes
+from bntools.core.foreign.plain_codes import Coded
+from bntools.core.packing import grouped
+from bntools.core.packing.grouped import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Config = dict[str, Any]
+Files = dict[str, bytes]
+Make = Callable[[], Coded]
+READ = ("gptq", "compressed-tensors")
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError)
+
+
+class Store(Protocol):
+    entries: dict[str, Entry]
+
+    def tensor(self, name: str) -> Tensor: ...
+
+    def nbytes(self) -> int: ...
+
+    def sha256(self) -> str: ...
+
+
+class Recoded:
+    """A store in which the tensors of a foreign format are replaced by the parts of our packing.
+
+    A part is made when it is asked for; the parts of the weight asked for last are kept.
+    """
+
+    def __init__(self, store: Store, consumed: set[str], specs: Mapping[str, tuple[Spec, str, Make]]) -> None:
+        self._store = store
+        self._makes: dict[str, tuple[str, Make]] = {}
+        self.entries = {name: entry for name, entry in store.entries.items() if name not in consumed}
+        for name, (spec, scales, make) in specs.items():
+            for part, shape in spec.part_shapes().items():
+                kind = scales if part == "scales" else "U8"
+                self.entries[f"{name}.{part}"] = Entry(f"{name}.{part}", kind, shape, 0, nbytes(kind, shape))
+                self._makes[f"{name}.{part}"] = (name, make)
+        self._last: tuple[str, dict[str, Tensor]] = ("", {})
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self._makes:
+            return self._store.tensor(name)
+        weight, make = self._makes[name]
+        kept, found = self._last
+        if kept != weight:
+            try:
+                found = plain_codes.parts(make())
+            except _DAMAGE as error:
+                raise bad_input(f"{weight}: its packed tensors are damaged: {error}"[:200]) from None
+            self._last = (weight, found)
+        return found[name.rpartition(".")[2]]
+
+    def nbytes(self) -> int:
+        return self._store.nbytes()
+
+    def sha256(self) -> str:
+        return self._store.sha256()
+
+
+def adopt(store: Any, config: Config, files: Files, label: str) -> tuple[Any, Config, Files]:
+    """The store, config and side files of a checkpoint in our own terms; unchanged where it is not quantized.
+
+    Raises BnError (exit 3) for a method that is not read, or a checkpoint that its own config does not describe.
+    """
+    settings = config.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    if method not in READ or grouped.FILE in files:
+        return store, config, files
+    assert isinstance(settings, dict)
+    try:
+        found = (_gptq if method == "gptq" else _compressed)(store, settings, config, _dtype(config))
+    except _DAMAGE as error:
+        raise bad_input(f"{label}: its quantization_config or tensors are damaged: {error!r}"[:200]) from None
+    if not found:
+        raise bad_input(f"{label}: its config says {method}, but no tensor is packed that way")
+    parts = gptq.PARTS if method == "gptq" else compressed_tensors.PARTS
+    consumed = {f"{name.removesuffix('.weight')}.{part}" for name in found for part in parts}
+    specs = {name: (spec, {}) for name, (spec, _, _) in found.items()}
+    table = json.dumps(grouped.encode(specs)).encode()
+    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    return Recoded(store, consumed, found), plain, {**files, grouped.FILE: table}
+
+
+def _dtype(config: Config) -> str:
+    name = config.get("dtype") or config.get("torch_dtype") or "float16"
+    named = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+    return named.get(str(name).removeprefix("torch."), "F16")
+
+
+def _modules(store: Store, part: str) -> list[str]:
+    return [name.removesuffix(f".{part}") for name in store.entries if name.endswith(f".{part}")]
+
+
+def _shapes(
+    store: Store, module: str, parts: tuple[str, ...], needed: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
+    entries = {part: store.entries.get(f"{module}.{part}") for part in parts}
+    for part in needed:
+        if entries[part] is None:
+            raise bad_input(f"tensor {module}.{part} is missing")
+    return {part: entry.shape for part, entry in entries.items() if entry is not None}
+
+
+def _stored(store: Store, module: str, parts: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {part: store.tensor(f"{module}.{part}") for part in parts}
+
+
+def _gptq(store: Store, settings: Config, config: Config, dtype: str) -> dict[str, tuple[Spec, str, Make]]:
+    first = settings.get("checkpoint_format", "gptq") != "gptq_v2"
+    names = [f"{module}.weight" for module in _modules(store, "qweight")]
+    linears = modules.linear_tensors({**config, "quantization_config": None}, names)
+    found: dict[str, tuple[Spec, str, Make]] = {}
+    for name in names:
+        module = name.removesuffix(".weight")
+        shapes = _shapes(store, module, gptq.PARTS, ("qweight", "qzeros", "scales"))
+        bits, inputs, width = gptq.sizes(settings, shapes, module)
+        turned = name in linears and linears[name].transposed
+        out = shapes["scales"][1]
+        spec = Spec(
+            bits=bits, group=-1 if width == inputs else width, dim="oc", symmetric=False,
+            shape=(inputs, out) if turned else (out, inputs), dtype=dtype, transposed=turned,
+        )  # fmt: skip
+
+        def make(module: str = module, shapes: Any = shapes, bits: int = bits, width: int = width) -> Coded:
+            return gptq.decode(_stored(store, module, shapes), bits, width, first, module)
+
+        found[name] = (spec, store.entries[f"{module}.scales"].dtype, make)
+    return found
+
+
+def _compressed(
+    store: Store, settings: Config, config: Config, dtype: str
+) -> dict[str, tuple[Spec, str, Make]]:
+    found: dict[str, tuple[Spec, str, Make]] = {}
+    for module in _modules(store, "weight_packed"):
+        shapes = _shapes(
+            store, module, compressed_tensors.PARTS, ("weight_packed", "weight_scale", "weight_shape")
+        )
+        scheme = compressed_tensors.weights_of(settings, module)
+        out, inputs = (int(size) for size in store.tensor(f"{module}.weight_shape"))
+        bits, group = int(scheme["num_bits"]), scheme.get("group_size")
+        width = (
+            inputs if scheme["strategy"] == "channel" or not group or group < 0 else min(int(group), inputs)
+        )
+        spec = Spec(
+            bits=bits, group=-1 if width == inputs else width, dim="oc",
+            symmetric="weight_zero_point" not in shapes, shape=(out, inputs), dtype=dtype, transposed=False,
+        )  # fmt: skip
+        if not (1 <= bits <= 8 and out > 0 and inputs > 0):
+            raise bad_input(f"{module}: {bits} bits of [{out}, {inputs}] is out of range")
+
+        def make(
+            module: str = module, shapes: Any = shapes, bits: int = bits, width: int = width,
+            shape: tuple[int, int] = (out, inputs),
+        ) -> Coded:  # fmt: skip
+            return compressed_tensors.decode(_stored(store, module, shapes), bits, width, shape, module)
+
+        found[f"{module}.weight"] = (spec, store.entries[f"{module}.weight_scale"].dtype, make)
+    return found

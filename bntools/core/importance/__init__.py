@@ -1,0 +1,1 @@
+"""What the loss minds: Fisher sweeps, metrics, sensitivities."""

@@ -1,0 +1,1 @@
+"""How one weight is stored: grouped codes, entropy-coded levels, stacks."""

@@ -1,0 +1,1 @@
+"""What reports and pictures have in common."""

@@ -1,0 +1,1 @@
+"""What the machine and the interpreter are: threads, memory, sizes, number types, imports."""

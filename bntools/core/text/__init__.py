@@ -1,0 +1,1 @@
+"""Texts: documents, JSON lines, tokens."""

@@ -1,0 +1,1 @@
+"""Entropy coding of levels: rANS, trellises, step classes."""

@@ -1,0 +1,1 @@
+"""Counting n-grams of sentences and what follows from the counts."""

@@ -1,0 +1,1 @@
+"""Random linear maps from few numbers to many."""

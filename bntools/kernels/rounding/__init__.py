@@ -1,0 +1,1 @@
+"""Choosing codes: error feedback, searched grids."""

@@ -1,0 +1,1 @@
+"""Weights as base and planes of one bit each."""
