@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
+from bntools.core.progress import Step, no_step
 from bntools.options import Session
-
-Advance = Callable[[int], None]
 
 
 def note(session: Session, text: str) -> None:
@@ -29,10 +28,10 @@ def detail(session: Session, text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(session: Session, what: str, total: int) -> Iterator[Advance]:
+def progress(session: Session, what: str, total: int) -> Iterator[Step]:
     """A bar with the time left on a terminal's standard error; elsewhere nothing. Appears after a second."""
     if session.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or total <= 0:
-        yield lambda count: None
+        yield no_step
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bntools.core.packing import entropy
-from bntools.core.packing.entropy import Coded, Counter, Decoder
+from bntools.core.packing.entropy import Counter, Decoder, EntropyCoded
 from bntools.kernels.entropy import dependent_trellis
 
 ROWS, COLS = 1536, 576
@@ -53,9 +53,9 @@ def search(source: np.ndarray, is_trellis: bool, feedback: np.ndarray) -> np.nda
     return levels
 
 
-def coded(levels: np.ndarray) -> Coded:
+def coded(levels: np.ndarray) -> EntropyCoded:
     zero, row = np.zeros(COLS, np.int16), np.zeros(ROWS, np.int16)
-    return Coded(levels, row, zero, row + np.int16(CLASS), zero)
+    return EntropyCoded(levels, row, zero, row + np.int16(CLASS), zero)
 
 
 def code_rates(is_trellis: bool) -> list[float]:

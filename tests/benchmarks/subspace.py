@@ -60,7 +60,7 @@ def small_step() -> None:
     def make(kind: str | None) -> Callable[[], None]:
         module = networks.named("fc:200,200", (784,), 10)
         networks.initialize(module, 0)
-        flat = networks.Flat(module)
+        flat = networks.FlatParameters(module)
         mover = Direct(flat) if kind is None else Subspace(flat, projections.make(kind, flat.size, 750, 0))
 
         def step() -> None:
@@ -97,9 +97,11 @@ def projection(size: int, dim: int) -> None:
 def memory(width: int, depth: int, dim: int) -> None:
     """Growth of the peak resident set when a network and its gradients get a subspace; nothing else is new then."""
     make = projections.default_kind(depth * width * width)
-    Subspace(networks.Flat(nn.Linear(40, 40)), projections.make(make, 1640, 9, 0)).step(0.0)  # compiles
+    Subspace(networks.FlatParameters(nn.Linear(40, 40)), projections.make(make, 1640, 9, 0)).step(
+        0.0
+    )  # compiles
     module = nn.Sequential(*[nn.Linear(width, width, bias=False) for _ in range(depth)])
-    flat = networks.Flat(module)
+    flat = networks.FlatParameters(module)
     x = torch.randn(4, width)
     module(x).square().mean().backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -114,7 +116,7 @@ def memory(width: int, depth: int, dim: int) -> None:
 
 def language(path: str, tokens: int = 256) -> None:
     module = open_model(path).build(torch.float32)
-    flat = networks.Flat(module)
+    flat = networks.FlatParameters(module)
     ids = torch.randint(0, module.config.vocab_size, (1, tokens))
 
     def step(mover: Direct | Subspace) -> float:

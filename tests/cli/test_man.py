@@ -377,7 +377,7 @@ def test_every_key_of_a_stack_s_reports_is_documented(stacked):
     levels = {"levels", "rank", "scaled"}
     for spec in table["tensors"].values():
         assert set(spec) == (stacked_ - levels) | items(section("bntools-entropy.5", "TENSORS"))
-    assert set(bitstack.Spec((1, 1), "F16", False, 1, 1, True).as_json()) == stacked_ - {
+    assert set(bitstack.BitstackSpec((1, 1), "F16", False, 1, 1, True).as_json()) == stacked_ - {
         "planes",
         "band",
         "trellis",

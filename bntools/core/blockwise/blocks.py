@@ -17,18 +17,14 @@ from bntools.core.blockwise.loading import Streamed
 from bntools.core.blockwise.second_moments import accumulate
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.system.bfloat16 import gains, products
 from bntools.core.system.memory import return_freed
 from bntools.core.system.threads import single_threaded
 from bntools.core.work.states import RESIDENT, States
 
 BATCH_TOKENS = 2048  # tokens of one call of a block: a product of full speed, activations of a few megabytes
-Step = Callable[[int], None]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def no_step(count: int) -> None:
-    """Progress nobody watches."""
 
 
 class Reached(Exception):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from bntools.core.blockwise.second_moments import Moments, Task
+from bntools.core.blockwise.second_moments import InputMoments, Task
 
 
 class Gathered:
@@ -22,7 +22,7 @@ class Gathered:
         self._layer, self._names, self._gradients = layer, list(names), gradients
         self._local = threading.local()
         self._leader: dict[str, str] = {}
-        self._moments: dict[str, Moments] = {}
+        self._moments: dict[str, InputMoments] = {}
         self._hooks: list[Any] = []
 
     def __enter__(self) -> None:
@@ -63,7 +63,7 @@ class Gathered:
                 continue
             rows = flat(x)
             if name not in self._moments:
-                self._moments[name] = Moments(rows.shape[1], rows.device)
+                self._moments[name] = InputMoments(rows.shape[1], rows.device)
             tasks += self._moments[name].tasks(rows)
         return tasks
 

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bntools.core.blockwise import blocks
-from bntools.core.blockwise.blocks import Batch, Blocks, no_step
+from bntools.core.blockwise.blocks import Batch, Blocks
 from bntools.core.blockwise.hooks import flat
 from bntools.core.blockwise.replay import Kept, Replay
 from bntools.core.blockwise.ridge import Regression
 from bntools.core.blockwise.second_moments import Task, accumulate
 from bntools.core.blockwise.shared_inputs import Group, groups
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.system.memory import keep_freed
 from bntools.core.system.threads import single_threaded
 
@@ -31,7 +31,7 @@ _BEFORE = "before"  # what is fed to a block of the original
 _LOST = "lost"  # of the residual stream: what the original has and the coded model lacks
 
 
-class Step(NamedTuple):
+class CodingTurn(NamedTuple):
     """What to code next. targets: weights [out, in] float32 by tensor, all fed the same. moments: E[x~ x~^T] [in, in]
     of what feeds them; both in main memory. place: puts the coded weights where they were, to be called before the next
     step."""
@@ -57,7 +57,7 @@ class Prefix:
     def __init__(
         self, source: Model, wanted: set[str], windows: Tensor, *,
         embeddings: Sequence[Tensor | None] = (None,), device: str = "cpu", mixed: bool = False,
-        step: blocks.Step = no_step,
+        step: Step = no_step,
     ) -> None:  # fmt: skip
         keep_freed()
         self.original = Blocks(source, windows, device=device, mixed=mixed)
@@ -68,7 +68,7 @@ class Prefix:
         self.names = {linear.module: name for name, linear in source.linears.items() if name in wanted}
         self._step = step
 
-    def __iter__(self) -> Iterator[list[Step]]:
+    def __iter__(self) -> Iterator[list[CodingTurn]]:
         one = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         with single_threaded(), one as background:
             coming = self._ahead(background, 0)
@@ -92,7 +92,7 @@ class Prefix:
 
     def _steps(
         self, walks: list[_Walk], seen: _Original, following: Callable[[], Any]
-    ) -> Iterator[list[Step]]:
+    ) -> Iterator[list[CodingTurn]]:
         """Through one block. following: begins the original's next block; called once a linear is coded alone, which
         takes one core."""
         for walk in walks:
@@ -204,7 +204,7 @@ class _Walk:
 
         self.prefix.each(work)
 
-    def step(self, group: Group, chosen: list[str]) -> Step:
+    def step(self, group: Group, chosen: list[str]) -> CodingTurn:
         """What to code of a group's linears."""
         weights = {name: self.seen.weights[name] for name in chosen}
         moves, moments = self._moves(group, weights)
@@ -217,7 +217,7 @@ class _Walk:
                 weight.data = (value if isinstance(modules[name], nn.Linear) else value.T).to(weight)
 
         targets = {names[name]: (w + moves[name]).cpu() for name, w in weights.items()}
-        return Step(targets, moments.cpu(), place)
+        return CodingTurn(targets, moments.cpu(), place)
 
     def _moves(self, group: Group, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """What is added to each weight, and the moments of what feeds them."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from bntools.core.blockwise.second_moments import Moments, Task, products
+from bntools.core.blockwise.second_moments import InputMoments, Task, products
 from bntools.core.system.threads import single_threaded
 
 RIDGES = (0.02, 0.1, 0.5, 2.5, 12.5)  # of the mean of the diagonal
@@ -25,7 +25,7 @@ class Regression:
         self, inputs: int, outputs: int, device: torch.device | str = "cpu", mixed: bool = False
     ) -> None:
         self._factors = torch.bfloat16 if mixed else torch.float32
-        self._x = [Moments(inputs, device, self._factors) for _ in range(2)]
+        self._x = [InputMoments(inputs, device, self._factors) for _ in range(2)]
         self._xy = [torch.zeros(outputs, inputs, device=device) for _ in range(2)]
 
     def tasks(self, half: int, x: Tensor, y: Tensor) -> list[Task]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bntools.core.architecture import linears
-from bntools.core.blockwise.blocks import BATCH_TOKENS, Batch, Blocks, Step, no_step
+from bntools.core.blockwise.blocks import BATCH_TOKENS, Batch, Blocks
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.system.threads import single_threaded
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
 

@@ -15,7 +15,7 @@ _NARROWEST = 256  # rows of a panel: fewer leave the product short of work
 Task = tuple[Tensor, Tensor, Tensor]  # a panel of a sum, and the factors whose product is added to it
 
 
-class Moments:
+class InputMoments:
     """The sum over tokens of w_t x_t x_t^T for inputs x [d], in float32; `mean` divides by the tokens.
 
     factors: what x and the products of a batch are rounded to. With bfloat16 an element is off by 3e-4 of itself after

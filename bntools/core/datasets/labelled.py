@@ -27,7 +27,7 @@ _SPLIT_STREAM, _LABEL_STREAM, _PIXEL_STREAM = 11, 12, 13
 
 
 @dataclass(frozen=True)
-class Split:
+class LabelledRows:
     """x: [n, ...] uint8 or float32, y: [n] int64."""
 
     x: NDArray[np.uint8] | NDArray[np.float32]
@@ -36,8 +36,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-    def at(self, rows: NDArray[np.int64]) -> Split:
-        return Split(self.x[rows], self.y[rows])
+    def at(self, rows: NDArray[np.int64]) -> LabelledRows:
+        return LabelledRows(self.x[rows], self.y[rows])
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Dataset:
     Choices (learning rate, early stop, where to look next) are made on `validation`; `test` is only reported.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: LabelledRows
+    validation: LabelledRows
+    test: LabelledRows
     classes: int
     mean: float
     std: float
@@ -95,7 +95,7 @@ def read(path: str, seed: int = 0) -> Dataset:
 def shuffle_labels(data: Dataset, seed: int) -> Dataset:
     """Training labels in a random order: nothing is left but to memorize, so training rows are also what is scored."""
     order = permutation(seed, _LABEL_STREAM, len(data.train))
-    train = Split(data.train.x, data.train.y[order])
+    train = LabelledRows(data.train.x, data.train.y[order])
     return replace(data, train=train, validation=train, test=train)
 
 
@@ -103,9 +103,9 @@ def shuffle_pixels(data: Dataset, seed: int) -> Dataset:
     """One random order of the places of an input, the same for all rows: locality is gone, information is not."""
     order = permutation(seed, _PIXEL_STREAM, int(np.prod(data.shape)))
 
-    def one(split: Split) -> Split:
+    def one(split: LabelledRows) -> LabelledRows:
         mixed = split.x.reshape(len(split), -1)[:, order].reshape(split.x.shape)
-        return Split(mixed, split.y)
+        return LabelledRows(mixed, split.y)
 
     return replace(data, train=one(data.train), validation=one(data.validation), test=one(data.test))
 
@@ -113,7 +113,7 @@ def shuffle_pixels(data: Dataset, seed: int) -> Dataset:
 def first_rows(data: Dataset, share: float) -> Dataset:
     """Only the given share of the training rows; where the training rows are scored, of those too."""
     count = max(1, round(share * len(data.train)))
-    train = Split(data.train.x[:count], data.train.y[:count])
+    train = LabelledRows(data.train.x[:count], data.train.y[:count])
     if data.test is data.train:
         return replace(data, train=train, validation=train, test=train)
     return replace(data, train=train)
@@ -131,7 +131,7 @@ def _moments(x: NDArray) -> tuple[float, float]:
     return float(flat.mean()), max(float(flat.std()), 1e-6)
 
 
-def _split(x: NDArray, y: NDArray, path: str) -> Split:
+def _split(x: NDArray, y: NDArray, path: str) -> LabelledRows:
     if y.ndim != 1 or len(x) != len(y) or x.ndim < 2 or not len(y):
         what = f"{path}: inputs {list(x.shape)} and labels {list(y.shape)} do not fit"
         raise bad_input(what, "one label a row of inputs")
@@ -143,7 +143,7 @@ def _split(x: NDArray, y: NDArray, path: str) -> Split:
         x = np.ascontiguousarray(x, np.float32)
         if not np.isfinite(x).all():
             raise bad_input(f"{path} holds inputs that are not finite")
-    return Split(x if x.flags.writeable and x.flags.c_contiguous else x.copy(), y.astype(np.int64))
+    return LabelledRows(x if x.flags.writeable and x.flags.c_contiguous else x.copy(), y.astype(np.int64))
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:

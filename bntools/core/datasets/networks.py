@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bntools.core.datasets.labelled import Split
+from bntools.core.datasets.labelled import LabelledRows
 from bntools.core.errors import BnError, bad_input, usage
 from bntools.kernels.counter_random import normals
 
@@ -109,7 +109,7 @@ def from_file(spec: str) -> Callable[[tuple[int, ...], int], nn.Module]:
     return build
 
 
-class Flat:
+class FlatParameters:
     """A module whose chosen parameters are views of one vector `theta` [size] float32; the others are frozen.
 
     chosen: a regular expression searched in parameter names, None for all. `spans` has (name, start, stop) of
@@ -168,7 +168,7 @@ def standardized(x: NDArray, mean: float, std: float) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(module: nn.Module, rows: Split, mean: float, std: float, batch: int = 1000) -> float:
+def accuracy(module: nn.Module, rows: LabelledRows, mean: float, std: float, batch: int = 1000) -> float:
     """Share of rows whose largest output is their label; the module is put into evaluation mode."""
     module.eval()
     right = 0

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bntools.core.architecture import linears as modules
 from bntools.core.artifact.header import Entry, nbytes
+from bntools.core.artifact.store import TensorStore
 from bntools.core.errors import bad_input
 from bntools.core.foreign import compressed_tensors, gptq, plain_codes
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Config = dict[str, Any]
 Files = dict[str, bytes]
-Make = Callable[[], Coded]
+Make = Callable[[], PlainCodes]
 READ = ("gptq", "compressed-tensors")
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError)
-
-
-class Store(Protocol):
-    entries: dict[str, Entry]
-
-    def tensor(self, name: str) -> Tensor: ...
-
-    def nbytes(self) -> int: ...
-
-    def sha256(self) -> str: ...
 
 
 class Recoded:
@@ -40,7 +31,9 @@ class Recoded:
     A part is made when it is asked for; the parts of the weight asked for last are kept.
     """
 
-    def __init__(self, store: Store, consumed: set[str], specs: Mapping[str, tuple[Spec, str, Make]]) -> None:
+    def __init__(
+        self, store: TensorStore, consumed: set[str], specs: Mapping[str, tuple[GroupSpec, str, Make]]
+    ) -> None:
         self._store = store
         self._makes: dict[str, tuple[str, Make]] = {}
         self.entries = {name: entry for name, entry in store.entries.items() if name not in consumed}
@@ -101,12 +94,12 @@ def _dtype(config: Config) -> str:
     return named.get(str(name).removeprefix("torch."), "F16")
 
 
-def _modules(store: Store, part: str) -> list[str]:
+def _modules(store: TensorStore, part: str) -> list[str]:
     return [name.removesuffix(f".{part}") for name in store.entries if name.endswith(f".{part}")]
 
 
 def _shapes(
-    store: Store, module: str, parts: tuple[str, ...], needed: tuple[str, ...]
+    store: TensorStore, module: str, parts: tuple[str, ...], needed: tuple[str, ...]
 ) -> dict[str, tuple[int, ...]]:
     entries = {part: store.entries.get(f"{module}.{part}") for part in parts}
     for part in needed:
@@ -115,27 +108,31 @@ def _shapes(
     return {part: entry.shape for part, entry in entries.items() if entry is not None}
 
 
-def _stored(store: Store, module: str, parts: Mapping[str, Any]) -> dict[str, Tensor]:
+def _stored(store: TensorStore, module: str, parts: Mapping[str, Any]) -> dict[str, Tensor]:
     return {part: store.tensor(f"{module}.{part}") for part in parts}
 
 
-def _gptq(store: Store, settings: Config, config: Config, dtype: str) -> dict[str, tuple[Spec, str, Make]]:
+def _gptq(
+    store: TensorStore, settings: Config, config: Config, dtype: str
+) -> dict[str, tuple[GroupSpec, str, Make]]:
     first = settings.get("checkpoint_format", "gptq") != "gptq_v2"
     names = [f"{module}.weight" for module in _modules(store, "qweight")]
     linears = modules.linear_tensors({**config, "quantization_config": None}, names)
-    found: dict[str, tuple[Spec, str, Make]] = {}
+    found: dict[str, tuple[GroupSpec, str, Make]] = {}
     for name in names:
         module = name.removesuffix(".weight")
         shapes = _shapes(store, module, gptq.PARTS, ("qweight", "qzeros", "scales"))
         bits, inputs, width = gptq.sizes(settings, shapes, module)
         turned = name in linears and linears[name].transposed
         out = shapes["scales"][1]
-        spec = Spec(
+        spec = GroupSpec(
             bits=bits, group=-1 if width == inputs else width, dim="oc", symmetric=False,
             shape=(inputs, out) if turned else (out, inputs), dtype=dtype, transposed=turned,
         )  # fmt: skip
 
-        def make(module: str = module, shapes: Any = shapes, bits: int = bits, width: int = width) -> Coded:
+        def make(
+            module: str = module, shapes: Any = shapes, bits: int = bits, width: int = width
+        ) -> PlainCodes:
             return gptq.decode(_stored(store, module, shapes), bits, width, first, module)
 
         found[name] = (spec, store.entries[f"{module}.scales"].dtype, make)
@@ -143,9 +140,9 @@ def _gptq(store: Store, settings: Config, config: Config, dtype: str) -> dict[st
 
 
 def _compressed(
-    store: Store, settings: Config, config: Config, dtype: str
-) -> dict[str, tuple[Spec, str, Make]]:
-    found: dict[str, tuple[Spec, str, Make]] = {}
+    store: TensorStore, settings: Config, config: Config, dtype: str
+) -> dict[str, tuple[GroupSpec, str, Make]]:
+    found: dict[str, tuple[GroupSpec, str, Make]] = {}
     for module in _modules(store, "weight_packed"):
         shapes = _shapes(
             store, module, compressed_tensors.PARTS, ("weight_packed", "weight_scale", "weight_shape")
@@ -156,7 +153,7 @@ def _compressed(
         width = (
             inputs if scheme["strategy"] == "channel" or not group or group < 0 else min(int(group), inputs)
         )
-        spec = Spec(
+        spec = GroupSpec(
             bits=bits, group=-1 if width == inputs else width, dim="oc",
             symmetric="weight_zero_point" not in shapes, shape=(out, inputs), dtype=dtype, transposed=False,
         )  # fmt: skip
@@ -166,7 +163,7 @@ def _compressed(
         def make(
             module: str = module, shapes: Any = shapes, bits: int = bits, width: int = width,
             shape: tuple[int, int] = (out, inputs),
-        ) -> Coded:  # fmt: skip
+        ) -> PlainCodes:  # fmt: skip
             return compressed_tensors.decode(_stored(store, module, shapes), bits, width, shape, module)
 
         found[f"{module}.weight"] = (spec, store.entries[f"{module}.weight_scale"].dtype, make)

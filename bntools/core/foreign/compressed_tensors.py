@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.foreign.words import from_words, to_words
 
 FORMAT = "pack-quantized"
 PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx")
 
 
-def encode(coded: Coded) -> dict[str, Tensor]:
+def encode(coded: PlainCodes) -> dict[str, Tensor]:
     """Tensors of one module, codes packed densely (compressed-tensors 0.20 and later).
 
     weight_packed [out, ceil(in * b / 32)] int32, weight_scale [out, groups], weight_shape [2] int64; asymmetric
@@ -33,7 +33,9 @@ def encode(coded: Coded) -> dict[str, Tensor]:
     return found
 
 
-def decode(stored: Mapping[str, Tensor], bits: int, width: int, shape: tuple[int, int], what: str) -> Coded:
+def decode(
+    stored: Mapping[str, Tensor], bits: int, width: int, shape: tuple[int, int], what: str
+) -> PlainCodes:
     """The inverse of `encode`, also of the older packing of floor(32 / b) codes a word.
 
     Raises BnError (exit 3) when shapes do not fit or the inputs are in another order (actorder).
@@ -49,12 +51,12 @@ def decode(stored: Mapping[str, Tensor], bits: int, width: int, shape: tuple[int
     codes = from_words(stored["weight_packed"], bits, inputs, f"{what}.weight_packed")
     zeros = stored.get("weight_zero_point")
     if zeros is None:
-        return Coded(codes, scales, None, bits, width)
+        return PlainCodes(codes, scales, None, bits, width)
     if zeros.dtype == torch.int32:
         plain = from_words(zeros.T, bits, out, f"{what}.weight_zero_point").T.contiguous()
     else:  # before zeros were packed, they were signed bytes
         plain = (zeros.reshape(out, groups).to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
-    return Coded(codes, scales, plain, bits, width)
+    return PlainCodes(codes, scales, plain, bits, width)
 
 
 def weights_of(settings: Mapping[str, Any], module: str) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.foreign.words import from_words, to_words
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 BITS = (2, 3, 4, 8)
 
 
-def encode(coded: Coded, first: bool) -> dict[str, Tensor]:
+def encode(coded: PlainCodes, first: bool) -> dict[str, Tensor]:
     """Tensors of one module. first: format 1, which stores zero - 1; format 2 stores the zero itself.
 
     qweight [in * b / 32, out] int32 packed along the inputs, qzeros [groups, out * b / 32] int32 along the outputs,
@@ -32,7 +32,7 @@ def encode(coded: Coded, first: bool) -> dict[str, Tensor]:
     }
 
 
-def decode(stored: Mapping[str, Tensor], bits: int, width: int, first: bool, what: str) -> Coded:
+def decode(stored: Mapping[str, Tensor], bits: int, width: int, first: bool, what: str) -> PlainCodes:
     """The inverse of `encode`; BnError (exit 3) when shapes do not fit or inputs are in another order (act-order)."""
     groups, out = stored["scales"].shape
     inputs = stored["qweight"].shape[0] * 32 // bits
@@ -48,7 +48,7 @@ def decode(stored: Mapping[str, Tensor], bits: int, width: int, first: bool, wha
     zeros = from_words(stored["qzeros"], bits, out, f"{what}.qzeros").T
     if first:
         zeros = (zeros + 1) & ((1 << bits) - 1)
-    return Coded(codes, stored["scales"].T.contiguous(), zeros.contiguous(), bits, width)
+    return PlainCodes(codes, stored["scales"].T.contiguous(), zeros.contiguous(), bits, width)
 
 
 def sizes(

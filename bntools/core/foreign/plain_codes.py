@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.bits import pack, unpack
 
 PLAIN = {"codes": ("U8",), "scales": ("F16", "BF16", "F32"), "zeros": ("U8",)}
@@ -17,7 +17,7 @@ PLAIN = {"codes": ("U8",), "scales": ("F16", "BF16", "F32"), "zeros": ("U8",)}
 _KNOWN = {"bits", "group", "dim", "symmetric", "shape", "dtype", "transposed"}
 
 
-class Coded(NamedTuple):
+class PlainCodes(NamedTuple):
     """W [out, in] = (codes - zeros) * scales, one scale and one zero for each `width` inputs of a row.
 
     codes: [out, in] uint8 below 2^bits. scales: [out, groups] float. zeros: [out, groups] uint8, or None where
@@ -47,24 +47,24 @@ class Coded(NamedTuple):
         return self.signed().float() * wide[:, : self.codes.shape[1]]
 
 
-def is_plain(spec: Spec) -> bool:
+def is_plain(spec: GroupSpec) -> bool:
     """Whether a spec says no more than the fields known here: any other that is set changes what the codes mean."""
     return not any(value for key, value in asdict(spec).items() if key not in _KNOWN)
 
 
-def width_of(spec: Spec) -> int:
+def width_of(spec: GroupSpec) -> int:
     """Weights of a whole group."""
     return spec.cols if spec.group == -1 else min(spec.group, spec.cols)
 
 
-def read(name: str, spec: Spec, get: Callable[[str], Tensor]) -> Coded:
+def read(name: str, spec: GroupSpec, get: Callable[[str], Tensor]) -> PlainCodes:
     """A packed two-dimensional tensor of ours whose groups run along the inputs."""
     zeros = None if spec.symmetric else unpack(get(f"{name}.zeros"), spec.bits, spec.groups)
     codes = unpack(get(f"{name}.codes"), spec.bits, spec.cols)
-    return Coded(codes, get(f"{name}.scales"), zeros, spec.bits, width_of(spec))
+    return PlainCodes(codes, get(f"{name}.scales"), zeros, spec.bits, width_of(spec))
 
 
-def parts(coded: Coded) -> dict[str, Tensor]:
+def parts(coded: PlainCodes) -> dict[str, Tensor]:
     """The tensors of our own packing, without the name before them."""
     found = {"codes": pack(coded.codes.contiguous(), coded.bits), "scales": coded.scales.contiguous()}
     if coded.zeros is not None:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bntools.core.blockwise.blocks import Batch, Blocks, Step, no_step
+from bntools.core.blockwise.blocks import Batch, Blocks
 from bntools.core.blockwise.hooks import Gathered, Seen, flat
-from bntools.core.blockwise.second_moments import Moments, Task, accumulate
+from bntools.core.blockwise.second_moments import InputMoments, Task, accumulate
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.system.memory import keep_freed
 from bntools.core.system.threads import single_threaded
 from bntools.core.work.states import States
@@ -156,8 +157,8 @@ class _Sums:
         self.rows: dict[str, Tensor] = {}
         self._louder, self._across, self._factors = louder, across, factors
         self._scale: dict[str, float] = {}
-        self._inputs: dict[str, Moments] = {}
-        self._outputs: dict[str, Moments] = {}
+        self._inputs: dict[str, InputMoments] = {}
+        self._outputs: dict[str, InputMoments] = {}
 
     def tasks(self, pool: ThreadPoolExecutor, seen: list[Seen]) -> list[list[Task]]:
         """Products that add some batches, each."""
@@ -167,9 +168,9 @@ class _Sums:
                 if name not in self.rows:
                     self.rows[name] = torch.zeros_like(rows)
                     self._scale[name] = max(self._louder * float(loud.mean()), 1e-30)
-                    self._inputs[name] = Moments(x.shape[1], x.device, self._factors)
+                    self._inputs[name] = InputMoments(x.shape[1], x.device, self._factors)
                     if self._across:
-                        self._outputs[name] = Moments(g.shape[1], g.device, self._factors)
+                        self._outputs[name] = InputMoments(g.shape[1], g.device, self._factors)
                 self.rows[name] += rows
         return list(pool.map(self._products, measured))
 
@@ -205,7 +206,7 @@ class _Head:
         self.model: Any = blocks.model
         self.local = threading.local()
         self.partial = "logits_to_keep" in inspect.signature(type(self.model).forward).parameters
-        self.second: Moments | None = None
+        self.second: InputMoments | None = None
         self.variance: Tensor | None = None
 
     def run(self) -> HeadMoments:
@@ -232,7 +233,7 @@ class _Head:
         self.variance = variance if self.variance is None else self.variance + variance
         tasks: list[Task] = []
         for x in fed:
-            self.second = self.second or Moments(x.shape[1], x.device)
+            self.second = self.second or InputMoments(x.shape[1], x.device)
             tasks += self.second.tasks(x)
         return tasks
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from bntools.core.errors import bad_input
 from bntools.core.importance.fisher_sweep import HeadMoments, Sensitivity
 from bntools.kernels.entropy import dependent_trellis
+from bntools.kernels.rounding import cholesky
 
 INPUT_DAMPING = 0.02  # of the mean diagonal; some of the moments come from few gradients
 OUTPUT_DAMPING = 0.2
@@ -85,20 +86,20 @@ def embedding_moments(
 
 def _metric(inputs: Tensor, rows: Tensor, outputs: Tensor | None) -> Metric:
     order = inputs.diagonal().argsort(descending=True, stable=True)
-    factor, damping = inverse_factor(inputs[order][:, order], INPUT_DAMPING)
+    factor, damping = damped_factor(inputs[order][:, order], INPUT_DAMPING)
     if outputs is None:
         weight = rows.clamp(min=1e-30).sqrt().numpy()
         feedback = np.zeros((0, 0), dtype=np.float32)
     else:
         feedback, weight = dependent_trellis.row_feedback(
-            inverse_factor(outputs, OUTPUT_DAMPING, torch.float32)[0].numpy()
+            damped_factor(outputs, OUTPUT_DAMPING, torch.float32)[0].numpy()
         )
     col = factor.diagonal().numpy().copy()
     row = (1 / weight).astype(np.float32)
     return Metric(order.numpy(), factor.numpy(), feedback, weight, row, col, rows.numpy(), damping)
 
 
-def inverse_factor(
+def damped_factor(
     moments: Tensor, damping: float, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, float]:
     """Upper U [n, n] float32 with (M + damping * mean diag)^-1 = U^T U, and the damping it took, grown tenfold while
@@ -110,10 +111,8 @@ def inverse_factor(
     while damping < 1e6:
         damped = m.clone()
         damped.diagonal().masked_fill_(dead, mean).add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and bool(torch.isfinite(upper).all()):
-                return upper.float().contiguous(), damping
+        upper = cholesky.inverse_factor(damped)
+        if upper is not None:
+            return upper.float().contiguous(), damping
         damping *= 10
     raise bad_input("no damping makes the second moments invertible", "--exclude the layer")

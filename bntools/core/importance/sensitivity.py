@@ -14,7 +14,7 @@ from bntools.core.importance.fisher_sweep import Sweep
 from bntools.core.model.model import Model
 
 
-class Moments(NamedTuple):
+class FisherMoments(NamedTuple):
     """The loss of an error E of W [out, in] is taken as sum_i rows_i (E B E^T)_ii / 2, in nats a token.
 
     inputs: B [in, in]. rows [out]. Both float32 (see `core.metric`).
@@ -46,7 +46,7 @@ def sweep_tokens(model: Model, windows: Tensor) -> int:
 def moments(
     model: Model, wanted: Collection[str], windows: Tensor, *, embedding: bool, seed: int, device: str,
     step: Callable[[int], None],
-) -> Iterator[tuple[str, Moments]]:  # fmt: skip
+) -> Iterator[tuple[str, FisherMoments]]:  # fmt: skip
     """The moments of the wanted linear weights by one sweep, the last block first, then of embedding and head.
 
     windows: [n, L] token ids; all of them go forward and back. A wanted weight that
@@ -56,9 +56,9 @@ def moments(
     for _, block in sweep:
         for name, found in block.items():
             if name in wanted:
-                yield name, Moments(*metric.linear_moments(found))
+                yield name, FisherMoments(*metric.linear_moments(found))
     if embedding:
         counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
         for name, (is_head, is_input) in embeddings(model).items():
             found = metric.embedding_moments(sweep.head, sweep.first, counts, is_head, is_input)
-            yield name, Moments(*found)
+            yield name, FisherMoments(*found)

@@ -7,30 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bntools.core.architecture import linears as modules
 from bntools.core.artifact import dtypes, header
 from bntools.core.artifact.header import Entry
 from bntools.core.artifact.reader import Artifact, parse_json
+from bntools.core.artifact.store import TensorStore
 from bntools.core.errors import bad_input
 from bntools.core.packing import bitstack, entropy, grouped, stack
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-
-class Store(Protocol):
-    """Where the tensors of a checkpoint lie."""
-
-    entries: dict[str, Entry]
-
-    def tensor(self, name: str) -> torch.Tensor: ...
-
-    def nbytes(self) -> int: ...
-
-    def sha256(self) -> str: ...
 
 
 class Shards:
@@ -73,7 +62,7 @@ class Shards:
 class Model:
     """An opened model. Tensor names and shapes are those of the dense checkpoint, also where it is quantized."""
 
-    store: Store
+    store: TensorStore
     config: dict[str, Any]
     files: dict[str, bytes]
     label: str
@@ -117,11 +106,11 @@ class Model:
             plain = self.store.tensor(name)
             return plain if dtype is None else plain.to(dtype)
         wanted = dtype or dtypes.torch_dtype(spec.dtype)
-        if isinstance(spec, bitstack.Spec):
+        if isinstance(spec, bitstack.BitstackSpec):
             scale = self.store.tensor(spec.part_names(name)[1]) if spec.scaled else None
             return bitstack.dense(name, spec, self._part, scale, wanted, planes)
-        if isinstance(spec, entropy.Spec):
-            if isinstance(spec, stack.Spec):
+        if isinstance(spec, entropy.EntropySpec):
+            if isinstance(spec, stack.StackSpec):
                 return self._stacked(name, spec, wanted, planes)
             stream = self.store.tensor(spec.part_names(name)[0])
             return self.decoder.dense(name, spec, stream.numpy().tobytes(), wanted)
@@ -130,7 +119,7 @@ class Model:
     def planes(self, name: str) -> stack.Planes:
         """The planes of a stack that are there of one weight."""
         spec = self.packing[name]
-        assert isinstance(spec, stack.Spec)
+        assert isinstance(spec, stack.StackSpec)
         return stack.Planes.read(name, spec, self._part)
 
     def _part(self, stored: str) -> bytes | bytearray:
@@ -141,11 +130,13 @@ class Model:
     def base(self, name: str) -> stack.Base:
         """The base of a stacked weight; BnError (exit 3) on a damaged stream."""
         spec = self.packing[name]
-        assert isinstance(spec, stack.Spec)
+        assert isinstance(spec, stack.StackSpec)
         data = self.store.tensor(spec.part_names(name)[0]).numpy().tobytes()
         return stack.Base.of(self.decoder.coded(name, spec, data), self.decoder.tables.shrink, spec.octave)
 
-    def _stacked(self, name: str, spec: stack.Spec, dtype: torch.dtype, planes: int | None) -> torch.Tensor:
+    def _stacked(
+        self, name: str, spec: stack.StackSpec, dtype: torch.dtype, planes: int | None
+    ) -> torch.Tensor:
         base = self.base(name)  # before the planes: it checks that the stream is of the size it claims
         found = self.planes(name)
         return base.dense(found if planes is None else found.limited(planes), dtype, spec.transposed)
@@ -194,7 +185,9 @@ class Model:
         if made is not None:
             return self._built(dtype, device, dict.fromkeys(self.packing, made))
         here = str(device) == "cpu"  # what goes elsewhere need not all fit here
-        coded = [name for name, spec in self.packing.items() if here and isinstance(spec, entropy.Spec)]
+        coded = [
+            name for name, spec in self.packing.items() if here and isinstance(spec, entropy.EntropySpec)
+        ]
         with ahead(lambda name: self.tensor(name, dtype), coded) as given:
             return self._built(dtype, device, dict.fromkeys(coded, given))
 

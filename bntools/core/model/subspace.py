@@ -106,7 +106,7 @@ def read_facts(source: Artifact) -> Facts:
     return facts
 
 
-def expand_into(flat: networks.Flat, source: Artifact, facts: Facts) -> None:
+def expand_into(flat: networks.FlatParameters, source: Artifact, facts: Facts) -> None:
     """Set the network's parameters to theta_0 + P theta_d and its buffers to the stored ones, bit for bit.
 
     flat holds theta_0 when called. Raises BnError (exit 3) when that is not the theta_0 of the artifact.
@@ -165,7 +165,7 @@ def open_network(source: Artifact, file: str | None = None) -> nn.Module:
     subspace = read_facts(source)
     if networks.is_named(facts["spec"]):
         networks.initialize(module, subspace.seed)
-    expand_into(networks.Flat(module, facts.get("modules")), source, subspace)
+    expand_into(networks.FlatParameters(module, facts.get("modules")), source, subspace)
     return module.eval()
 
 
@@ -185,7 +185,7 @@ def fine_tuned(source: Artifact, base: Model) -> Model:
     """
     facts = read_facts(source)
     module = base.build(torch.float32)
-    flat = networks.Flat(module, facts.network.get("modules"))
+    flat = networks.FlatParameters(module, facts.network.get("modules"))
     expand_into(flat, source, facts)
     changed = dict(flat.named())
     return Model(_Overlay(base, changed), base.config, base.files, source.label, source.path, source.history,

@@ -24,7 +24,7 @@ MOST_LEVELS = 64
 
 
 @dataclass(frozen=True)
-class Spec(Stored):
+class BitstackSpec(Stored):
     """How one tensor of the checkpoint is stacked.
 
     levels: in the whole file, the first one in its base. rank: of the sizes of a level. scaled: whether inputs have a
@@ -55,10 +55,10 @@ class Spec(Stored):
         return {"code": CODE, **asdict(self), "shape": list(self.shape)}
 
 
-def parse(name: str, value: Mapping[str, Any]) -> Spec:
+def parse(name: str, value: Mapping[str, Any]) -> BitstackSpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
-        found = Spec(
+        found = BitstackSpec(
             tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
             int(value["levels"]), int(value["rank"]), bool(value["scaled"]),
         )  # fmt: skip
@@ -80,7 +80,7 @@ def dump(bits: NDArray[np.uint8], left: NDArray[np.float16], right: NDArray[np.f
     return bits.tobytes() + b"".join(ranks)
 
 
-def load(name: str, spec: Spec, data: bytes | bytearray) -> Level | None:
+def load(name: str, spec: BitstackSpec, data: bytes | bytearray) -> Level | None:
     """Signs [rows, width], u [rows, k], v [k, cols] float32 of what is there of a level, 0 where factors are cut off.
 
     None where not even the signs are there. Raises BnError (exit 3) for too many bytes, or factors that are no numbers.
@@ -102,7 +102,7 @@ def load(name: str, spec: Spec, data: bytes | bytearray) -> Level | None:
     return np.frombuffer(data, np.uint8, signs).reshape(spec.rows, spec.width), left, right
 
 
-def values(name: str, spec: Spec, part: Part, levels: int | None = None) -> NDArray[np.float32]:
+def values(name: str, spec: BitstackSpec, part: Part, levels: int | None = None) -> NDArray[np.float32]:
     """The weight [rows, cols] by at most so many levels, without the factors of its inputs."""
     import numpy as np
 
@@ -115,7 +115,7 @@ def values(name: str, spec: Spec, part: Part, levels: int | None = None) -> NDAr
     return found
 
 
-def read(name: str, spec: Spec, part: Part, levels: int | None = None) -> Iterator[Level]:
+def read(name: str, spec: BitstackSpec, part: Part, levels: int | None = None) -> Iterator[Level]:
     """At most so many levels, the last one as far as it is there.
 
     part: what is there of the bytes of a stored tensor. A level counts when all of those before it are whole.
@@ -128,7 +128,7 @@ def read(name: str, spec: Spec, part: Part, levels: int | None = None) -> Iterat
     return _whole(name, spec, islice(chain([data], map(part, spec.block_names(name))), levels))
 
 
-def _whole(name: str, spec: Spec, stored: Iterable[bytes | bytearray]) -> Iterator[Level]:
+def _whole(name: str, spec: BitstackSpec, stored: Iterable[bytes | bytearray]) -> Iterator[Level]:
     for data in stored:
         level = load(name, spec, data)
         if level is None:
@@ -139,7 +139,7 @@ def _whole(name: str, spec: Spec, stored: Iterable[bytes | bytearray]) -> Iterat
 
 
 def dense(
-    name: str, spec: Spec, part: Part, scale: torch.Tensor | None, dtype: torch.dtype, levels: int | None = None
+    name: str, spec: BitstackSpec, part: Part, scale: torch.Tensor | None, dtype: torch.dtype, levels: int | None = None
 ) -> torch.Tensor:  # fmt: skip
     """The weight as it was stored before coding. scale [in]: of its inputs, where they have one."""
     import torch

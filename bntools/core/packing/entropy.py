@@ -34,7 +34,7 @@ _STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
 
 
 @dataclass(frozen=True)
-class Spec(Stored):
+class EntropySpec(Stored):
     """How one tensor of the checkpoint is coded.
 
     octave: steps of the scale exponents in a factor of two. lane: columns (inputs) of one lane.
@@ -60,16 +60,16 @@ class Spec(Stored):
         return {"code": CODE, **asdict(self), "shape": list(self.shape)}
 
 
-def spec(shape: tuple[int, ...], dtype: str, transposed: bool, octave: int) -> Spec:
+def spec(shape: tuple[int, ...], dtype: str, transposed: bool, octave: int) -> EntropySpec:
     """The spec of a matrix, its lanes of at least 2^15 weights."""
     rows, cols = shape[::-1] if transposed else shape
-    return Spec(tuple(shape), dtype, transposed, octave, min(cols, -(-_LANE // rows)))
+    return EntropySpec(tuple(shape), dtype, transposed, octave, min(cols, -(-_LANE // rows)))
 
 
-def parse(name: str, value: Mapping[str, Any]) -> Spec:
+def parse(name: str, value: Mapping[str, Any]) -> EntropySpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
-        found = Spec(
+        found = EntropySpec(
             tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
             int(value["octave"]), int(value["lane"]),
         )  # fmt: skip
@@ -82,7 +82,7 @@ def parse(name: str, value: Mapping[str, Any]) -> Spec:
 
 
 @dataclass
-class Coded:
+class EntropyCoded:
     """A quantized matrix before entropy coding: levels [cols, rows], and one value a row and a column of each side."""
 
     levels: Ints
@@ -107,7 +107,7 @@ class Counter:
         self.levels = np.zeros((rans.CLASSES * self.sets, rans.SYMBOLS), dtype=np.int64)
         self.sides = np.zeros((len(SIDES), rans.SYMBOLS), dtype=np.int64)
 
-    def add(self, coded: Coded) -> None:
+    def add(self, coded: EntropyCoded) -> None:
         import numpy as np
 
         from bntools.kernels.entropy import rans
@@ -143,7 +143,7 @@ class Counter:
         return Tables(self.trellis, shrink, rans.normalize(self.levels), rans.normalize(self.sides))
 
 
-def _indices(coded: Coded, sets: int) -> NDArray[np.uint8]:
+def _indices(coded: EntropyCoded, sets: int) -> NDArray[np.uint8]:
     import numpy as np
 
     from bntools.kernels.entropy import dependent_trellis, rans
@@ -161,7 +161,7 @@ def _centred(values: Ints) -> tuple[int, Ints]:
     return middle, (values - middle).astype(np.int16)
 
 
-def encode(coded: Coded, spec: Spec, tables: Tables) -> bytes:
+def encode(coded: EntropyCoded, spec: EntropySpec, tables: Tables) -> bytes:
     """The stream of one matrix: middles, sizes, words of the sides and of every lane, checksum."""
     import numpy as np
 
@@ -191,13 +191,13 @@ class Decoder:
         frequencies = self.tables.frequencies()
         self._packed, self._symbols = rans.cumulative(frequencies), rans.slots(frequencies)
 
-    def coded(self, name: str, spec: Spec, data: bytes | bytearray) -> Coded:
+    def coded(self, name: str, spec: EntropySpec, data: bytes | bytearray) -> EntropyCoded:
         """Levels and sides of one matrix, on torch's number of threads; BnError (exit 3) on a damaged stream."""
         import numpy as np
         import torch
 
         sides, words, bounds = self._open(name, spec, data)
-        coded = Coded(np.empty((spec.cols, spec.rows), dtype=np.int16), *sides)
+        coded = EntropyCoded(np.empty((spec.cols, spec.rows), dtype=np.int16), *sides)
         lanes = max(_ABREAST, -(-spec.lanes // torch.get_num_threads()))  # one call a thread
 
         def run(index: int) -> None:
@@ -208,14 +208,16 @@ class Decoder:
         each(run, -(-spec.lanes // lanes))
         return coded
 
-    def dense(self, name: str, spec: Spec, data: bytes | bytearray, dtype: torch.dtype) -> torch.Tensor:
+    def dense(
+        self, name: str, spec: EntropySpec, data: bytes | bytearray, dtype: torch.dtype
+    ) -> torch.Tensor:
         """The weight as it was stored before coding, in `dtype`, some lanes at a time on torch's number of threads."""
         import numpy as np
         import torch
 
         sides, words, bounds = self._open(name, spec, data)
         out = torch.empty(spec.cols, spec.rows, dtype=dtype)
-        whole = Coded(np.empty((0, spec.rows), dtype=np.int16), *sides)
+        whole = EntropyCoded(np.empty((0, spec.rows), dtype=np.int16), *sides)
 
         def place(index: int) -> None:
             some = slice(index * _ABREAST * spec.lane, min((index + 1) * _ABREAST * spec.lane, spec.cols))
@@ -228,7 +230,7 @@ class Decoder:
         # four times as fast as to write columns in place
         return out if spec.transposed else out.T.contiguous()
 
-    def _decode(self, name: str, piece: Coded, lane: int, words: Any, bounds: Any) -> None:
+    def _decode(self, name: str, piece: EntropyCoded, lane: int, words: Any, bounds: Any) -> None:
         """Fill the levels of some lanes, which begin and end at these words."""
         from bntools.kernels.entropy import dependent_trellis, rans_cpu
 
@@ -239,7 +241,7 @@ class Decoder:
         if not good:
             raise bad_input(f"{name}: the coded weights are damaged", AGAIN)
 
-    def _open(self, name: str, spec: Spec, data: bytes | bytearray) -> tuple[list[Ints], Any, Any]:
+    def _open(self, name: str, spec: EntropySpec, data: bytes | bytearray) -> tuple[list[Ints], Any, Any]:
         """The four sides of a stream whose checksum and sizes hold, its words, and where the lanes begin and end."""
         import numpy as np
 
@@ -259,7 +261,7 @@ class Decoder:
         bounds = np.cumsum(sizes, dtype=np.int64)
         return self._sides(name, spec, middles, words[: bounds[0]]), words, bounds
 
-    def _sides(self, name: str, spec: Spec, middles: tuple[int, ...], words: Any) -> list[Ints]:
+    def _sides(self, name: str, spec: EntropySpec, middles: tuple[int, ...], words: Any) -> list[Ints]:
         import numpy as np
 
         from bntools.kernels.entropy import dependent_trellis, rans
@@ -283,9 +285,11 @@ class Decoder:
         return sides
 
 
-def _columns(coded: Coded, some: slice, levels: Ints) -> Coded:
+def _columns(coded: EntropyCoded, some: slice, levels: Ints) -> EntropyCoded:
     """Some columns of a matrix, whose levels are or will be there."""
-    return Coded(levels, coded.row_scale, coded.col_scale[some], coded.row_class, coded.col_class[some])
+    return EntropyCoded(
+        levels, coded.row_scale, coded.col_scale[some], coded.row_class, coded.col_class[some]
+    )
 
 
 def each(work: Callable[[int], None], count: int) -> None:
@@ -311,7 +315,7 @@ def powers(exponents: Ints, octave: int) -> NDArray[np.float32]:
     return np.ldexp(table[rest], whole).astype(np.float32)
 
 
-def values(coded: Coded, tables: Tables, octave: int) -> NDArray[np.float32]:
+def values(coded: EntropyCoded, tables: Tables, octave: int) -> NDArray[np.float32]:
     """The weights [cols, rows] that levels, scales and classes stand for, in float32."""
     from bntools.kernels.entropy import dependent_trellis
 

@@ -25,7 +25,7 @@ _OPTIONAL = ("meta", "trellis", "inputs", "outputs")  # fields written only wher
 
 
 @dataclass(frozen=True)
-class Spec:
+class GroupSpec:
     """How one tensor of the checkpoint is packed.
 
     dim: `oc`, groups run along the inputs of one output row; `ic`, along the outputs of one input column.
@@ -96,8 +96,8 @@ class Spec:
         return {**known, "shape": list(self.shape)}
 
 
-AnySpec = Spec | entropy.Spec | bitstack.Spec
-STACKED = (stack.Spec, bitstack.Spec)
+AnySpec = GroupSpec | entropy.EntropySpec | bitstack.BitstackSpec
+STACKED = (stack.StackSpec, bitstack.BitstackSpec)
 
 
 def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str
 
     The version is the lowest one whose readers can read all of it.
     """
-    specs = [spec for spec, _ in entries.values() if isinstance(spec, Spec)]
+    specs = [spec for spec, _ in entries.values() if isinstance(spec, GroupSpec)]
     second = any(spec.meta or spec.trellis for spec in specs)
     third = any(spec.inputs or spec.outputs for spec in specs)
     return {
@@ -135,7 +135,7 @@ def _spec(name: str, value: Any) -> AnySpec:
     if isinstance(value, dict) and value.get("code") == bitstack.CODE:
         return bitstack.parse(name, value)
     try:
-        spec = Spec(
+        spec = GroupSpec(
             int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
             tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
             *(int(value.get(key, 0)) for key in _OPTIONAL),
@@ -162,21 +162,21 @@ def _spec(name: str, value: Any) -> AnySpec:
 
 def kind_of(spec: AnySpec) -> str:
     """Dimension of the groups, or the kind of code that has none."""
-    if isinstance(spec, stack.Spec):
+    if isinstance(spec, stack.StackSpec):
         return stack.CODE
-    if isinstance(spec, bitstack.Spec):
+    if isinstance(spec, bitstack.BitstackSpec):
         return bitstack.CODE
-    return entropy.CODE if isinstance(spec, entropy.Spec) else spec.dim
+    return entropy.CODE if isinstance(spec, entropy.EntropySpec) else spec.dim
 
 
 def part_names(name: str, spec: AnySpec) -> list[str]:
     """Names of the stored tensors of one packed weight."""
-    if isinstance(spec, entropy.Spec | bitstack.Spec):
+    if isinstance(spec, entropy.EntropySpec | bitstack.BitstackSpec):
         return spec.part_names(name)
     return [f"{name}.{part}" for part in spec.part_shapes()]
 
 
-def tensors(name: str, spec: Spec, slices: Iterable[Packed]) -> dict[str, torch.Tensor]:
+def tensors(name: str, spec: GroupSpec, slices: Iterable[Packed]) -> dict[str, torch.Tensor]:
     """Tensors of the artifact for one weight: one slice, or one an expert."""
     import torch
 
@@ -188,7 +188,7 @@ def tensors(name: str, spec: Spec, slices: Iterable[Packed]) -> dict[str, torch.
     }
 
 
-def _stored(piece: Packed, spec: Spec) -> dict[str, torch.Tensor]:
+def _stored(piece: Packed, spec: GroupSpec) -> dict[str, torch.Tensor]:
     """The parts of one matrix as they are stored."""
     if spec.meta:
         from bntools.kernels.grouped.coded_scales import Meta
@@ -199,7 +199,7 @@ def _stored(piece: Packed, spec: Spec) -> dict[str, torch.Tensor]:
     return {part: value for part, value in parts.items() if value is not None}
 
 
-def slices(name: str, spec: Spec, get: Callable[[str], torch.Tensor]) -> list[Packed]:
+def slices(name: str, spec: GroupSpec, get: Callable[[str], torch.Tensor]) -> list[Packed]:
     """The packed matrices of one weight, shapes checked (BnError, exit 3)."""
     stored = {part: get(f"{name}.{part}") for part in spec.part_shapes()}
     _check(name, spec, stored)
@@ -208,7 +208,7 @@ def slices(name: str, spec: Spec, get: Callable[[str], torch.Tensor]) -> list[Pa
     return [_piece({part: value[index] for part, value in stacked.items()}, spec) for index in range(count)]
 
 
-def _piece(parts: Mapping[str, torch.Tensor], spec: Spec) -> Packed:
+def _piece(parts: Mapping[str, torch.Tensor], spec: GroupSpec) -> Packed:
     """One matrix, its metadata expanded."""
     import torch
 
@@ -223,7 +223,7 @@ def _piece(parts: Mapping[str, torch.Tensor], spec: Spec) -> Packed:
     return Packed(parts["codes"], scales, zeros, spec.bits, spec.group, spec.cols, spec.flipped, spec.trellis)
 
 
-def _check(name: str, spec: Spec, stored: Mapping[str, torch.Tensor]) -> None:
+def _check(name: str, spec: GroupSpec, stored: Mapping[str, torch.Tensor]) -> None:
     for part, shape in spec.part_shapes().items():
         if tuple(stored[part].shape) != shape:
             raise bad_input(
@@ -231,7 +231,7 @@ def _check(name: str, spec: Spec, stored: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def dense(name: str, spec: Spec, get: Callable[[str], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def dense(name: str, spec: GroupSpec, get: Callable[[str], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """The weight as it was stored before packing, dequantized."""
     import torch
 

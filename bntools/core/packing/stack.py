@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bntools.core.artifact.reader import Artifact
     from bntools.core.packing.entropy import Ints
-    from bntools.kernels.stack.compact_levels import Levels
+    from bntools.kernels.stack.compact_levels import CompactLevels
     from bntools.kernels.stack.weight import Scales, Stacked
 
 CODE = "planes"
@@ -30,7 +30,7 @@ BLOCK_BYTES = 1 << 18  # of a block at most: larger matrices are cut into bands 
 
 
 @dataclass(frozen=True)
-class Spec(entropy.Spec):
+class StackSpec(entropy.EntropySpec):
     """An entropy-coded base and `planes` planes over it, each cut into blocks of `band` rows.
 
     trellis: planes, the first ones, whose bits are a trellis code's (`kernels.linked`).
@@ -67,12 +67,12 @@ def block_name(name: str, plane: int, band: int) -> str:
     return f"{BLOCK_PREFIX}{name}/{plane}/{band}"
 
 
-def spec(base: entropy.Spec, planes: int, band: int, trellis: int) -> Spec:
+def spec(base: entropy.EntropySpec, planes: int, band: int, trellis: int) -> StackSpec:
     """The spec of a stack over a base."""
-    return Spec(base.shape, base.dtype, base.transposed, base.octave, base.lane, planes, band, trellis)
+    return StackSpec(base.shape, base.dtype, base.transposed, base.octave, base.lane, planes, band, trellis)
 
 
-def parse(name: str, value: Mapping[str, Any]) -> Spec:
+def parse(name: str, value: Mapping[str, Any]) -> StackSpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     base = entropy.parse(name, value)
     try:
@@ -138,7 +138,7 @@ class Planes:
     trellis: int
 
     @classmethod
-    def read(cls, name: str, spec: Spec, part: Callable[[str], bytes | bytearray]) -> Planes:
+    def read(cls, name: str, spec: StackSpec, part: Callable[[str], bytes | bytearray]) -> Planes:
         """part: the bytes of a block that are there. A row counts when all of it and all planes before it are."""
         import numpy as np
 
@@ -190,13 +190,13 @@ class Planes:
 class Base:
     """The base of a weight, decoded, ready for its planes. order: see `row_order`; ranks: of each row in it."""
 
-    levels: Levels
+    levels: CompactLevels
     scales: Scales
     order: NDArray[np.int32]
     ranks: NDArray[np.int32]
 
     @classmethod
-    def of(cls, coded: entropy.Coded, shrink: NDArray[np.float32], octave: int) -> Base:
+    def of(cls, coded: entropy.EntropyCoded, shrink: NDArray[np.float32], octave: int) -> Base:
         import numpy as np
 
         from bntools.kernels.stack import compact_levels

@@ -35,13 +35,13 @@ class Held(Protocol):
 def hold(base: stack.Base, planes: stack.Planes, device: torch.device) -> Held:
     """A weight where, and in the form in which, a device multiplies with it."""
     if device.type == "cpu":
-        return Weight(base, planes)
+        return ResidentWeight(base, planes)
     from bntools.core.resident.gpu_weight import DeviceWeight
 
     return DeviceWeight(base, planes, device)
 
 
-class Weight:
+class ResidentWeight:
     """A stacked weight in main memory."""
 
     def __init__(self, base: stack.Base, planes: stack.Planes) -> None:

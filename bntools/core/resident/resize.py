@@ -56,7 +56,7 @@ class Resident:
         self.path, self.dtype, self.device = Path(path), dtype, torch.device(device)
         _check(self.device, packed)
         model = self._open(budget)
-        self._names = [name for name, spec in model.packing.items() if isinstance(spec, stack.Spec)]
+        self._names = [name for name, spec in model.packing.items() if isinstance(spec, stack.StackSpec)]
         if not self._names:
             raise usage(f"{path} is no stack of planes", "bntools stack-compress --codec planes makes one")
         self._base: dict[str, stack.Base] = {}
@@ -108,7 +108,7 @@ class Resident:
         """Use so many bytes of the file, more or fewer than before."""
         began = time.monotonic()
         model = self._open(budget)
-        if [name for name, spec in model.packing.items() if isinstance(spec, stack.Spec)] != self._names:
+        if [name for name, spec in model.packing.items() if isinstance(spec, stack.StackSpec)] != self._names:
             raise usage(f"{self.path} is no longer the stack it was", "open it anew")
 
         def work(name: str) -> int:

@@ -20,7 +20,7 @@ from bntools.core.artifact import dtypes
 from bntools.core.artifact.reader import open_path
 from bntools.core.errors import bad_input
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped import operations as grouped_operations
 
 METHOD = "bntools"
@@ -31,7 +31,7 @@ _MARK = "weight"
 class PackedLinear(nn.Module):
     """A linear layer y = x W^T + b whose W stays packed; forward only, no gradient reaches x or W."""
 
-    def __init__(self, linear: nn.Linear, spec: Spec, stored: dict[str, torch.dtype]) -> None:
+    def __init__(self, linear: nn.Linear, spec: GroupSpec, stored: dict[str, torch.dtype]) -> None:
         super().__init__()
         self.in_features, self.out_features, self.spec = linear.in_features, linear.out_features, spec
         _add_buffers(self, _MARK, spec, stored)
@@ -65,7 +65,7 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.spec.bits}, group={group}"
 
 
-def _add_buffers(module: nn.Module, name: str, spec: Spec, stored: dict[str, torch.dtype]) -> None:
+def _add_buffers(module: nn.Module, name: str, spec: GroupSpec, stored: dict[str, torch.dtype]) -> None:
     for part, shape in spec.part_shapes().items():
         module.register_buffer(f"{name}_{part}", torch.empty(shape, dtype=stored[part], device="meta"))
 
@@ -164,7 +164,7 @@ class BntoolsQuantizer(HfQuantizer):
         return False
 
 
-def _table(model: Any, files: Any) -> tuple[dict[str, Spec], dict[str, torch.dtype]]:
+def _table(model: Any, files: Any) -> tuple[dict[str, GroupSpec], dict[str, torch.dtype]]:
     """Specs by tensor name, and the type of every stored tensor."""
     from transformers.utils.hub import cached_file
 
@@ -173,7 +173,7 @@ def _table(model: Any, files: Any) -> tuple[dict[str, Spec], dict[str, torch.dty
     beside = Path(files[0]).parent / grouped.FILE
     found = beside if beside.is_file() else cached_file(model.config.name_or_path, grouped.FILE)
     told = grouped.decode(json.loads(Path(str(found)).read_bytes()))
-    specs = {name: spec for name, spec in told.items() if isinstance(spec, grouped.Spec)}
+    specs = {name: spec for name, spec in told.items() if isinstance(spec, grouped.GroupSpec)}
     if len(specs) < len(told):
         raise bad_input("transformers cannot load entropy-coded weights", "bntools export writes them dense")
     stored: dict[str, torch.dtype] = {}
@@ -187,7 +187,7 @@ def _table(model: Any, files: Any) -> tuple[dict[str, Spec], dict[str, torch.dty
     return specs, stored
 
 
-def _places(model: Any, specs: dict[str, Spec]) -> list[tuple[str, str, Spec, str]]:
+def _places(model: Any, specs: dict[str, GroupSpec]) -> list[tuple[str, str, GroupSpec, str]]:
     """(module path, parameter name, spec, checkpoint name) of each packed tensor."""
     rename = linears.renamer(model)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
@@ -211,7 +211,7 @@ def _hide(module: nn.Module, name: str) -> None:
     object.__setattr__(module, name, placeholder)
 
 
-def _restore(module: nn.Module, name: str, spec: Spec, dtype: Any) -> None:
+def _restore(module: nn.Module, name: str, spec: GroupSpec, dtype: Any) -> None:
     """Replace the packed parts of one parameter by its dense values."""
     get = _getter(module, name)
     dense = grouped.dense(name, spec, get, dtype or dtypes.torch_dtype(spec.dtype))

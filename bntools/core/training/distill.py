@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bntools.core.errors import usage
+from bntools.core.progress import Step
 from bntools.core.system.threads import single_threaded
 
-Step = Callable[[int], None]
 Logits = Callable[[Tensor], Tensor]
 Exponents = dict[str, Tensor]
 _POSITIONS = 128  # positions whose logits exist at once
@@ -42,14 +42,14 @@ class Trained:
     steps: int
 
 
-class Split(NamedTuple):
+class WindowSplit(NamedTuple):
     """Calibration windows [n, L]: indices to train on in their order, and those held out."""
 
     train: list[int]
     held_out: list[int]
 
 
-def split(count: int, steps: int, seed: int) -> Split:
+def split(count: int, steps: int, seed: int) -> WindowSplit:
     """A tenth of `count` windows held out, evenly spaced; the others shuffled. BnError (exit 2) on fewer than two."""
     if count < 2:
         raise usage(
@@ -58,7 +58,7 @@ def split(count: int, steps: int, seed: int) -> Split:
     held = list(range(min(5, count - 1), count, 10))[:_MOST_HELD_OUT]
     left = [index for index in range(count) if index not in held]
     order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed)).tolist()
-    return Split([left[at] for at in order][: _BATCH * steps], held)
+    return WindowSplit([left[at] for at in order][: _BATCH * steps], held)
 
 
 def training(windows: Tensor, steps: int, seed: int) -> Tensor:
@@ -226,7 +226,7 @@ def _times(module: nn.Module, out: Tensor, rows: Tensor) -> Tensor:
     return out * rows if bias is None else (out - bias) * rows + bias
 
 
-def train(student: Student, windows: Split, steps: int, step: Step, rate: float = 3e-3) -> Trained:
+def train(student: Student, windows: WindowSplit, steps: int, step: Step, rate: float = 3e-3) -> Trained:
     """Train the factors and gains for at most `steps` steps of two windows.
 
     Adam (0.9, 0.95), warm-up and cosine; stops when the held-out KL has grown twice in a row, keeps its best state,

@@ -20,7 +20,7 @@ CHUNK = 1 << 15
 _NO_HITS = np.zeros((0, 1), np.uint8)
 
 
-class Flat(NamedTuple):
+class FlatSentences(NamedTuple):
     """Sentence k is ids[start[k] : start[k] + length[k]]; -1: there is none."""
 
     ids: Ids
@@ -29,7 +29,7 @@ class Flat(NamedTuple):
 
 
 def pair_stats(
-    hyp: Flat, refs: Flat, first: Places, last: Places, max_n: int, threads: int
+    hyp: FlatSentences, refs: FlatSentences, first: Places, last: Places, max_n: int, threads: int
 ) -> NDArray[np.int32]:
     """`ngrams.ngram_stats` [B, 2 + 2 max_n], 72 to 144 bytes a token of the longest rows a thread."""
     stats = np.empty((len(hyp.length), 2 + 2 * max_n), np.int32)
@@ -42,7 +42,7 @@ def pair_stats(
 
 
 def prefix_hits(
-    hyp: Flat, refs: Flat, first: Places, last: Places, max_n: int
+    hyp: FlatSentences, refs: FlatSentences, first: Places, last: Places, max_n: int
 ) -> tuple[NDArray[np.uint8], Places]:
     """`ngrams.prefix_hits`."""
     begin = hyp.length.cumsum() - hyp.length
@@ -59,7 +59,7 @@ def closest_length(length: Places, ref_len: Places, first: Places, last: Places)
     return found
 
 
-def others_stats(hyp: Flat, group: int, max_n: int, threads: int) -> NDArray[np.int32]:
+def others_stats(hyp: FlatSentences, group: int, max_n: int, threads: int) -> NDArray[np.int32]:
     """`ngrams.others_stats`."""
     stats = np.zeros((len(hyp.length), 2 + 2 * max_n), np.int32)
     stats[:, 0], stats[:, 1] = hyp.length, _closest_other(hyp.length.reshape(-1, group)).ravel()
@@ -74,7 +74,9 @@ def others_stats(hyp: Flat, group: int, max_n: int, threads: int) -> NDArray[np.
     return stats
 
 
-def distinct_ngrams(hyp: Flat, first: Places, last: Places, max_n: int, threads: int) -> NDArray[np.int32]:
+def distinct_ngrams(
+    hyp: FlatSentences, first: Places, last: Places, max_n: int, threads: int
+) -> NDArray[np.int32]:
     """`ngrams.distinct_ngrams`."""
     found = np.zeros((len(first), max_n), np.int32)
 
@@ -85,7 +87,7 @@ def distinct_ngrams(hyp: Flat, first: Places, last: Places, max_n: int, threads:
     return found
 
 
-def cut(sentences: Flat, eos_id: int | None, pad_id: int | None) -> Flat:
+def cut(sentences: FlatSentences, eos_id: int | None, pad_id: int | None) -> FlatSentences:
     """`ngrams.cut`; lengths are copied."""
     length = sentences.length.copy()
     ends = eos_id is not None, eos_id or 0, pad_id is not None, pad_id or 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.kernels.ngrams import cpu as ngrams_cpu
-from bntools.kernels.ngrams.cpu import Flat
+from bntools.kernels.ngrams.cpu import FlatSentences
 
 SHORT = 2048
 """Longest sentence that a GPU compares pair by pair; beyond, sorting costs less."""
@@ -131,9 +131,9 @@ def closest_length(hyp_len: Tensor, ref_len: Tensor, first: Tensor, last: Tensor
     return torch.from_numpy(ngrams_cpu.closest_length(*lengths))
 
 
-def flat(s: Sentences) -> Flat:
+def flat(s: Sentences) -> FlatSentences:
     """Sentences on the CPU as numpy sees them."""
-    return Flat(s.ids.numpy(), s.start.numpy(), s.length.numpy())
+    return FlatSentences(s.ids.numpy(), s.start.numpy(), s.length.numpy())
 
 
 def _threads(given: int | None) -> int:

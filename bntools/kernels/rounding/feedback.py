@@ -25,7 +25,7 @@ _jit: Any = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, err
 
 
 @dataclass(frozen=True)
-class Levels:
+class ColumnLevels:
     """Where codes lie: value = scale (level - zero), level = code, or as `fixed_trellis` has it where memory is not 0.
 
     scales, zeros: [groups, out] float32. group: int64 [in], the group of each column. bits: of a code.
@@ -51,7 +51,7 @@ class Levels:
         return *arrays, 2**self.bits - 1, self.memory, branch
 
 
-def feedback(w: Tensor, factor: Tensor, levels: Levels, threads: int = 1) -> tuple[Tensor, Tensor]:
+def feedback(w: Tensor, factor: Tensor, levels: ColumnLevels, threads: int = 1) -> tuple[Tensor, Tensor]:
     """Codes uint8 and values [in, out] of the columns of W, each error made up for by the columns after it.
 
     w: [in, out] float32, columns of W in the order of the factor. factor: upper U with H^-1 = U^T U.
@@ -68,7 +68,7 @@ def feedback(w: Tensor, factor: Tensor, levels: Levels, threads: int = 1) -> tup
     return codes, rows
 
 
-def nearest(w: Tensor, levels: Levels, threads: int = 1) -> tuple[Tensor, Tensor]:
+def nearest(w: Tensor, levels: ColumnLevels, threads: int = 1) -> tuple[Tensor, Tensor]:
     """Codes uint8 and values [in, out] without regard to other columns."""
     rows, codes, rest = w.clone(memory_format=torch.contiguous_format), _codes(w), levels.arguments(w)
     each(rows.shape[1], threads, lambda low, high: _alone(rows.numpy(), codes.numpy(), low, high, *rest))
@@ -80,7 +80,7 @@ def _codes(w: Tensor) -> Tensor:
 
 
 def descend(
-    values: Tensor, gradient: Tensor, hessian: Tensor, codes: Tensor, levels: Levels, threads: int = 1
+    values: Tensor, gradient: Tensor, hessian: Tensor, codes: Tensor, levels: ColumnLevels, threads: int = 1
 ) -> None:
     """One round of coordinate descent over the columns, in place: each column anew, all others as they are.
 

@@ -25,7 +25,7 @@ PRODUCT = {"ROWS": 64, "EIGHTS": 8, "RANKS": 16}
 """Rows of a program, and groups of eight weights and ranks of each that it takes at a time."""
 
 
-class Weight(NamedTuple):
+class BinaryWeight(NamedTuple):
     """W [out, in] = scale o sum_l S_l o (u_l v_l) in a device's memory.
 
     signs [levels, out, ceil(in / 8)] uint8, packed as by `kernels.planes.pack`, 1 for +. left u [levels, out, k],
@@ -43,7 +43,7 @@ def to(
     shape: tuple[int, int],
     scale: Tensor | None,
     device: str,
-) -> Weight:
+) -> BinaryWeight:
     """Copy levels (signs, u, v), whose numbers are float16's, of a weight [out, in] to a device; scale: 1 if None."""
     out, inner = shape
     count, rank = len(levels), len(levels[0][2]) if levels else 0
@@ -52,13 +52,13 @@ def to(
     def put(array: np.ndarray, kind: type, *sizes: int) -> Tensor:
         return torch.from_numpy(array.astype(kind).reshape(count, *sizes)).to(device)
 
-    return Weight(
+    return BinaryWeight(
         put(signs, np.uint8, out, -(-inner // 8)), put(left, np.float16, out, rank),
         put(right, np.float16, rank, inner), (torch.ones(inner) if scale is None else scale.float()).to(device),
     )  # fmt: skip
 
 
-def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
+def dense(w: BinaryWeight, dtype: torch.dtype = torch.float32) -> Tensor:
     """W [out, in], equal to what `absolute.add` sums up, times the scale, bit for bit before it is rounded to `dtype`.
 
     W [4096, 4096] of 8 levels of rank 16: reads 18.9 MB and writes 33.6 MB as float16, at full bandwidth 34 us on an
@@ -73,7 +73,7 @@ def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     return out
 
 
-def product(w: Weight, x: Tensor) -> Tensor:
+def product(w: BinaryWeight, x: Tensor) -> Tensor:
     """y [n, out] = x [n, in] W^T in float32, one program row a vector: meant for n of 1 to about 8.
 
     y_i = sum_lk u_lik sum_j s_lij (v_lkj x_j): the inner sums are a product of signs and a matrix of k columns, which

@@ -13,7 +13,7 @@ _TILE = 128  # rows turned over at once
 _LISTED = 6  # bytes of a level in the list
 
 
-class Levels(NamedTuple):
+class CompactLevels(NamedTuple):
     """Levels [rows, cols], most of them codes of `bits` 4 or 8, level + 2^(bits - 1).
 
     words [rows, ceil(cols / 8) * bits / 4] uint32: eight codes in one word, or in two, the first in the lowest bits.
@@ -37,7 +37,7 @@ class Levels(NamedTuple):
         return sum(part.nbytes for part in (self.words, self.start, self.col, self.value))
 
 
-def compact(levels: NDArray[np.int16]) -> Levels:
+def compact(levels: NDArray[np.int16]) -> CompactLevels:
     """Levels [cols, rows] in the number of bits that takes fewer bytes."""
     cols, rows = levels.shape
     small, wide = np.zeros((2, rows), np.int32)
@@ -52,10 +52,10 @@ def compact(levels: NDArray[np.int16]) -> Levels:
     np.cumsum(listed, out=start[1:])
     col, value = np.empty(start[-1], np.int32), np.empty(start[-1], np.int16)
     _list(levels, 1 << (bits - 1), np.flatnonzero(there), start[:-1].copy(), col, value)
-    return Levels(words, bits, cols, start, col, value)
+    return CompactLevels(words, bits, cols, start, col, value)
 
 
-def expand(levels: Levels) -> NDArray[np.int16]:
+def expand(levels: CompactLevels) -> NDArray[np.int16]:
     """The specification: levels [rows, cols]."""
     places = np.arange(0, 32, levels.bits, dtype=np.uint32)
     codes = (levels.words[:, :, None] >> places) & np.uint32((1 << levels.bits) - 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bntools.kernels.entropy.unbounded_levels import Floats, _jit
 from bntools.kernels.grouped.cpu import share
-from bntools.kernels.stack.compact_levels import Levels, expand
+from bntools.kernels.stack.compact_levels import CompactLevels, expand
 
 _THREAD = 1 << 18  # weights worth a thread of their own
 _summed: Any = numba.njit(
@@ -41,7 +41,7 @@ class Stacked(NamedTuple):
     `trellis` two, the other one of half that weight. first: int32, depth: uint8, [out].
     """
 
-    levels: Levels
+    levels: CompactLevels
     scales: Scales
     bits: NDArray[np.uint8]
     first: NDArray[np.int32]

@@ -23,7 +23,7 @@ LISTED = {"ROWS": 8, "SIZE": 32}
 """Rows of a program, and levels of each row's list that it places at a time."""
 
 
-class Weight(NamedTuple):
+class StackedWeight(NamedTuple):
     """A `stacked.Stacked` in a device's memory.
 
     plain: whether every shrink is 1. classes [n] int16: those of rows that occur, or one if plain; kind [out] int32:
@@ -58,7 +58,7 @@ class Weight(NamedTuple):
         return sum(getattr(part, "nbytes", 0) for part in self)
 
 
-def to(w: stack_weight.Stacked, device: str | torch.device) -> Weight:
+def to(w: stack_weight.Stacked, device: str | torch.device) -> StackedWeight:
     """Copy a weight to a device."""
     levels, scales = w.levels, w.scales
     plain = bool((scales.shrink == 1).all())
@@ -66,7 +66,7 @@ def to(w: stack_weight.Stacked, device: str | torch.device) -> Weight:
     classes, kind = np.unique(seen, return_inverse=True)
     listed = (_put(part, device) for part in (levels.start, levels.col, levels.value))
     nothing = torch.empty(0, device=device)
-    there = Weight(
+    there = StackedWeight(
         _put(levels.words.view(np.int32), device), levels.bits, levels.cols, *listed,
         *(_put(part, device) for part in scales), plain, _put(classes, device), _put(kind.astype(np.int32), device),
         nothing, nothing, 0, nothing, 0, 0,
@@ -75,9 +75,9 @@ def to(w: stack_weight.Stacked, device: str | torch.device) -> Weight:
 
 
 def with_planes(
-    w: Weight, bits: NDArray[np.uint8], first: NDArray[np.int32], stride: int, depth: NDArray[np.uint8],
+    w: StackedWeight, bits: NDArray[np.uint8], first: NDArray[np.int32], stride: int, depth: NDArray[np.uint8],
     trellis: int,
-) -> Weight:  # fmt: skip
+) -> StackedWeight:  # fmt: skip
     """The same base with other planes, which alone are copied; their fields are those of `stacked.Stacked`."""
     device, deepest = w.words.device, int(depth.max(initial=0))
     return w._replace(
@@ -90,7 +90,7 @@ def _put(array: np.ndarray, device: str | torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
+def dense(w: StackedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
     """W [out, in], equal to `stacked.rows_reference` bit for bit in float32.
 
     W [4096, 4096] with levels of 4 bits and 3 lines: reads 14.7 MB and writes 33.6 MB as float16 (67.1 as float32):
@@ -100,7 +100,7 @@ def dense(w: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     return rows(w, torch.arange(len(w.words), device=w.words.device), dtype)
 
 
-def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def rows(w: StackedWeight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Some rows [n, in], numbered by a tensor of the device; otherwise as `dense`, of which they are a part."""
     which = which.to(torch.int32)
     out = torch.empty(len(which), w.cols, dtype=dtype, device=w.words.device)
@@ -121,7 +121,7 @@ def rows(w: Weight, which: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     return out
 
 
-def product(w: Weight, x: Tensor) -> Tensor:
+def product(w: StackedWeight, x: Tensor) -> Tensor:
     """y [n, out] = x [n, in] W^T in float32, one program row a vector: meant for n of 1 to about 8.
 
     W [4096, 4096] with levels of 4 bits and 3 lines, n = 1: reads 14.7 MB; at full bandwidth 9.5 us on an A100 of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
 from bntools.kernels.ngrams import cpu as ngrams_cpu
-from bntools.kernels.ngrams.cpu import Flat
+from bntools.kernels.ngrams.cpu import FlatSentences
 from bntools.tools.bleu_gpu import stream
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def from_pairs(file: BinaryIO, reading: Reading) -> Iterator[Batch]:
 def _counted_here(pairs: stream.Pairs, reading: Reading) -> NDArray[np.int32]:
     """`bleu_stats` of flat pairs, without torch."""
     sides = (
-        ngrams_cpu.cut(Flat(ids, cu[:-1], np.diff(cu)), **reading.ends)
+        ngrams_cpu.cut(FlatSentences(ids, cu[:-1], np.diff(cu)), **reading.ends)
         for ids, cu in ((pairs.hyp, pairs.hyp_cu), (pairs.refs, pairs.ref_cu))
     )
     rows = pairs.ref_rows[:-1], pairs.ref_rows[1:]
@@ -111,7 +111,7 @@ def _counted_samples(samples: Sequence[Any], group: int, reading: Reading) -> Ba
     """Statistics of each sample against its group; distinct-1 and -2 of each."""
     length = np.array([len(sample) for sample in samples], np.int64)
     ids = np.fromiter(chain.from_iterable(samples), np.int64, int(length.sum()))
-    flat = ngrams_cpu.cut(Flat(ids, length.cumsum() - length, length), **reading.ends)
+    flat = ngrams_cpu.cut(FlatSentences(ids, length.cumsum() - length, length), **reading.ends)
     stats = ngrams_cpu.others_stats(flat, group, reading.orders, reading.threads)
     each = np.arange(len(samples))
     different = ngrams_cpu.distinct_ngrams(flat, each, each + 1, 2, reading.threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
+from bntools.core.progress import Progress, no_progress
 from bntools.kernels.neighbours.exact import count_within, nearest
 from bntools.tools.data_dim import estimators
 from bntools.tools.data_dim.calibrated import (
@@ -23,7 +23,6 @@ from bntools.tools.data_dim.calibrated import (
 from bntools.tools.data_dim.points import FEWEST, Cloud, clean
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 NAMES = ("calibrated", "twonn", "twonn_fit", "mle", "gride", "corrint", "lpca")
 FARTHEST = 128
@@ -55,7 +54,7 @@ def data_dimension(
     array: NDArray[Any],
     settings: Settings = Settings(),
     precision: float | None = None,
-    progress: Progress = lambda what, total: contextlib.nullcontext(lambda count: None),
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Intrinsic dimension of points [..., D], leading axes flattened: the report of bntools-data-dim(1).
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from bntools.core.errors import bad_input, usage
+from bntools.core.progress import Step, no_step
 from bntools.core.text.tokens import Tokenizer
 from bntools.tools.eval.head import Head, hidden_states
-from bntools.tools.eval.perplexity import Step
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -150,7 +150,7 @@ def answer(
     tokenizer: Tokenizer,
     questions: list[Question],
     longest: int,
-    step: Step = lambda count: None,
+    step: Step = no_step,
 ) -> Iterator[Answer]:
     """Log-probability of every choice after its prompt. A prompt longer than `longest` tokens loses its beginning."""
     device = next(model.parameters()).device

@@ -8,8 +8,9 @@ from bntools.core.artifact.reader import STACK, Artifact
 from bntools.core.errors import usage
 from bntools.core.model.model import Model, Shards
 from bntools.core.model.open import as_model
+from bntools.core.progress import Progress
 from bntools.core.report import pictures
-from bntools.tools.eval.evaluate import Progress, Settings, evaluate
+from bntools.tools.eval.evaluate import Settings, evaluate
 
 _KEPT = ("bytes", "bits_per_weight", "perplexity", "perplexity_se", "kl", "top1", "top1_se")
 

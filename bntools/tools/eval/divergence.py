@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bntools.core.progress import Step, no_step
 from bntools.tools.eval.head import Head
-from bntools.tools.eval.perplexity import Losses, Step, mean_error, scored_states
+from bntools.tools.eval.perplexity import Losses, mean_error, scored_states
 from bntools.tools.eval.protocols import Corpus
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
@@ -37,16 +38,14 @@ class Divergence:
 
 
 @torch.no_grad()
-def record(model: Any, head: Head, corpus: Corpus, step: Step = lambda count: None) -> Reference:
+def record(model: Any, head: Head, corpus: Corpus, step: Step = no_step) -> Reference:
     """Run the reference over the scored tokens; 2 * width bytes a token are kept."""
     states = [hidden.half().cpu() for _, hidden, _ in scored_states(model, corpus, step)]
     return Reference(torch.cat(states), head)
 
 
 @torch.no_grad()
-def compare(
-    model: Any, head: Head, reference: Reference, corpus: Corpus, step: Step = lambda count: None
-) -> Divergence:
+def compare(model: Any, head: Head, reference: Reference, corpus: Corpus, step: Step = no_step) -> Divergence:
     """Run the model over the same tokens beside the recorded reference, a few positions at a time, in float32."""
     parts: list[tuple[Tensor, ...]] = []
     position = 0

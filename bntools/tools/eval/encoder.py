@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
+from bntools.core.progress import Step, no_step
 from bntools.core.text.tokens import Tokenizer
-from bntools.tools.eval.perplexity import Step, mean_error
+from bntools.tools.eval.perplexity import mean_error
 
 
 def sentences(
@@ -32,7 +33,7 @@ def sentences(
 
 
 @torch.no_grad()
-def embed(model: Any, lines: list[list[int]], step: Step = lambda count: None) -> Tensor:
+def embed(model: Any, lines: list[list[int]], step: Step = no_step) -> Tensor:
     """Mean-pooled, normalized embedding of each line: [n, width] float32."""
     device = next(model.parameters()).device
     rows = []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,12 @@ from bntools.core.datasets import cache
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
 from bntools.core.model.open import open_model
+from bntools.core.progress import Progress
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
 from bntools.tools.eval import choice, divergence, encoder, perplexity
 from bntools.tools.eval.head import Head, split
 from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _KEPT_REFERENCES = 4
 _VERIFIED = 4 << 30  # bytes up to which the recorded sha256 is worth the reading
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bntools.core.progress import Step, no_step
 from bntools.tools.eval.head import Head, hidden_states
 from bntools.tools.eval.protocols import Corpus, Window
-
-Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def scored_states(model: Any, corpus: Corpus, step: Step) -> Iterator[tuple[Wind
 
 
 @torch.no_grad()
-def score(model: Any, head: Head, corpus: Corpus, step: Step = lambda count: None) -> Losses:
+def score(model: Any, head: Head, corpus: Corpus, step: Step = no_step) -> Losses:
     """Loss of every scored token; full-vocabulary logits exist for a few positions at a time."""
     parts = []
     for _, hidden, targets in scored_states(model, corpus, step):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from bntools.core.foreign import compressed_tensors
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.model.model import Model
 from bntools.tools.export.plan import Grid, Item, Source
 
@@ -39,7 +39,7 @@ class CompressedTensors:
         width = inputs if source.width == inputs else math.gcd(source.width, inputs)
         return Grid(source.spec.bits, width if width >= _SMALLEST else inputs, True)
 
-    def tensors(self, module: str, coded: Coded) -> dict[str, Tensor]:
+    def tensors(self, module: str, coded: PlainCodes) -> dict[str, Tensor]:
         return {f"{module}.{part}": value for part, value in compressed_tensors.encode(coded).items()}
 
     def settings(self, model: Model, items: list[Item]) -> dict[str, Any]:

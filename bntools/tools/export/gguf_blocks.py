@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.tools.export.plan import Grid
 
 BLOCK = 32
@@ -26,7 +26,7 @@ def kind_of(grid: Grid) -> str:
     return {2: "Q4_0", 3: "Q4_0", 4: "Q4_1", 5: "Q5_1", 6: "Q8_0", 7: "Q8_0"}.get(grid.bits, "")
 
 
-def encode(coded: Coded, kind: str) -> Bytes:
+def encode(coded: PlainCodes, kind: str) -> Bytes:
     """Rows of blocks [out, in / 32 * bytes]; in and the group's width are multiples of 32, scales fit float16.
 
     Codes j and j + 16 of a block share a byte; the fifth bits of Q5 stand before them, one bit a code.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bntools import __version__
 from bntools.core.foreign import gptq
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.model.model import Model
 from bntools.tools.export.plan import Grid, Item, Source
 
@@ -48,7 +48,7 @@ class GPTQ:
         width = source.width if source.spec.dim == "oc" else min(source.width, source.shape[1])
         return Grid(_bits(source.spec.bits), width, source.spec.symmetric)
 
-    def tensors(self, module: str, coded: Coded) -> dict[str, Tensor]:
+    def tensors(self, module: str, coded: PlainCodes) -> dict[str, Tensor]:
         return {f"{module}.{part}": value for part, value in gptq.encode(coded, self.first).items()}
 
     def settings(self, model: Model, items: list[Item]) -> dict[str, Any]:

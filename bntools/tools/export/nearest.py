@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 
 _SMALLEST = 2.0**-24  # of float16
 
 
-def nearest(w: Tensor, bits: int, width: int, symmetric: bool, lowest_zero: int = 0) -> Coded:
+def nearest(w: Tensor, bits: int, width: int, symmetric: bool, lowest_zero: int = 0) -> PlainCodes:
     """Codes of w [out, in] on the min-max grid of each `width` inputs, scales rounded to float16 first.
 
     q = clamp(round(w / s) + z, 0, 2^b - 1). Asymmetric: the range holds 0 and s = (max - min) / (2^b - 1), z at
@@ -28,4 +28,4 @@ def nearest(w: Tensor, bits: int, width: int, symmetric: bool, lowest_zero: int 
     zeros = torch.full_like(s, half) if symmetric else (-low / s).round().clamp(lowest_zero, levels)
     codes = (padded / s[..., None]).round_().add_(zeros[..., None]).clamp_(0, levels).to(torch.uint8)
     plain = codes.flatten(1)[:, :inputs].contiguous()
-    return Coded(plain, scales, None if symmetric else zeros.to(torch.uint8), bits, width)
+    return PlainCodes(plain, scales, None if symmetric else zeros.to(torch.uint8), bits, width)

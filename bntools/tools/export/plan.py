@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bntools.core.errors import bad_input, usage
 from bntools.core.foreign import plain_codes
-from bntools.core.foreign.plain_codes import Coded
+from bntools.core.foreign.plain_codes import PlainCodes
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.bits import unpack
 from bntools.tools.export.nearest import nearest
 
@@ -37,7 +37,7 @@ class Source:
     """
 
     name: str
-    spec: Spec
+    spec: GroupSpec
     shape: tuple[int, int]
     width: int
     plain: bool
@@ -101,7 +101,7 @@ def plan(model: Model, layout: Layout, requantize: bool) -> list[Item]:
         if name not in model.packing:
             items.append(Item(name, None))
             continue
-        if isinstance(model.packing[name], entropy.Spec):
+        if isinstance(model.packing[name], entropy.EntropySpec):
             raise usage(
                 f"--to {layout.name} cannot hold {name}: it is entropy-coded",
                 "--to hf writes it dense, then quantize",
@@ -175,7 +175,7 @@ class Losses:
         return float(f"{(self.lost / self.total) ** 0.5:.4g}") if self.total else 0.0
 
 
-def code(model: Model, item: Item, losses: Losses, lowest_zero: int = 0) -> Coded:
+def code(model: Model, item: Item, losses: Losses, lowest_zero: int = 0) -> PlainCodes:
     """The codes of one packed tensor for the new format."""
     source, grid = item.source, item.grid
     assert source is not None

@@ -60,9 +60,9 @@ def _block(source: Artifact, model: Model, tensor: str) -> dict[str, Any]:
     spec, entry = model.packing.get(name), source.entries[tensor]
     there = source.part_bytes(tensor)
     place = {"bytes": there, "offset": source.header.size + entry.start}
-    if isinstance(spec, bitstack.Spec):
+    if isinstance(spec, bitstack.BitstackSpec):
         return {"name": name, "level": int(plane), **place}
-    if not isinstance(spec, stack.Spec):
+    if not isinstance(spec, stack.StackSpec):
         raise bad_input(f"block {tensor!r} belongs to no matrix of {source.label}")
     first = spec.band_rows(int(band)).start
     return {"name": name, "plane": int(plane), "rows": [first, first + there // spec.width], **place}
@@ -72,14 +72,14 @@ def _errors(model: Model, original: Model) -> list[dict[str, Any]]:
     """||W_p - W|| / ||W|| of every matrix with 0, 1, ... planes, or with 1, 2, ... levels."""
     found = []
     for name, spec in model.packing.items():
-        assert isinstance(spec, stack.Spec | bitstack.Spec)
+        assert isinstance(spec, stack.StackSpec | bitstack.BitstackSpec)
         if name not in original.entries or original.entries[name].shape != spec.shape:
             raise bad_input(
                 f"{original.label} has no {name} of shape {list(spec.shape)}", "--against the original"
             )
         truth = original.tensor(name, torch.float32)
         errors = []
-        depths = range(spec.planes + 1) if isinstance(spec, stack.Spec) else range(1, spec.levels + 1)
+        depths = range(spec.planes + 1) if isinstance(spec, stack.StackSpec) else range(1, spec.levels + 1)
         for planes in depths:
             lost = float(
                 (model.tensor(name, torch.float32, planes) - truth).norm() / truth.norm().clamp(min=1e-30)

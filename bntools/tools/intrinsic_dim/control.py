@@ -65,11 +65,11 @@ class Control:
         """Steps of a whole run."""
         return max(round(self.source.epochs * STEPS_AN_EPOCH), 1)
 
-    def flat(self, seed: int) -> networks.Flat:
+    def flat(self, seed: int) -> networks.FlatParameters:
         world = self.world
         module = networks.named(self.source.model, (world.observations,), world.outputs, nn.Tanh)
         networks.initialize(module, seed)
-        return networks.Flat(module)
+        return networks.FlatParameters(module)
 
     def projection(self, dim: int, seed: int) -> Any:
         return projections.make(self.kind, self.size, dim, seed)

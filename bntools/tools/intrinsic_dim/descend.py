@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bntools.core.datasets.networks import Flat
+from bntools.core.datasets.networks import FlatParameters
 from bntools.kernels.counter_random import permutation
 from bntools.tools.intrinsic_dim.runs import Job, Outcome
 
@@ -32,9 +32,9 @@ class Task(Protocol):
     examples: int
     spans_from_floor: bool
 
-    def loss(self, flat: Flat, rows: NDArray[np.int64]) -> Tensor: ...
+    def loss(self, flat: FlatParameters, rows: NDArray[np.int64]) -> Tensor: ...
 
-    def score(self, flat: Flat, split: str) -> float: ...
+    def score(self, flat: FlatParameters, split: str) -> float: ...
 
 
 class Subspace:
@@ -44,7 +44,9 @@ class Subspace:
     adjoint needs all of it at once, one flat gradient.
     """
 
-    def __init__(self, flat: Flat, projection: Any, point: NDArray[np.float32] | None = None) -> None:
+    def __init__(
+        self, flat: FlatParameters, projection: Any, point: NDArray[np.float32] | None = None
+    ) -> None:
         self.flat, self.projection = flat, projection
         self.theta0 = flat.theta.clone()
         pieces = getattr(projection, "piecewise", False)
@@ -102,7 +104,7 @@ class Subspace:
 class Direct:
     """Adam on all parameters: the baseline."""
 
-    def __init__(self, flat: Flat) -> None:
+    def __init__(self, flat: FlatParameters) -> None:
         self._adam = torch.optim.Adam(flat.parameters, fused=True)
 
     def step(self, lr: float) -> None:
@@ -129,7 +131,9 @@ def batches(examples: int, batch: int, steps: int, seed: int) -> Iterator[NDArra
         yield order[first : first + batch]
 
 
-def descend(task: Task, flat: Flat, mover: Subspace | Direct, job: Job, batch: int, steps: int) -> Outcome:
+def descend(
+    task: Task, flat: FlatParameters, mover: Subspace | Direct, job: Job, batch: int, steps: int
+) -> Outcome:
     """Train for round(steps * job.share) steps with a rate that falls as a cosine to zero, and score the end.
 
     Ends early where `hopeless` says so; the scores are then those of that moment.

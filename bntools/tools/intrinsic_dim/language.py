@@ -57,9 +57,9 @@ class Language(Gradients):
         return self.base.store.sha256()
 
     @cached_property
-    def _flat(self) -> tuple[networks.Flat, torch.Tensor]:
+    def _flat(self) -> tuple[networks.FlatParameters, torch.Tensor]:
         """The model, one for all runs, and its own weights as far as they are trained."""
-        flat = networks.Flat(self.base.build(torch.float32), self.source.modules)
+        flat = networks.FlatParameters(self.base.build(torch.float32), self.source.modules)
         return flat, flat.theta.clone()
 
     def _windows(self, documents: list[str]) -> NDArray[np.int64]:
@@ -76,25 +76,25 @@ class Language(Gradients):
             )
         return np.array(ids[: count * window], np.int64).reshape(count, window)
 
-    def flat(self, seed: int) -> networks.Flat:
+    def flat(self, seed: int) -> networks.FlatParameters:
         """The model with its own weights, whatever the seed: one object, what a run did to it is undone."""
         flat, start = self._flat
         flat.theta.copy_(start)
         return flat
 
-    def loss(self, flat: networks.Flat, rows: Any) -> torch.Tensor:
+    def loss(self, flat: networks.FlatParameters, rows: Any) -> torch.Tensor:
         flat.module.train()
         return self._loss(flat, self._rows["train"][rows])
 
     @torch.no_grad()
-    def score(self, flat: networks.Flat, split: str) -> float:
+    def score(self, flat: networks.FlatParameters, split: str) -> float:
         flat.module.eval()
         rows = self._rows[split]
         parts = [rows[a : a + self.batch] for a in range(0, len(rows), self.batch)]
         return -sum(float(self._loss(flat, part)) * len(part) for part in parts) / len(rows)
 
     @staticmethod
-    def _loss(flat: networks.Flat, rows: NDArray[np.int64]) -> torch.Tensor:
+    def _loss(flat: networks.FlatParameters, rows: NDArray[np.int64]) -> torch.Tensor:
         ids = torch.from_numpy(rows)
         logits = flat.module(input_ids=ids, use_cache=False).logits
         return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())

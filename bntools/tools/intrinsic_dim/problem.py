@@ -96,7 +96,7 @@ class Gradients:
     facts: dict[str, Any]
     examples: int
 
-    def flat(self, seed: int) -> networks.Flat:
+    def flat(self, seed: int) -> networks.FlatParameters:
         raise NotImplementedError
 
     @cached_property
@@ -134,7 +134,7 @@ class Gradients:
         """Train once; start is (dimension, end point) of a run to continue in a wider subspace."""
         return self.trained(job, start)[0]
 
-    def trained(self, job: Job, start: Any = None) -> tuple[Outcome, networks.Flat]:
+    def trained(self, job: Job, start: Any = None) -> tuple[Outcome, networks.FlatParameters]:
         """A run from the seed's own theta_0, P and order of examples, and the network it ends with."""
         torch.manual_seed(job.seed)
         flat = self.flat(job.seed)
@@ -148,10 +148,10 @@ class Gradients:
         mover = Subspace(flat, projection, point)
         return descend(self, flat, mover, job, self.batch, self.steps), flat
 
-    def loss(self, flat: networks.Flat, rows: Any) -> torch.Tensor:
+    def loss(self, flat: networks.FlatParameters, rows: Any) -> torch.Tensor:
         raise NotImplementedError
 
-    def score(self, flat: networks.Flat, split: str) -> float:
+    def score(self, flat: networks.FlatParameters, split: str) -> float:
         raise NotImplementedError
 
 
@@ -193,18 +193,18 @@ class Classification(Gradients):
         torch.manual_seed(seed)
         return copy.deepcopy(self._build(self.data.shape, self.data.classes))
 
-    def flat(self, seed: int) -> networks.Flat:
-        return networks.Flat(self.module(seed), self.source.modules)
+    def flat(self, seed: int) -> networks.FlatParameters:
+        return networks.FlatParameters(self.module(seed), self.source.modules)
 
     def _inputs(self, x: np.ndarray) -> torch.Tensor:
         return networks.standardized(x, self.data.mean, self.data.std)
 
-    def loss(self, flat: networks.Flat, rows: Any) -> torch.Tensor:
+    def loss(self, flat: networks.FlatParameters, rows: Any) -> torch.Tensor:
         part = self.data.train.at(rows)
         flat.module.train()
         return torch.nn.functional.cross_entropy(flat.module(self._inputs(part.x)), torch.from_numpy(part.y))
 
-    def score(self, flat: networks.Flat, split: str) -> float:
+    def score(self, flat: networks.FlatParameters, split: str) -> float:
         return networks.accuracy(flat.module, self._splits[split], self.data.mean, self.data.std)
 
     def network_facts(self) -> dict[str, Any]:

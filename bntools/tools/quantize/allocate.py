@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from bntools.core.errors import usage
 from bntools.core.importance.metric import INPUT_DAMPING
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
+from bntools.core.progress import Step, no_step
 from bntools.core.system.threads import in_order
 from bntools.kernels.grouped.operations import dequantize
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.balance import STEPS, balance
 from bntools.tools.quantize.fisher import Moments
-from bntools.tools.quantize.gptq import inverse_factor
+from bntools.tools.quantize.gptq import damped_factor
 from bntools.tools.quantize.pipeline import Item, spec_of
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
@@ -40,7 +41,7 @@ class Option(NamedTuple):
 
 def choose(
     model: Model, items: list[Item], settings: Settings, moments: Moments | None, nbytes: int, groups: bool,
-    step: Callable[[int], None] = lambda count: None,
+    step: Step = no_step,
 ) -> list[Item]:  # fmt: skip
     """The items with grids whose sizes sum to at most `nbytes`.
 
@@ -100,7 +101,7 @@ def _metric(
     h = hessian.diagonal().clone()
     if settings.method == "gptq":
         order = h.argsort(descending=True, stable=True)
-        factor, _ = inverse_factor(hessian, h <= 0, order, INPUT_DAMPING)
+        factor, _ = damped_factor(hessian, h <= 0, order, INPUT_DAMPING)
         h = h.clone()
         h[order] = factor.diagonal().square().reciprocal()
         h[hessian.diagonal() <= 0] = 0

@@ -15,6 +15,7 @@ from bntools.core.errors import BnError
 from bntools.core.importance.metric import INPUT_DAMPING
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
+from bntools.core.progress import Step
 from bntools.core.system.threads import in_order
 from bntools.core.work.folder import Work
 from bntools.core.work.states import States
@@ -22,7 +23,7 @@ from bntools.tools.quantize import kept
 from bntools.tools.quantize.choose import DIMS, best, output_errors
 from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
 from bntools.tools.quantize.gptq import DAMPING, Coded, gptq
-from bntools.tools.quantize.pipeline import Choice, Item, Result, Step, quantize, spec_of
+from bntools.tools.quantize.pipeline import Choice, Item, Result, quantize, spec_of
 from bntools.tools.quantize.settings import Settings
 
 _UNIT, _HIDDEN = "block {}".format, "inputs of block {}".format  # units of a --work folder

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bntools.core.architecture.linears import Linear
+from bntools.core.progress import Step, no_step
 from bntools.kernels.grouped.operations import Packed, dequantize
 from bntools.tools.quantize.gptq import quadratic
 from bntools.tools.quantize.round_to_nearest import round_to_nearest
@@ -80,7 +81,7 @@ def module_errors(
     model: nn.Module,
     linears: Mapping[str, tuple[Linear, Grid]],
     windows: Tensor,
-    step: Callable[[int], None] = lambda count: None,
+    step: Step = no_step,
 ) -> dict[str, Errors]:
     """Relative output error of each linear for each dimension, by the paper's criterion, in one forward pass.
 
@@ -105,9 +106,7 @@ def _no_cache(model: Any) -> dict[str, bool]:
 class _Search:
     """Forward hooks that try both dimensions of every linear as its module comes by."""
 
-    def __init__(
-        self, model: nn.Module, linears: Mapping[str, tuple[Linear, Grid]], step: Callable[[int], None]
-    ) -> None:
+    def __init__(self, model: nn.Module, linears: Mapping[str, tuple[Linear, Grid]], step: Step) -> None:
         self.model, self.linears, self.step = model, linears, step
         self.errors: dict[str, Errors] = {}
         self._trying = False

@@ -9,7 +9,7 @@ from bntools.kernels.grouped import fixed_rate_trellis as trellis
 from bntools.kernels.grouped.bits import pack
 from bntools.kernels.grouped.coded_scales import Meta
 from bntools.kernels.grouped.operations import Packed, dequantize
-from bntools.kernels.rounding.feedback import Levels, descend, feedback, nearest
+from bntools.kernels.rounding.feedback import ColumnLevels, descend, feedback, nearest
 from bntools.kernels.rounding.grid_search import Fit, refit, search
 from bntools.tools.quantize.settings import Grid
 
@@ -29,7 +29,7 @@ def by_feedback(
     columns = w.T.contiguous()
     fit = search(columns, importance / importance.mean().clamp_min(1e-30), width, meta, threads)
     levels = _levels(fit, width, grid, meta, len(columns))
-    ordered = Levels(levels.scales, levels.zeros, levels.group[order], grid.bits, grid.trellis)
+    ordered = ColumnLevels(levels.scales, levels.zeros, levels.group[order], grid.bits, grid.trellis)
     codes, values = feedback(columns[order], factor, ordered, threads)
     back = order.argsort()
     codes, values = codes[back].contiguous(), values[back].contiguous()
@@ -70,9 +70,9 @@ def _shape(w: Tensor, grid: Grid) -> tuple[int, Meta, int]:
     return width, Meta(grid.bits, grid.meta), torch.get_num_threads()
 
 
-def _levels(fit: Fit, width: int, grid: Grid, meta: Meta, count: int) -> Levels:
+def _levels(fit: Fit, width: int, grid: Grid, meta: Meta, count: int) -> ColumnLevels:
     group = torch.arange(count) // width
-    return Levels(meta.scales(fit.index), meta.zeros(fit.zeros), group, grid.bits, grid.trellis)
+    return ColumnLevels(meta.scales(fit.index), meta.zeros(fit.zeros), group, grid.bits, grid.trellis)
 
 
 def _levels_of(codes: Tensor, grid: Grid) -> Tensor:

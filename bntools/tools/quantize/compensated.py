@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from bntools.core.blockwise.prefix import Prefix
 from bntools.core.importance.sensitivity import embeddings, sweep_tokens
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
+from bntools.core.progress import Progress, Step, no_step
 from bntools.core.work.spool import Spool
 from bntools.tools.quantize import entropy as method
-from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
+from bntools.tools.quantize.entropy import Goal, Pass, Prepared
 from bntools.tools.quantize.levels import OCTAVE
 from bntools.tools.quantize.size import Outlook, outlook, unreachable
 
@@ -76,14 +77,14 @@ class _Rate:
 
 def _pass(
     model: Model, found: Prepared, aim: float, first: Outlook, windows: Tensor, device: str,
-    step: Callable[[int], None],
+    step: Step,
 ) -> Pass:  # fmt: skip
     trial = Pass(first.alpha, entropy.Counter(found.trellis), Spool(), {})
     rate = _Rate(model, aim, first)
     embedding, left = None, set(found.names)
 
     def code(targets: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        values = method.add(model, found, trial, targets, rate.alpha, lambda count: None)
+        values = method.add(model, found, trial, targets, rate.alpha, no_step)
         rate.took(list(targets), trial)
         left.difference_update(targets)
         return values

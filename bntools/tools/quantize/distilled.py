@@ -14,11 +14,12 @@ from bntools.core.architecture import linears as modules
 from bntools.core.artifact import dtypes
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
+from bntools.core.progress import Progress
 from bntools.core.training import distill
 from bntools.core.training.distill import Student
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize import levels
-from bntools.tools.quantize.entropy import Goal, Pass, Prepared, Progress
+from bntools.tools.quantize.entropy import Goal, Pass, Prepared
 
 _OCTAVES = (64, 32, 16)  # steps of the trained exponents in a factor of two; the first that fits the size
 _SPARE = (
@@ -103,7 +104,7 @@ def _place(built: Any, model: Model, found: Prepared, trial: Pass) -> distill.Lo
     for name in found.names:
         linear_ = model.linears.get(name)
         path = linear_.module if linear_ else name.removesuffix(".weight")
-        coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
+        coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
         values = torch.from_numpy(entropy.values(coded, tables, levels.OCTAVE))
         weight = built.get_submodule(path).weight
         weight.data.copy_(values if linear_ and linear_.transposed else values.T)
@@ -131,7 +132,7 @@ def _folded(
     result = replace(trial, counter=entropy.Counter(found.trellis), spool=method.Spool(), octave=octave)
     finer = octave // levels.OCTAVE
     for name in found.names:
-        coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
+        coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
         linear = model.linears.get(name)
         if linear is not None:
             coded.row_scale = _added(coded.row_scale, finer, rows[linear.module])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -18,6 +17,8 @@ from bntools.core.importance.metric import Metric
 from bntools.core.importance.sensitivity import embeddings
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
+from bntools.core.progress import Step
+from bntools.core.report.values import four_digits
 from bntools.core.system.threads import in_order
 from bntools.core.work.array_store import Shelf
 from bntools.core.work.folder import Work
@@ -25,7 +26,6 @@ from bntools.core.work.spool import Spool
 from bntools.tools.quantize import levels
 from bntools.tools.quantize.pipeline import Item, Result
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _SWEPT = "swept"
 IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
@@ -83,7 +83,7 @@ class Prepared:
 
 
 def prepare(
-    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Callable[[int], None],
+    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Step,
     work: Work | None = None,
 ) -> Prepared:  # fmt: skip
     """The metric of every tensor that will be coded, by one sweep over the calibration windows, or from `work`."""
@@ -109,7 +109,7 @@ def prepare(
 
 def _sweep(
     model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
-    step: Callable[[int], None],
+    step: Step,
 ) -> None:  # fmt: skip
     sweep = Sweep(
         model, windows, seed=asked.seed, outputs=asked.two_sided, mixed=True, device=device, step=step
@@ -144,7 +144,7 @@ class Pass:
         return self.counter.bits() / self.weights
 
 
-def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Callable[[int], None]) -> Pass:
+def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Step) -> Pass:
     """Quantize tensors at the constant `alpha`, one a thread."""
     result = Pass(alpha, entropy.Counter(found.trellis), Spool(), {})
     add(model, found, result, dict.fromkeys(names), alpha, step)
@@ -153,7 +153,7 @@ def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Ca
 
 def add(
     model: Model, found: Prepared, result: Pass, targets: Mapping[str, Tensor | None], alpha: float,
-    step: Callable[[int], None],
+    step: Step,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Quantize tensors into a pass, one a thread; returns their dense values [out, in] float32 where a target is given.
 
@@ -172,16 +172,15 @@ def add(
     ):
         result.counter.add(done.coded)
         result.spool.put(name, [getattr(done.coded, part) for part in ("levels", *entropy.SIDES)])
-        result.measured[name] = {"weight_error": _four(lost**0.5), "predicted_kl": _four(done.loss)}
+        result.measured[name] = {
+            "weight_error": four_digits(lost**0.5),
+            "predicted_kl": four_digits(done.loss),
+        }
         result.weights += model.entries[name].numel
         if targets[name] is not None:
             values[name] = done.values
         step(model.entries[name].numel)
     return values
-
-
-def _four(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def matrix(model: Model, name: str) -> Tensor:
@@ -190,7 +189,7 @@ def matrix(model: Model, name: str) -> Tensor:
     return w.T.contiguous() if linear is not None and linear.transposed else w
 
 
-def spec_of(model: Model, name: str, octave: int) -> entropy.Spec:
+def spec_of(model: Model, name: str, octave: int) -> entropy.EntropySpec:
     """octave: of the exponents of the linears; those of an embedding are never trained."""
     entry, linear = model.entries[name], model.linears.get(name)
     if linear is None:
@@ -203,7 +202,7 @@ def streams(model: Model, found: Prepared, trial: Pass) -> tuple[dict[str, bytes
     tables = trial.counter.tables(levels.shrinks(found.trellis))
 
     def work(name: str) -> tuple[str, bytes]:
-        coded = entropy.Coded(*trial.spool.get(name))  # type: ignore[arg-type]
+        coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
         return name, entropy.encode(coded, spec_of(model, name, trial.octave), tables)
 
     done = in_order(work, found.names, lambda name: 4 * model.entries[name].numel, IN_FLIGHT)
@@ -271,7 +270,7 @@ def summarize(model: Model, results: list[Result], tables: int, trial: Pass) -> 
         "weights": sum(model.entries[result.name].numel for result in coded),
         "dims": {"entropy": len(coded)},
         "bits_per_weight": {"linear": bits(linear), "model": bits(results)},
-        "predicted_kl": _four(sum(result.measured["predicted_kl"] for result in coded)),
-        "step": _four(trial.alpha),
+        "predicted_kl": four_digits(sum(result.measured["predicted_kl"] for result in coded)),
+        "step": four_digits(trial.alpha),
         "skipped": skipped,
     }

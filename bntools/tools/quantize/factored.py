@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +13,13 @@ from bntools.core.artifact import dtypes
 from bntools.core.errors import usage
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
+from bntools.core.progress import Progress
 from bntools.core.training import distill
 from bntools.core.training.distill import State, Student
 from bntools.tools.quantize.distilled import gains_of, six
 from bntools.tools.quantize.pipeline import Result
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _OCTAVES = (
     64,
     32,
@@ -80,7 +79,7 @@ def _place(built: Any, model: Model, results: list[Result]) -> dict[str, Result]
     """Put the coded weights into the original; the results by module path of those that may get factors."""
     found = {}
     for result in results:
-        if not isinstance(result.spec, Spec):
+        if not isinstance(result.spec, GroupSpec):
             continue
         linear = model.linears[result.name]
         if len(result.spec.shape) == 2:
@@ -99,7 +98,7 @@ def _weight(built: Any, path: str, name: str) -> Tensor:
 
 def _own(result: Result, part: str) -> Tensor | None:
     """The factors that a weight has already."""
-    assert isinstance(result.spec, Spec)
+    assert isinstance(result.spec, GroupSpec)
     steps = getattr(result.spec, part)
     return grouped.factors(result.tensors[f"{result.name}.{part}"], steps) if steps else None
 
@@ -145,7 +144,7 @@ def _with(
             return result
         return replace(result, tensors={result.name: gains[result.name]})
     path = next((path for path, one in paths.items() if one.name == result.name), None)
-    if path is None or not isinstance(result.spec, Spec):
+    if path is None or not isinstance(result.spec, GroupSpec):
         return result
     spec = replace(result.spec, inputs=octave, outputs=octave)
     tensors = {

@@ -11,8 +11,8 @@ from torch import Tensor
 from bntools.core.errors import bad_input
 from bntools.kernels.grouped.bits import pack
 from bntools.kernels.grouped.operations import Packed
-from bntools.kernels.rounding import column_grids
-from bntools.kernels.rounding.feedback import Levels, feedback
+from bntools.kernels.rounding import cholesky, column_grids
+from bntools.kernels.rounding.feedback import ColumnLevels, feedback
 from bntools.tools.quantize import coded_grids, grids
 from bntools.tools.quantize.settings import Grid
 
@@ -56,7 +56,7 @@ def gptq(
     dead = hessian.diagonal() <= 0
     work = w.masked_fill(dead[None], 0.0)
     order = hessian.diagonal().argsort(descending=True, stable=True)
-    factor, damping = inverse_factor(hessian, dead, order, damping)
+    factor, damping = damped_factor(hessian, dead, order, damping)
     if grid.meta:
         packed, values = coded_grids.by_feedback(work, hessian, factor, order, damping, grid, rounds)
         packed = packed._replace(transposed=stored_transposed)
@@ -69,7 +69,7 @@ def gptq(
     else:
         width = w.shape[1] if grid.group == -1 else min(grid.group, w.shape[1])
         scales, zeros = static_grids(work, width, grid, kind, hessian.diagonal())
-        levels = Levels(scales.float().T, zeros.T, order // width, grid.bits)
+        levels = ColumnLevels(scales.float().T, zeros.T, order // width, grid.bits)
         codes, values = feedback(work.T[order], factor, levels, torch.get_num_threads())
         back = order.argsort()
         codes, values = codes[back].T, values[back].T
@@ -95,7 +95,7 @@ def quadratic(e: Tensor, hessian: Tensor) -> float:
     return float(((e @ hessian) * e).sum(dtype=torch.float64))
 
 
-def inverse_factor(
+def damped_factor(
     hessian: Tensor, dead: Tensor, order: Tensor, damping: float = DAMPING
 ) -> tuple[Tensor, float]:
     """Upper U with H^-1 = U^T U of the damped Hessian in the given order, and the damping it took."""
@@ -104,7 +104,7 @@ def inverse_factor(
     mean = float(hessian.diagonal().mean()) or 1.0
     while True:
         h.diagonal().copy_(diagonal + damping * mean)
-        upper = _inverse_factor(h)
+        upper = cholesky.inverse_factor(h)
         if upper is not None:
             return upper, damping
         damping *= 10
@@ -112,17 +112,6 @@ def inverse_factor(
             raise bad_input(
                 "no damping makes the inputs' second moments invertible", "--method rtn needs none"
             )
-
-
-def _inverse_factor(h: Tensor) -> Tensor | None:
-    """Upper U with H^-1 = U^T U, or None. No more than two matrices live beside H: it may be the largest there is."""
-    lower, failed = torch.linalg.cholesky_ex(h)
-    if failed:
-        return None
-    inverse = torch.cholesky_inverse(lower)
-    del lower
-    upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-    return None if failed or not bool(torch.isfinite(upper).all()) else upper
 
 
 def _per_input(

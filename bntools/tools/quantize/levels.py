@@ -12,7 +12,7 @@ from torch import Tensor
 from bntools.core.errors import usage
 from bntools.core.importance.metric import Metric
 from bntools.core.packing import entropy
-from bntools.core.packing.entropy import Coded
+from bntools.core.packing.entropy import EntropyCoded
 from bntools.kernels.entropy import dependent_trellis, rans, step_classes
 from bntools.kernels.entropy.step_classes import OCTAVE
 
@@ -27,7 +27,7 @@ class Quantized(NamedTuple):
     """A coded matrix, its dense values [out, in] float32, and its predicted loss tr(A E B E^T) / 2 in nats, with the
     diagonal of A."""
 
-    coded: Coded
+    coded: EntropyCoded
     values: Tensor
     loss: float
 
@@ -58,7 +58,7 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     if int(np.abs(levels.astype(np.int32)).max()) >= step_classes.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --budget")
     back = order.argsort().numpy()
-    coded = Coded(levels[back], row, col[back], row_class, col_class[back])
+    coded = EntropyCoded(levels[back], row, col[back], row_class, col_class[back])
     values = dependent_trellis.multiples(coded.levels, is_trellis)
     dependent_trellis.scale(values, rows, cols[back], shrinks(is_trellis), row_class, coded.col_class)
     return Quantized(coded, torch.from_numpy(values.T), _loss(whitened, metric))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,8 @@ from bntools.core.blockwise.blocks import input_squares
 from bntools.core.errors import BnError, bad_input
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
+from bntools.core.progress import Step, no_step
 from bntools.kernels.grouped.operations import Packed, dequantize
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.balance import STEPS, balance
@@ -26,7 +27,6 @@ from bntools.tools.quantize.choose import CHOICE_TOKENS, Errors, best, iterate_w
 from bntools.tools.quantize.round_to_nearest import rounded
 from bntools.tools.quantize.settings import Grid, Settings
 
-Step = Callable[[int], None]
 Moments = Mapping[str, Tensor]
 _LIBRARIES = 450_000_000  # resident bytes of torch and transformers, loaded
 _IN_FLIGHT = 512 << 20  # bytes of tensors worked on at once
@@ -57,7 +57,7 @@ class Result:
 
     name: str
     tensors: dict[str, Tensor]
-    spec: Spec | None = None
+    spec: GroupSpec | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
 
@@ -104,7 +104,7 @@ def choose(
             del built
         else:
             chosen = [item for item in items if item.name in work]
-            moments = dict(input_moments(model, chosen, windows, device, lambda count: None))
+            moments = dict(input_moments(model, chosen, windows, device, no_step))
     rest = ((name, model.tensor(name), *pair) for name, pair in work.items() if name not in found)
     for name, value in iterate_weight_errors(rest, moments):
         found[name] = Choice("diag" if name in moments else "weight", value)
@@ -262,12 +262,12 @@ def _on_coded_grids(
     return coded._replace(transposed=flipped), lost, float(w.square().sum(dtype=torch.float64))
 
 
-def spec_of(item: Item, grid: Grid, model: Model) -> Spec:
+def spec_of(item: Item, grid: Grid, model: Model) -> GroupSpec:
     """How a tensor will be packed on a grid whose dimension is chosen."""
     assert item.linear is not None
     entry = model.entries[item.name]
     dim = "oc" if grid.dim == "ada" else grid.dim
-    return Spec(
+    return GroupSpec(
         grid.bits, grid.group, dim, grid.symmetric, entry.shape, entry.dtype, item.linear.transposed,
         grid.meta, grid.trellis, STEPS if grid.balance and dim == "oc" else 0,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from bntools.core.model.identity import source_identity
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
 from bntools.core.packing.entropy import TABLES
+from bntools.core.progress import no_step
 from bntools.core.training import distill
 from bntools.core.work.folder import Work, digest_of_json, identity
 from bntools.options import Session
@@ -252,13 +253,11 @@ def _stream(
     if parts:
         return kept.gathered(model, items, parts, settings)
     if settings.compensate:
-        return asymmetric(model, items, choices, settings, swept, windows, device, lambda count: None)
+        return asymmetric(model, items, choices, settings, swept, windows, device, no_step)
     if settings.method == "gptq" and swept is not None:
         return fisher.coded(model, items, choices, settings, swept, work)
     if settings.method == "gptq":
-        return calibrated.calibrated(
-            model, items, choices, settings, windows, device, lambda count: None, work
-        )
+        return calibrated.calibrated(model, items, choices, settings, windows, device, no_step, work)
     moments = swept.squares() if swept is not None and settings.search == "weighted" else None
     if moments is None and settings.search == "weighted" and windows is not None:
         with terminal.progress(session, "calibrating", windows.numel()) as advance:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bntools.core.errors import usage
+from bntools.core.packing import grouped
 
 DIMS = ("oc", "ic", "ada")
 CRITERIA = ("module", "diag", "weight")
 METHODS = ("rtn", "gptq")
 SEARCHES = ("minmax", "weighted")
-METAS = (0, 2, 3, 4)
-MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
 _KEYS = ("bits", "group", "dim", "symmetric", "skip", "meta", "trellis", "balance")
 _FLAGS = ("skip", "symmetric", "balance")
 
@@ -43,7 +42,7 @@ class Grid:
             raise usage(f"group size {self.group} is neither -1 nor at least 8", "--group-size 128")
         if self.dim not in DIMS:
             raise usage(f"dimension {self.dim!r} is not one of {', '.join(DIMS)}")
-        if self.meta not in METAS or self.trellis not in MEMORIES:
+        if self.meta not in grouped.METAS or self.trellis not in grouped.MEMORIES:
             raise usage(
                 f"scales of {self.meta} bits or a trellis of memory {self.trellis}", "meta:2,trellis:5"
             )

@@ -11,6 +11,7 @@ import torch
 from bntools.core.errors import BnError, usage
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
+from bntools.core.progress import Progress
 from bntools.core.system.threads import in_order
 from bntools.kernels.entropy import rans, step_classes
 from bntools.tools.quantize import levels
@@ -19,7 +20,6 @@ from bntools.tools.quantize.entropy import (
     Goal,
     Pass,
     Prepared,
-    Progress,
     code,
     matrix,
     spec_of,

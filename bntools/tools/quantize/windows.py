@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bntools.core.blockwise import sampled_text
-from bntools.core.blockwise.blocks import Step, no_step
 from bntools.core.blockwise.windows import text_windows
 from bntools.core.errors import usage
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.work.folder import Work, digest_of
 from bntools.tools.quantize.pipeline import Item
 from bntools.tools.quantize.settings import Settings

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bntools.core.errors import usage
+from bntools.core.progress import Step, no_step
 from bntools.tools.scale_fit.laws import Array, Law, evaluate
 from bntools.tools.scale_fit.minimise import Minima, minimise
 from bntools.tools.scale_fit.objective import Problem, curvature, objective
@@ -23,8 +24,6 @@ _FEWEST = 20
 """Replicates for which percentiles are worth reporting."""
 _SEARCHED = 4096
 """Runs the starts are searched on; with more, an even part of them."""
-
-Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def choose_law(found: Runs, settings: Settings) -> tuple[Law, tuple[str, ...]]:
     return Law(name, irreducible), (settings.x or ("C" if joint else varying[0]),)
 
 
-def fit_scaling_law(found: Runs, settings: Settings | None = None, step: Step = lambda count: None) -> Fit:
+def fit_scaling_law(found: Runs, settings: Settings | None = None, step: Step = no_step) -> Fit:
     """The law of least Huber loss on log losses, with replicates for its intervals.
 
     After Hoffmann et al. (arXiv 2203.15556, section 3.3), whose 4,500 starts are replaced by the best nodes of a grid

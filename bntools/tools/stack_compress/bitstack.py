@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bntools.core.artifact.writer import Writer
-from bntools.core.importance.sensitivity import Moments
+from bntools.core.importance.sensitivity import FisherMoments
 from bntools.core.model.model import Model
 from bntools.core.packing import bitstack
 from bntools.core.system.threads import in_order
@@ -53,7 +53,7 @@ class Made:
     energy: float
 
 
-def encode(w: Tensor, moments: Moments, scales: Scales, settings: Settings) -> Made:
+def encode(w: Tensor, moments: FisherMoments, scales: Scales, settings: Settings) -> Made:
     """The levels of W [out, in]; but for the paper, one that lowers no loss ends them."""
     target = w / scales.rows[:, None] * scales.inputs
     rank = min(settings.rank, *w.shape)
@@ -85,7 +85,7 @@ class Bitstacks:
     shelf: Shelf
     scales: Mapping[str, Scales]
     changed: Mapping[str, Tensor]
-    specs: dict[str, bitstack.Spec] = field(default_factory=dict)
+    specs: dict[str, bitstack.BitstackSpec] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -159,7 +159,7 @@ def stacks(
     for name in sorted(names, key=order.__getitem__):
         entry, linear = model.entries[name], model.linears.get(name)
         levels, losses, errors = shelf.get(f"levels {name}")
-        spec = bitstack.Spec(
+        spec = bitstack.BitstackSpec(
             entry.shape, entry.dtype, linear is not None and linear.transposed, len(levels),
             min(settings.rank, *entry.shape), not scales[name].fused,
         )  # fmt: skip

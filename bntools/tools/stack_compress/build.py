@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +17,10 @@ from bntools.core.artifact.header import Entry
 from bntools.core.artifact.writer import Writer
 from bntools.core.errors import bad_input
 from bntools.core.importance import sensitivity
-from bntools.core.importance.sensitivity import Moments
+from bntools.core.importance.sensitivity import FisherMoments
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy, stack
+from bntools.core.progress import Progress
 from bntools.core.system.threads import in_order
 from bntools.core.work.array_store import Shelf
 from bntools.kernels.entropy import rans
@@ -28,7 +28,6 @@ from bntools.tools.stack_compress import encode
 from bntools.tools.stack_compress.encode import Recipe, Stacked
 from bntools.tools.stack_compress.order import Block
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _SAMPLE, _FEW = 5, 15  # every so many blocks the constant is found on, and set right
 _TRIALS = 3
@@ -73,13 +72,13 @@ class Stacks:
     model: Model
     shelf: Shelf
     alpha: float
-    specs: dict[str, stack.Spec]
+    specs: dict[str, stack.StackSpec]
     blocks: list[Block]
     losses: dict[str, float]
     tables: entropy.Tables
 
-    def coded(self, name: str) -> entropy.Coded:
-        return entropy.Coded(*self.shelf.get(f"base {name}"))  # type: ignore[arg-type]
+    def coded(self, name: str) -> entropy.EntropyCoded:
+        return entropy.EntropyCoded(*self.shelf.get(f"base {name}"))  # type: ignore[arg-type]
 
     def bits(self, name: str) -> NDArray[np.uint8]:
         """All planes of a matrix [planes, rows, width], rows in the order of the planes."""
@@ -167,8 +166,8 @@ def prepare(
     return names
 
 
-def moments_of(shelf: Shelf, name: str) -> Moments:
-    return Moments(*(torch.from_numpy(part) for part in shelf.get(f"moments {name}")))
+def moments_of(shelf: Shelf, name: str) -> FisherMoments:
+    return FisherMoments(*(torch.from_numpy(part) for part in shelf.get(f"moments {name}")))
 
 
 def weight(model: Model, name: str) -> Tensor:
@@ -192,7 +191,7 @@ def solve(
         """Bits a weight of these matrices at the constant as it is."""
         counter, weights = entropy.Counter(False), sum(model.entries[name].numel for name in names)
 
-        def work(name: str) -> tuple[str, entropy.Coded]:
+        def work(name: str) -> tuple[str, entropy.EntropyCoded]:
             return name, code(weight(model, name), moments_of(shelf, name), alpha, recipe).coded
 
         with progress("finding the step", weights) as step:
@@ -269,7 +268,7 @@ def layers(shelf: Shelf, name: str) -> Stacked | None:
     if not shelf.has(f"layers {name}"):
         return None
     bits, losses, errors, energy, trellis = shelf.get(f"layers {name}")
-    coded = entropy.Coded(*shelf.get(f"base {name}"))  # type: ignore[arg-type]
+    coded = entropy.EntropyCoded(*shelf.get(f"base {name}"))  # type: ignore[arg-type]
     return Stacked(coded, bits, losses, errors, float(energy[0]), int(trellis[0]))
 
 
@@ -294,7 +293,7 @@ def _finish(shelf: Shelf, name: str, made: Stacked) -> None:
     shelf.put(f"planes {name}", layers)
 
 
-def _blocks(name: str, index: int, spec: stack.Spec, losses: Any, errors: Any) -> list[Block]:
+def _blocks(name: str, index: int, spec: stack.StackSpec, losses: Any, errors: Any) -> list[Block]:
     found = []
     for plane in range(spec.planes):
         for band in range(spec.bands):

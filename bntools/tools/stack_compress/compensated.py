@@ -18,10 +18,11 @@ from torch import Tensor
 from bntools.core.blockwise.prefix import Prefix
 from bntools.core.importance.sensitivity import embeddings, sweep_tokens
 from bntools.core.model.model import Model
+from bntools.core.progress import Progress
 from bntools.core.system.threads import in_order
 from bntools.core.work.array_store import Shelf
 from bntools.tools.stack_compress import build, encode
-from bntools.tools.stack_compress.build import IN_FLIGHT, Progress, moments_of, weight
+from bntools.tools.stack_compress.build import IN_FLIGHT, moments_of, weight
 from bntools.tools.stack_compress.encode import Recipe
 
 SHARES = (0.25, 0.5)  # of the correction, for the base and the first plane

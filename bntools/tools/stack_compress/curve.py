@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bntools.tools.stack_compress.build import Progress
+from bntools.core.progress import Progress
 from bntools.tools.stack_compress.network import Network, bytes_of
 from bntools.tools.stack_compress.order import Block, Coding
 

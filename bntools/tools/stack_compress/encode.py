@@ -19,9 +19,9 @@ from torch import Tensor
 
 from bntools.core.errors import usage
 from bntools.core.importance import metric
-from bntools.core.importance.sensitivity import Moments
+from bntools.core.importance.sensitivity import FisherMoments
 from bntools.core.packing import entropy, stack
-from bntools.core.packing.entropy import Coded
+from bntools.core.packing.entropy import EntropyCoded
 from bntools.kernels.entropy import step_classes as grid
 from bntools.kernels.entropy import unbounded_levels
 from bntools.kernels.entropy.step_classes import CLASSES, MIDDLE, OCTAVE
@@ -74,7 +74,7 @@ class Stacked:
     of W B W^T.
     """
 
-    coded: Coded
+    coded: EntropyCoded
     planes: NDArray[np.uint8]
     losses: NDArray[np.float64]
     errors: NDArray[np.float64]
@@ -104,7 +104,7 @@ class _Ground:
     def factor(self, theta: float) -> Tensor:
         """Upper U with H_theta^-1 = U^T U."""
         if theta not in self.factors:
-            self.factors[theta] = metric.inverse_factor(self.weak(theta), _FIT)[0]
+            self.factors[theta] = metric.damped_factor(self.weak(theta), _FIT)[0]
         return self.factors[theta]
 
     def quadratic(self, rows: Tensor) -> NDArray[np.float64]:
@@ -122,7 +122,7 @@ def _ground(inputs: Tensor) -> _Ground:
 
 
 def sides(
-    moments: Moments, alpha: float, theta: float, ground: _Ground | None = None
+    moments: FisherMoments, alpha: float, theta: float, ground: _Ground | None = None
 ) -> tuple[_Ground, entropy.Ints, entropy.Ints]:
     """The ground of a matrix, and scale exponents by reverse water-filling: rows A_ii^(-1/2), columns alpha U_jj."""
     ground = ground or _ground(moments.inputs)
@@ -135,7 +135,7 @@ def sides(
 
 
 def encode(
-    w: Tensor, moments: Moments, alpha: float, recipe: Recipe, begun: Stacked | None = None
+    w: Tensor, moments: FisherMoments, alpha: float, recipe: Recipe, begun: Stacked | None = None
 ) -> Stacked:
     """The stack of W [out, in] at the model's constant `alpha`, on from what is begun; a plane that lowers no loss
     ends it.
@@ -146,18 +146,22 @@ def encode(
     return useful(refine(w, moments, begun, recipe, recipe.planes))
 
 
-def whole(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+def whole(w: Tensor, moments: FisherMoments, alpha: float, recipe: Recipe) -> Stacked:
     """The base and the planes that are chosen together with it, all of them for W."""
     return begin([w] * (recipe.first + 1), moments, alpha, recipe)
 
 
-def base(w: Tensor, moments: Moments, alpha: float, recipe: Recipe) -> Stacked:
+def base(w: Tensor, moments: FisherMoments, alpha: float, recipe: Recipe) -> Stacked:
     """The base of W [out, in] for itself alone, by feedback."""
     return begin([w], moments, alpha, recipe, 0)
 
 
 def begin(
-    targets: Sequence[Tensor], moments: Moments, alpha: float, recipe: Recipe, sweeps: int = TOGETHER_SWEEPS
+    targets: Sequence[Tensor],
+    moments: FisherMoments,
+    alpha: float,
+    recipe: Recipe,
+    sweeps: int = TOGETHER_SWEEPS,
 ) -> Stacked:
     """The base and the planes that are chosen together with it, each layer for its target [out, in].
 
@@ -193,14 +197,14 @@ def begin(
             bits[plane, rows] = kernel.pack(chosen.astype(np.int8))
     if int(np.abs(levels.astype(np.int32)).max()) >= grid.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --base")
-    coded = Coded(levels, row, col[back], row_class, col_class[back])
+    coded = EntropyCoded(levels, row, col[back], row_class, col_class[back])
     squares = entropy.powers(row, OCTAVE).astype(np.float64) ** 2
     errors *= squares
     losses = errors * moments.rows.numpy() / 2
     return Stacked(coded, bits, losses, errors, float(energy @ squares), min(joint_search.TRELLIS, planes))
 
 
-def refine(w: Tensor, moments: Moments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
+def refine(w: Tensor, moments: FisherMoments, made: Stacked, recipe: Recipe, planes: int) -> Stacked:
     """`made` with more planes, `planes` in all; those that come now are aimed at W [out, in].
 
     What is below may have been aimed at something else; the losses of each layer are from what it was aimed at.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from bntools.core.progress import no_step
 from bntools.core.system.threads import in_order, single_threaded
 from bntools.core.training import distill
 from bntools.tools.stack_compress.order import Block, Coding
@@ -22,7 +23,7 @@ class Network:
         model = stacks.model
         self._built = model.build(torch.float32, device)
         self._wanted = list(range(len(windows)))
-        self._known = distill.targets(self._built, self._windows, self._wanted, lambda count: None)
+        self._known = distill.targets(self._built, self._windows, self._wanted, no_step)
         self._teacher = self._frozen_head()
         self._ours = distill.logits_of(self._built)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bntools.tools.stack_compress.build import Progress
+from bntools.core.progress import Progress
 from bntools.tools.stack_compress.network import Network
 from bntools.tools.stack_compress.order import Block, Coding, greedy
 

@@ -20,6 +20,7 @@ from bntools.core.model import history
 from bntools.core.model.identity import source_identity
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy, grouped, stack
+from bntools.core.report.values import four_digits
 from bntools.core.work.array_store import Shelf
 from bntools.core.work.folder import Work, digest_of, identity
 from bntools.options import Session
@@ -184,15 +185,14 @@ def _report(
         ),
         "blocks": len(blocks),
         "block_bytes": sum(block.nbytes for block in blocks),
-        "predicted_kl": {"base": _four(loss), "all": _four(loss - sum(block.gain for block in blocks))},
-        **({"step": _four(stacks.alpha)} if isinstance(stacks, build.Stacks) else {}),
+        "predicted_kl": {
+            "base": four_digits(loss),
+            "all": four_digits(loss - sum(block.gain for block in blocks)),
+        },
+        **({"step": four_digits(stacks.alpha)} if isinstance(stacks, build.Stacks) else {}),
         "settings": asdict(settings),
         "calib": calib,
     }
-
-
-def _four(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def truncate(session: Session, source: Artifact, out: Writer) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from bntools.core.blockwise.blocks import input_norms, input_squares
 from bntools.core.errors import usage
 from bntools.core.model.model import Model
+from bntools.core.progress import Progress
 from bntools.core.work.array_store import Shelf
-from bntools.tools.stack_compress.build import Progress, moments_of
+from bntools.tools.stack_compress.build import moments_of
 
 SCALINGS = ("none", "official", "rms")
 _PAPER_FLOOR = 1e-3

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bntools.core.blockwise import blocks as blocks_module
 from bntools.core.blockwise.blocks import Blocks, input_squares
 from bntools.core.blockwise.loading import Streamed
-from bntools.core.blockwise.second_moments import Moments
+from bntools.core.blockwise.second_moments import InputMoments
 from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.importance.fisher_sweep import Sweep, generator, loss_gradient, random_signs
 from bntools.core.model.open import open_model
@@ -301,7 +301,7 @@ def test_panels_sum_to_the_second_moment():
     torch.manual_seed(0)
     x, weights = torch.randn(50, 600), torch.rand(50)
     for given in (None, weights):
-        moments = Moments(600)
+        moments = InputMoments(600)
         for part, w in zip(x.split(20), weights.split(20), strict=True):
             for panel, left, right in moments.tasks(part, None if given is None else w):
                 panel.addmm_(left, right)

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return tmp_path
 
 
-def rows(split: labelled.Split) -> set[bytes]:
+def rows(split: labelled.LabelledRows) -> set[bytes]:
     return {row.tobytes() for row in split.x}
 
 

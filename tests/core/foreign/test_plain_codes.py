@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.foreign import plain_codes
 from bntools.core.foreign.words import from_words, to_words
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 
 
 @dataclass(frozen=True)
-class Later(Spec):
+class Later(GroupSpec):
     """A spec of a later version, one field of which changes what codes mean."""
 
     lattice: int = 0

@@ -26,7 +26,7 @@ def sensitivity(inputs: torch.Tensor, outputs: torch.Tensor, whole: bool = True)
 
 def test_the_factor_squares_to_the_inverse_and_is_upper():
     m = moments(40)
-    factor, damping = metric.inverse_factor(m, 0.02)
+    factor, damping = metric.damped_factor(m, 0.02)
     damped = m + 0.02 * m.diagonal().mean() * torch.eye(40)
     assert damping == 0.02
     assert torch.equal(factor, factor.triu())
@@ -65,7 +65,7 @@ def errors(w, found, factor, row, is_trellis) -> torch.Tensor:
 def test_an_input_that_is_always_0_costs_no_failure_and_is_coded_last():
     m = moments(20)
     m[3], m[:, 3] = 0, 0
-    factor, damping = metric.inverse_factor(m, metric.INPUT_DAMPING)
+    factor, damping = metric.damped_factor(m, metric.INPUT_DAMPING)
     assert damping == metric.INPUT_DAMPING
     assert torch.isfinite(factor).all()
     found = metric.of_linear(sensitivity(m, moments(8, 1)))
@@ -79,7 +79,7 @@ def test_an_input_that_is_always_0_costs_no_failure_and_is_coded_last():
 
 def test_moments_that_are_singular_are_damped_until_they_factor():
     x = torch.randn(2, 30, generator=torch.Generator().manual_seed(0))
-    factor, damping = metric.inverse_factor(x.T @ x, 1e-18)
+    factor, damping = metric.damped_factor(x.T @ x, 1e-18)
     assert damping > 1e-18
     assert torch.isfinite(factor).all()
 
@@ -91,7 +91,7 @@ def test_moments_that_are_not_finite_are_refused():
         metric.of_linear(sensitivity(m, moments(4, 1)))
     assert caught.value.code == BAD_INPUT
     with pytest.raises(BnError):
-        metric.inverse_factor(m, 0.02)
+        metric.damped_factor(m, 0.02)
 
 
 def test_a_row_the_loss_minds_more_gets_smaller_steps():

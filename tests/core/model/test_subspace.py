@@ -21,10 +21,10 @@ SHAPE, CLASSES = (6, 5), 4
 FACTS = {"spec": "fc:7,8", "shape": list(SHAPE), "classes": CLASSES, "mean": 1.5, "std": 2.0, "modules": None}
 
 
-def start(seed: int = 3, spec: str = "fc:7,8") -> networks.Flat:
+def start(seed: int = 3, spec: str = "fc:7,8") -> networks.FlatParameters:
     module = networks.named(spec, SHAPE, CLASSES)
     networks.initialize(module, seed)
-    return networks.Flat(module)
+    return networks.FlatParameters(module)
 
 
 def write(path, *, said=False, codes="fp32", kind="uniform", change=None) -> torch.Tensor:
@@ -47,24 +47,26 @@ def write(path, *, said=False, codes="fp32", kind="uniform", change=None) -> tor
 @pytest.mark.parametrize("codes", subspace.CODES)
 def test_a_network_comes_back_bit_for_bit(tmp_path, kind, codes):
     wanted = write(tmp_path / "s", codes=codes, kind=kind)
-    found = networks.Flat(subspace.open_network(open_path(tmp_path / "s")))
+    found = networks.FlatParameters(subspace.open_network(open_path(tmp_path / "s")))
     assert torch.equal(found.theta, wanted)
     assert not torch.equal(found.theta, start().theta)
 
 
 def test_scales_of_layers_come_back_too(tmp_path):
     wanted = write(tmp_path / "s", said=True)
-    assert torch.equal(networks.Flat(subspace.open_network(open_path(tmp_path / "s"))).theta, wanted)
+    assert torch.equal(
+        networks.FlatParameters(subspace.open_network(open_path(tmp_path / "s"))).theta, wanted
+    )
 
 
 def test_starting_weights_are_the_bits_they_were_when_this_was_written():
     digest = hashlib.sha256(start().theta.numpy().tobytes()).hexdigest()[:16]
     lenet = networks.named("lenet", (28, 28), 10)
     networks.initialize(lenet, 5)
-    flat = networks.Flat(lenet)
+    flat = networks.FlatParameters(lenet)
     assert (digest, subspace.digest(flat.theta)[:16]) == ("e3124390270b5f49", "0e71ab1e5ee13f02")
     assert flat.size == 44_426
-    assert networks.Flat(networks.named("fc:200,200", (28, 28), 10)).size == 199_210
+    assert networks.FlatParameters(networks.named("fc:200,200", (28, 28), 10)).size == 199_210
 
 
 def test_int8_loses_half_a_step_at_most():
@@ -110,18 +112,18 @@ def test_writing_to_the_flat_vector_changes_what_the_module_computes():
 def test_a_layer_is_what_one_module_owns():
     flat = start()
     assert flat.layers() == [(0, 30 * 7 + 7), (217, 217 + 7 * 8 + 8), (281, 281 + 8 * 4 + 4)]
-    chosen = networks.Flat(flat.module, r"\.bias$")
+    chosen = networks.FlatParameters(flat.module, r"\.bias$")
     assert chosen.size == 7 + 8 + 4
     assert len(chosen.layers()) == 3
     assert [p.requires_grad for p in flat.module.parameters()] == [False, True] * 3
     with pytest.raises(BnError, match="no parameter"):
-        networks.Flat(flat.module, "q_proj")
+        networks.FlatParameters(flat.module, "q_proj")
 
 
 def test_a_shared_parameter_is_counted_once():
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     module[1].weight = module[0].weight
-    flat = networks.Flat(module)
+    flat = networks.FlatParameters(module)
     assert flat.size == 16 + 4 + 4
     flat.theta.zero_()
     assert not module[1].weight.any()

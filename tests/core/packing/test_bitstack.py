@@ -12,7 +12,7 @@ from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.packing import bitstack, stack
 from bntools.kernels.stack import absolute_binary
 
-SPEC = bitstack.Spec((24, 37), "F16", False, 3, 4, False)
+SPEC = bitstack.BitstackSpec((24, 37), "F16", False, 3, 4, False)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_level_counts_when_those_before_it_are_whole(weight, parts):
 
 def test_inputs_are_scaled_and_storage_is_as_it_was(parts):
     scale = torch.rand(24).half()
-    spec = bitstack.Spec((24, 37), "F16", True, 1, 4, True)
+    spec = bitstack.BitstackSpec((24, 37), "F16", True, 1, 4, True)
     level = next(iter(absolute_binary.decompose(torch.randn(37, 24), 4, 1)))
     bits = np.packbits(level.positive.numpy(), axis=1, bitorder="little")
     data = bitstack.dump(bits, level.left.numpy(), level.right.numpy())

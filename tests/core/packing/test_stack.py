@@ -14,7 +14,7 @@ from bntools.core.artifact import header, reader
 from bntools.core.artifact.header import Entry
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
 from bntools.core.packing import stack
-from bntools.core.packing.entropy import Spec as Base
+from bntools.core.packing.entropy import EntropySpec as Base
 from bntools.kernels.stack import weight as stack_weight
 
 SPEC = stack.spec(Base((7, 20), "F16", False, 8, 20), planes=3, band=3, trellis=0)

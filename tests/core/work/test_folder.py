@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bntools.core.artifact.writer import Writer
 from bntools.core.errors import BAD_INPUT, USAGE, BnError
+from bntools.core.model import identity as model_identity
 from bntools.core.model.identity import source_identity
 from bntools.core.model.open import open_model
 from bntools.core.work import folder as work_module
@@ -77,7 +78,7 @@ def test_the_identity_of_a_source_changes_with_its_weights(tmp_path, monkeypatch
     make_model("llama", tmp_path / "a")
     make_model("llama", tmp_path / "b", seed=1)
     for limit in (1 << 30, 0):
-        monkeypatch.setattr(work_module, "_HASHED", limit)
+        monkeypatch.setattr(model_identity, "_HASHED", limit)
         a, b = (source_identity(open_model(str(tmp_path / name))) for name in "ab")
         assert a != b
         assert a == source_identity(open_model(str(tmp_path / "a")))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from support.entropy_samples import sample
 
-from bntools.core.packing.entropy import Coded, Tables
+from bntools.core.packing.entropy import EntropyCoded, Tables
 from bntools.kernels.entropy import dependent_trellis, rans, rans_gpu
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_rans_triton.py"
 
 
-def arguments(coded: Coded, tables: Tables, lane: int) -> tuple:
+def arguments(coded: EntropyCoded, tables: Tables, lane: int) -> tuple:
     packed = rans.cumulative(tables.frequencies())
     indices = np.empty(coded.levels.shape, np.uint8)
     rans.table_indices(

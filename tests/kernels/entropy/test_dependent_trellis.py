@@ -118,7 +118,7 @@ def output_metric(rows: int, seed: int):
     a = (root @ root.T + 0.05 * np.eye(rows)).astype(np.float32)
     import torch
 
-    factor = metric.inverse_factor(torch.from_numpy(a), 0.0)[0].numpy()
+    factor = metric.damped_factor(torch.from_numpy(a), 0.0)[0].numpy()
     return a, *dependent_trellis.row_feedback(factor)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bntools.kernels.grouped import fixed_rate_trellis as trellis
-from bntools.kernels.rounding.feedback import Levels, nearest
+from bntools.kernels.rounding.feedback import ColumnLevels, nearest
 
 MEMORIES = sorted(trellis.POLYNOMIALS)
 
@@ -30,7 +30,7 @@ def flat(x, bits, memory, scale=1.0):
     """One scale, and the zero in the middle, for all of x."""
     one = torch.full((1, x.shape[1]), float(scale))
     middle = torch.full_like(one, (2**bits - 1) / 2)
-    return Levels(one, middle, torch.zeros(len(x), dtype=torch.int64), bits, memory)
+    return ColumnLevels(one, middle, torch.zeros(len(x), dtype=torch.int64), bits, memory)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

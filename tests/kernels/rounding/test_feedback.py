@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bntools.kernels.rounding.feedback import LAZY, Levels, descend, feedback, nearest
+from bntools.kernels.rounding.feedback import LAZY, ColumnLevels, descend, feedback, nearest
 
 
 def problem(outs=30, inputs=LAZY + 37, group=16, bits=3, memory=0, seed=0):
@@ -22,7 +22,7 @@ def problem(outs=30, inputs=LAZY + 37, group=16, bits=3, memory=0, seed=0):
         torch.randn(inputs, outs),
         h,
         upper,
-        Levels(scales, zeros, torch.arange(inputs) // group, bits, memory),
+        ColumnLevels(scales, zeros, torch.arange(inputs) // group, bits, memory),
     )
 
 

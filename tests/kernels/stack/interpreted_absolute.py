@@ -22,7 +22,7 @@ class Sample:
 
     def __init__(self, rows, cols, levels, rank, scaled=True):
         rng = np.random.default_rng(rows)
-        self.spec = bitstack.Spec((rows, cols), "F32", False, 3, rank, scaled)
+        self.spec = bitstack.BitstackSpec((rows, cols), "F32", False, 3, rank, scaled)
         self.levels, self.scale = levels, torch.rand(cols) if scaled else None
         names, self.data = [self.spec.part_names("w")[0], *self.spec.block_names("w")], {}
         for name in names[: max(levels, 1)]:

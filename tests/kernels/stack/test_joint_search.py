@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import slow_nested as slow
 import torch
+from support import slow_nested as slow
 
 from bntools.kernels.entropy import unbounded_levels
 from bntools.kernels.stack import joint_search

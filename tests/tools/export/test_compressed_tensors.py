@@ -75,7 +75,7 @@ def test_three_bits_are_packed_densely_and_the_older_packing_is_read_too(tmp_pat
 def test_an_asymmetric_file_of_others_is_read(tmp_path):
     """We do not write these, others do: zeros packed along the outputs."""
     from bntools.core.foreign import compressed_tensors
-    from bntools.core.foreign.plain_codes import Coded
+    from bntools.core.foreign.plain_codes import PlainCodes
 
     random = torch.Generator().manual_seed(0)
     model = quantized(tmp_path / "q", "--symmetric", "--group-size", 32)
@@ -86,7 +86,7 @@ def test_an_asymmetric_file_of_others_is_read(tmp_path):
         out, inputs = model.entries[name].shape
         codes = torch.randint(0, 16, (out, inputs), generator=random, dtype=torch.uint8)
         zeros = torch.randint(0, 16, (out, inputs // 32), generator=random, dtype=torch.uint8)
-        coded = Coded(codes, stored[name + "_scale"], zeros, 4, 32)
+        coded = PlainCodes(codes, stored[name + "_scale"], zeros, 4, 32)
         stored |= {
             f"{name.removesuffix('.weight')}.{key}": value
             for key, value in compressed_tensors.encode(coded).items()

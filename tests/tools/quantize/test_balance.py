@@ -12,7 +12,7 @@ from support.exports import bntools, quantized, weights
 from bntools.core.errors import BnError
 from bntools.core.model.open import open_model
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.bits import unpack
 from bntools.tools.quantize.balance import STEPS, balance
 
@@ -136,7 +136,7 @@ def test_where_columns_are_not_balanced_it_is_said(words, told, capsys, tmp_path
 
 
 def test_a_damaged_entry_is_refused():
-    told = grouped.encode({"w": (Spec(3, 16, "oc", False, (8, 32), "F16", False, inputs=16), {})})
+    told = grouped.encode({"w": (GroupSpec(3, 16, "oc", False, (8, 32), "F16", False, inputs=16), {})})
     told["tensors"]["w"]["inputs"] = 17
     with pytest.raises(BnError, match="out of range"):
         grouped.decode(told)

@@ -12,13 +12,13 @@ from conftest import make_model
 from bntools.core.errors import BnError
 from bntools.core.model.open import open_model
 from bntools.core.packing import grouped
-from bntools.core.packing.grouped import Spec
+from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.coded_scales import Meta
 from bntools.kernels.grouped.operations import dequantize, dequantize_reference, matvec
 from bntools.kernels.rounding.grid_search import search
 from bntools.tools.quantize import coded_grids
 from bntools.tools.quantize.calibrated import calibrated
-from bntools.tools.quantize.gptq import gptq, inverse_factor
+from bntools.tools.quantize.gptq import damped_factor, gptq
 from bntools.tools.quantize.pipeline import plan, quantize
 from bntools.tools.quantize.settings import Grid, Settings, parse_override
 
@@ -84,7 +84,7 @@ def test_the_file_holds_the_values_that_were_reached(trellis, group, transposed)
     w, h = problem()
     coded = gptq(w, h, Grid(3, group, meta=2, trellis=trellis), "weighted", transposed, rounds=1)
     shape = (96, 40) if transposed else (40, 96)
-    spec = Spec(3, group, "oc", False, shape, "F32", transposed, 2, trellis)
+    spec = GroupSpec(3, group, "oc", False, shape, "F32", transposed, 2, trellis)
     stored = grouped.tensors("w", spec, [coded.packed])
     assert set(stored) == set(grouped.part_names("w", spec))
     assert sum(tensor.nbytes for tensor in stored.values()) == spec.nbytes
@@ -110,7 +110,7 @@ def test_every_round_of_polish_lowers_the_output_error(trellis):
     h.diagonal().add_(0.01 * h.diagonal().mean())
     grid = Grid(2, 16, meta=2, trellis=trellis)
     order = h.diagonal().argsort(descending=True)
-    factor, damping = inverse_factor(h, torch.zeros(len(h), dtype=torch.bool), order)
+    factor, damping = damped_factor(h, torch.zeros(len(h), dtype=torch.bool), order)
     errors = [
         loss(coded_grids.by_feedback(w, h, factor, order, damping, grid, rounds)[1], w, h)
         for rounds in range(4)
@@ -130,8 +130,8 @@ def test_coded_grids_beat_the_usual_ones_at_fewer_bits():
 
 
 def test_an_old_reader_still_reads_what_it_can():
-    old = Spec(4, 128, "oc", False, (8, 8), "F32", False)
-    new = Spec(3, 16, "oc", False, (8, 8), "F32", False, 2, 5)
+    old = GroupSpec(4, 128, "oc", False, (8, 8), "F32", False)
+    new = GroupSpec(3, 16, "oc", False, (8, 8), "F32", False, 2, 5)
     table = grouped.encode({"w": (old, {})})
     assert table["version"] == 1
     assert not {"meta", "trellis"} & set(table["tensors"]["w"])
@@ -142,7 +142,7 @@ def test_an_old_reader_still_reads_what_it_can():
     "change", [{"meta": 5}, {"meta": 7}, {"trellis": 1}, {"trellis": 9}, {"meta": 2, "dim": "ic"}]
 )
 def test_a_damaged_description_is_refused(change):
-    spec = Spec(3, 16, "oc", False, (8, 8), "F32", False)
+    spec = GroupSpec(3, 16, "oc", False, (8, 8), "F32", False)
     with pytest.raises(BnError):
         grouped.decode({"version": 2, "tensors": {"w": {**spec.as_json(), **change}}})
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bntools.core.importance.sensitivity import Moments
+from bntools.core.importance.sensitivity import FisherMoments
 from bntools.core.packing import entropy, stack
 from bntools.core.packing.stack import Planes
 from bntools.tools.stack_compress import encode
@@ -18,7 +18,7 @@ OCTAVE = encode.OCTAVE
 def problem(out=40, inner=53, seed=0, tokens=300):
     torch.manual_seed(seed)
     x = torch.randn(tokens, inner) @ torch.randn(inner, inner) * torch.rand(inner)
-    return torch.randn(out, inner), Moments(x.T @ x / tokens, torch.rand(out) + 0.1)
+    return torch.randn(out, inner), FisherMoments(x.T @ x / tokens, torch.rand(out) + 0.1)
 
 
 def dense(made, planes):
@@ -146,7 +146,7 @@ def test_odd_shapes_and_dead_rows_and_inputs_decode_as_the_reader_decodes(out, i
 def test_a_plane_that_lowers_no_loss_ends_the_stack():
     torch.manual_seed(0)
     levels = torch.randint(-3, 4, (30, 20)).float()
-    moments = Moments(torch.eye(20), torch.ones(30))
+    moments = FisherMoments(torch.eye(20), torch.ones(30))
     step = encode.sides(moments, 1.0, Recipe().base)
     exact = levels * torch.from_numpy(entropy.powers(step[2], OCTAVE))[step[0].order.argsort()]
     assert len(encode.encode(exact, moments, 1.0, Recipe(3, price=0.0)).planes) == 0
