@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 
-.PHONY: demo test test-fast lint bench docs clean
+.PHONY: coverage demo test test-fast lint bench docs clean
 
 # torch first and pinned: an open range would fetch a GPU build of several gigabytes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -26,12 +26,16 @@ demo: $(VENV)/installed
 	BNTOOLS=$(BIN)/bntools sh examples/demo.sh demo
 
 test: $(VENV)/developed lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=20
+
+# A third more work than the tests alone: for a look now and then, not for the gate.
+coverage: $(VENV)/developed
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered
 
 test-fast: $(VENV)/developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow and not real'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not real'
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check .
