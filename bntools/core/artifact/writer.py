@@ -74,6 +74,18 @@ class Writer:
         self._spooled.append((Entry(name, dtype, shape, self._size, self._size + size), size % 8))
         self._size += size
 
+    def add_file(self, name: str, dtype: str, shape: tuple[int, ...], fd: int) -> None:
+        """Append one tensor whose bytes are the whole content of an open file, without reading it into memory."""
+        size = nbytes(dtype, shape)
+        if size != os.fstat(fd).st_size:
+            raise ValueError(f"{name}: {os.fstat(fd).st_size} bytes for {dtype} {list(shape)}")
+        if name in self._names:
+            raise ValueError(f"{name} was added twice")
+        self._names.add(name)
+        streams.copy_range(fd, 0, size, self._fd)
+        self._spooled.append((Entry(name, dtype, shape, self._size, self._size + size), size % 8))
+        self._size += size
+
     def describe(self, key: str, value: object) -> None:
         """Set a metadata entry to the JSON of `value`."""
         self.metadata[f"bntools.{key}"] = json.dumps(value, separators=(",", ":"))
