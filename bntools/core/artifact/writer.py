@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.artifact import dtypes, streams
 from bntools.core.artifact.header import FILE_PREFIX, Entry, encode, nbytes, side_file_name
-from bntools.core.errors import USAGE, BnError, usage
+from bntools.core.artifact.targets import (
+    STDOUT,
+    check_target,
+    is_directory,
+    parent_of,
+    publish,
+    remove_tree,
+    replace_directory,
+    temporary_name,
+    write_durably,
+)
 
 if TYPE_CHECKING:
     import torch
 
 ALIGN = 64
 _WORTH_COMPRESSING = 1 << 16
-STDOUT = "-"
 
 
 class Writer:
@@ -48,7 +55,7 @@ class Writer:
         self._spooled: list[tuple[Entry, int]] = []
         self._names: set[str] = set()
         check_target(target, force)
-        folder = None if target == STDOUT else str(_parent(target))
+        folder = None if target == STDOUT else str(parent_of(target))
         self._fd = streams.temporary_fd(folder if folder and os.access(folder, os.W_OK) else None)
         self._size = 0
 
@@ -182,7 +189,7 @@ class Writer:
 
     def _write_file(self) -> dict[str, Any]:
         path = Path(os.path.realpath(self.target))  # a link stays a link
-        temporary = _temporary(path)
+        temporary = temporary_name(path)
         try:
             digest = self._write_tensors(temporary, side_files=True)
             size = temporary.stat().st_size
@@ -194,7 +201,7 @@ class Writer:
 
     def _write_directory(self) -> dict[str, Any]:
         path = Path(os.path.realpath(self.target))
-        temporary = _temporary(path)
+        temporary = temporary_name(path)
         temporary.mkdir()
         try:
             digest = self._write_tensors(temporary / self.weights_file, side_files=False)
@@ -227,97 +234,3 @@ def compressed(name: str, data: bytes) -> tuple[str, bytes]:
 def _rank(entry: Entry, misaligned: int) -> tuple[int, int]:
     """Aligned sizes keep their order; the odd ones follow, larger items first."""
     return (0, 0) if not misaligned else (1, -(entry.nbytes // max(entry.numel, 1)))
-
-
-def is_directory(target: str) -> bool:
-    return target != STDOUT and (target.endswith("/") or os.path.isdir(target))
-
-
-def _parent(target: str) -> Path:
-    return Path(os.path.realpath(target)).parent
-
-
-def _temporary(path: Path) -> Path:
-    return path.parent / f".{path.name}.tmp-{os.getpid()}"
-
-
-def check_target(target: str, force: bool) -> None:
-    """Refuse a target before any work is done for it (exit 2): a terminal, a missing folder, an existing result."""
-    if target == STDOUT:
-        if os.isatty(1):
-            raise usage("will not write tensors to a terminal", "use -o PATH, or pipe into another command")
-        return
-    path = Path(os.path.realpath(target))
-    if not path.parent.is_dir():
-        raise usage(f"no folder {path.parent} to write {path.name} in", f"mkdir -p {path.parent}")
-    if not path.exists():
-        if not os.access(path.parent, os.W_OK):
-            raise usage(f"folder {path.parent} is not writable", "choose another -o PATH")
-        return
-    mode = path.stat().st_mode
-    if stat.S_ISREG(mode) and target.endswith("/"):
-        raise usage(
-            f"{path} is a file, not a directory", "drop the trailing slash, or choose another -o DIR/"
-        )
-    if stat.S_ISREG(mode) and not force:
-        raise usage(f"{target} exists", "use --force to replace it")
-    if stat.S_ISDIR(mode) and any(path.iterdir()):
-        if not force:
-            raise usage(f"{target} exists and is not empty", "use --force to replace it")
-        if not (path / "config.json").is_file() or any(child.is_dir() for child in path.iterdir()):
-            raise usage(
-                f"{target} does not look like a model directory",
-                "--force replaces only those; choose another -o DIR/",
-            )
-
-
-def publish(temporary: Path, path: Path, force: bool) -> None:
-    """Give a finished file its final name, durably; without `force` never over a file that came meanwhile."""
-    if force:
-        os.replace(temporary, path)
-    else:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise BnError(f"{path} came into being meanwhile", "use --force to replace it", USAGE) from None
-        except OSError:
-            os.rename(temporary, path)  # a file system without hard links
-        else:
-            os.unlink(temporary)
-    sync_folder(path.parent)
-
-
-def replace_directory(temporary: Path, path: Path) -> None:
-    """Give a finished directory its final name; what stood there is removed only after that."""
-    sync_folder(temporary)
-    old = path.parent / f".{path.name}.old-{os.getpid()}"
-    existed = path.exists()
-    if existed:
-        os.rename(path, old)
-    os.rename(temporary, path)
-    sync_folder(path.parent)
-    if existed:
-        remove_tree(old)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a flat directory of ours."""
-    for child in path.iterdir() if path.is_dir() else ():
-        child.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        path.rmdir()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -59,7 +59,7 @@ class Rows:
         raise NotImplementedError
 
 
-class Stored(Rows):
+class StoredRows(Rows):
     """Rows of a safetensors file, read by position; a column called `names` lies in a side file, and in memory."""
 
     def __init__(self, artifact: Artifact, name: str, columns: dict[str, Place], reopen: bool) -> None:
@@ -109,7 +109,7 @@ class Stored(Rows):
         return buffer
 
 
-class Held(Rows):
+class HeldRows(Rows):
     """Rows that numpy holds or maps, with the columns of the same file."""
 
     def __init__(self, array: NDArray[Any], columns: dict[str, NDArray[Any]], label: str) -> None:
@@ -147,7 +147,7 @@ def from_artifact(artifact: Artifact, tensor: str | None, integers: bool, reopen
         for other, e in entries.items()
         if e.shape == (count,) and other != name and e.dtype in _NUMPY
     }
-    return Stored(artifact, name, columns, reopen)
+    return StoredRows(artifact, name, columns, reopen)
 
 
 def from_numpy(file: Any, kind: str, label: str, tensor: str | None, integers: bool) -> Rows:
@@ -175,7 +175,7 @@ def from_numpy(file: Any, kind: str, label: str, tensor: str | None, integers: b
     columns = {
         k: v for k, v in arrays.items() if v.shape == (count,) and k != name and v.dtype.kind in "fiubU"
     }
-    return Held(array, columns, label)
+    return HeldRows(array, columns, label)
 
 
 def _mapped(file: Any) -> NDArray[Any]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bntools.core.artifact.writer import check_target, is_directory, publish, write_durably
+from bntools.core.artifact.targets import check_target, is_directory, publish, write_durably
 from bntools.core.errors import require, usage
 
 FORMATS = (".svg", ".png", ".pdf")
