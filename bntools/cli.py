@@ -15,6 +15,7 @@ from bntools import __version__
 from bntools.core.errors import BROKEN_PIPE, FAILED, INTERRUPTED, MISSING, USAGE, BnError
 from bntools.registry import COMMANDS, SECTIONS
 
+_COMPLETE = "_BNTOOLS_COMPLETE"  # what click's scripts set when a shell asks
 EPILOG = """\b
 Examples:
   bntools quantize --per-ic --bits 3 | bntools eval
@@ -41,6 +42,14 @@ class Toolbox(click.Group):
         for section, tools in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name.ljust(width), line) for name, line in tools.items()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None or _COMPLETE not in os.environ:
+            return command
+        from bntools.completion import complete_paths
+
+        return complete_paths(command)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [name for name in COMMANDS if name.startswith(incomplete)]
@@ -72,6 +81,10 @@ def main() -> NoReturn:
         signal.signal(number, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
         signal.signal(signal.SIGINT, _terminate)
+    if _COMPLETE in os.environ:
+        from bntools import completion
+
+        completion.install()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -111,6 +111,21 @@ def test_a_reader_finds_every_section_that_belongs_in_a_page(page):
     assert found >= EVERY_PAGE | ALSO.get(page, set()) | options
 
 
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed: apt-get install groff")
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_groff_shows_every_section_of_a_page_and_says_nothing(page, columns):
+    """A word that is a macro, such as the names Li and Bo, can end a page in the middle."""
+    done = subprocess.run(
+        ["groff", "-mandoc", "-Tutf8", "-ww", "-P-c", f"-rLL={columns}n", str(page_path(page))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    shown = re.sub(r".\x08", "", done.stdout)
+    for title in re.findall(r"^\.Sh (.+)$", read(page), re.MULTILINE):
+        assert re.search(rf"^{re.escape(title)}$", shown, re.MULTILINE), title
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_a_page_refers_to_exists(page):
     for name, number in re.findall(r"^\.Xr (bntools\S*) (\d)", read(page), re.MULTILINE):
