@@ -1,7 +1,7 @@
 """Sentence BLEU of token ids beside NLTK, sacrebleu, torchmetrics and dense counting: seconds, ratios, memory.
 
 `--quick`: one vocabulary, one reference. `--threads N`: default torch's. `--cpu`: CPU time, for a busy machine (one
-thread). `--lines`: JSON lines a second through the command. `--svg FILE`: the picture of the README. The dense column
+thread). `--lines`: JSON lines a second through the command. `--svg FILE`: the picture. The dense column
 is the counting of TensorBLEU (arXiv 2510.05485) done again in torch, up to 32 x 1024 or 256 x 128 (its tables
 beyond take gigabytes); the floor is two SIMD sorts of the tokens and six passes over them, in numpy.
 Ours and the floor are the best of 9 runs after one to warm up, NLTK of 2, the others one run. Memory is the growth of

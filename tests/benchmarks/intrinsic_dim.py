@@ -1,4 +1,4 @@
-"""Print the reports of `examples/intrinsic_dimension.sh` as the table of the README, beside the numbers of the paper.
+"""Print the reports of `examples/intrinsic_dimension.sh` as a table, beside the numbers of the paper.
 
 usage: intrinsic_dim.py [TABLE.jsonl]    without a table its row of CartPole is made first, in a minute
 """

@@ -272,8 +272,8 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
             ["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])]
         )
         rows.append(["chance (%)", three(100 * tasks["chance"]), ""])
-    rows.append(["bits a weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
-    rows.append(["bits a weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
+    rows.append(["bits per weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
+    rows.append(["bits per weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
     rows.append(["size", terminal.megabytes(report["bytes"]), ""])
     console.print(terminal.table([report["model"], "value", "± se, or 95 %"], rows))
     rest = f"protocol {report['protocol']}, {report['tokens']:,} tokens"

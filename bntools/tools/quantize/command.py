@@ -37,8 +37,8 @@ Examples:
 @click.option(
     "--budget",
     metavar="BITS|SIZE",
-    help="Size not to exceed: bits a linear weight (3.25), or of the whole file (90MB, 57MiB). Fixed codes then choose "
-    "bits and group size for each weight.",
+    help="Size not to exceed: bits per linear weight (3.25), or of the whole file (90MB, 57MiB). Fixed codes then "
+    "choose bits and group size for each weight.",
 )
 @click.option(
     "--embedding/--no-embedding",
@@ -226,7 +226,7 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
     over = "" if given["shard"] else f", {whole:.2f} over the whole model"
     over += f", {out.manifest['bytes'] / 1e6:.1f} MB" if out.manifest else ""
-    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits a weight{over}")
+    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits per weight{over}")
     return None
 
 
@@ -379,6 +379,6 @@ def _dry_run(session: Session, model: Any, items: list[Any], settings: Any, aske
         ["writes, about", terminal.megabytes(report["writes_bytes"])],
         ["memory, about", terminal.megabytes(report["memory_bytes"])],
         ["seconds, about", terminal.three(report["seconds"])],
-        ["bits a weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
+        ["bits per weight (linear)", f"{report['bits_per_weight']['linear']:.3f}"],
     ]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))

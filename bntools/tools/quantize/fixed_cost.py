@@ -70,7 +70,7 @@ def making_seconds(model: Model, tokens: int) -> float:
 
 
 def _sizes(model: Model, items: list[Item], settings: Settings) -> dict[str, Any]:
-    """Bytes written and bits a linear weight: as asked in bits, or what a size leaves, about."""
+    """Bytes written and bits per linear weight: as asked in bits, or what a size leaves, about."""
     weights = sum(model.entries[item.name].numel for item in items if item.grid)
     kept = sum(model.entries[item.name].nbytes for item in items if not item.grid)
     if settings.unit == "bits":

@@ -102,7 +102,7 @@ def _class_counts(model: Model, found: Prepared, name: str, alpha: float) -> lev
 def unreachable(goal: Goal) -> BnError:
     """What to raise where no step size is coarse enough."""
     return usage(
-        f"the budget leaves {goal.bits:.2f} bits a weight, which no step size reaches", "a larger --budget"
+        f"the budget leaves {goal.bits:.2f} bits per weight, which no step size reaches", "a larger --budget"
     )
 
 

@@ -33,7 +33,7 @@ _SAMPLE, _FEW = 5, 15  # every so many blocks the constant is found on, and set 
 _TRIALS = 3
 _SMALLEST = 8  # a matrix with fewer rows or columns is a gate, not worth a code
 _CLOSE = 0.01  # bits
-GROWTH = 0.045  # bits a weight of the base, by which weights that make up for others grow: found on SmolLM2
+GROWTH = 0.045  # bits per weight of the base, by which weights that make up for others grow: found on SmolLM2
 
 
 class Asked(Protocol):
@@ -54,7 +54,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a stack of planes; recorded in the report. base: bits a linear weight of the base."""
+    """What decides a stack of planes; recorded in the report. base: bits per linear weight of the base."""
 
     base: float = 2.3
     planes: int = 4
@@ -179,7 +179,7 @@ def weight(model: Model, name: str) -> Tensor:
 def solve(
     model: Model, shelf: Shelf, names: list[str], bits: float, recipe: Recipe, progress: Progress
 ) -> float:
-    """The constant at which the linears' base takes about so many bits a weight, found on every fifth block.
+    """The constant at which the linears' base takes about so many bits per weight, found on every fifth block.
 
     The rate falls by a bit when the constant doubles.
     """

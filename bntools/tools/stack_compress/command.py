@@ -163,7 +163,7 @@ def command(
         return terminal.note(session, f"{report['tensors']} tensors of {report['of']}, part {given['shard']}")
     terminal.note(
         session,
-        f"{report['tensors']} tensors, base of {report['base_bits_per_weight']:.2f} bits a linear weight, "
+        f"{report['tensors']} tensors, base of {report['base_bits_per_weight']:.2f} bits per linear weight, "
         f"{report['blocks']} blocks of {terminal.megabytes(report['block_bytes'])} over it",
     )
     return None
