@@ -126,3 +126,24 @@ def test_relatives_say_nothing_on_empty_input():
         for metric in (gleu, chrf, rouge_n, rouge_l):
             assert metric([], []).shape == (0,)
             assert metric([[]], [[[]]]).tolist() == [0]
+
+
+TEXTS = {"plain": "abcd efg", "empty": "", "none": None,
+         "message": [{"role": "assistant", "content": "abcd efg"}], "message without content": [{"content": None}],
+         "parts": [{"content": [{"type": "text", "text": "abcd"}, {"type": "image"}, {"type": "text", "text": " efg"}]}],
+         "no messages": []}  # fmt: skip
+REFERENCES = {"plain": "abcd efg", "several": ["x", "abcd efg"], "ids": [97, 98, 99, 100], "none": None,
+              "some none": [None, "abcd efg"], "all none": [None, None], "empty": []}  # fmt: skip
+
+
+def test_a_reward_takes_whatever_trainers_hand_over():
+    """Each kind of completion with each kind of reference; a row without a reference has no reward."""
+    reward = BleuReward("answer", encode=lambda text: [ord(c) for c in text])
+    for text in TEXTS.values():
+        rewards = reward(completions=[text] * len(REFERENCES), answer=list(REFERENCES.values()))
+        by_name = dict(zip(REFERENCES, rewards, strict=True))
+        assert [name for name, value in by_name.items() if value is None] == ["none", "all none"]
+        whole = bool(text) and text != TEXTS["message without content"]
+        assert by_name["plain"] == by_name["some none"] == (1 if whole else 0)
+    assert reward(completions=[], answer=[]) == []
+    assert reward(completions=["a"], answer=[None]) == [None]
