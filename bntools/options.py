@@ -95,6 +95,23 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def device_file(command: click.Command) -> click.Command:
+    """Of tools that price a machine and compute on none: --device names device files; `devices_named` opens them."""
+    device = next(parameter for parameter in command.params if parameter.name == "device")
+    assert isinstance(device, click.Option)
+    device.help, device.metavar, device.envvar = "Device files, by name or path.", "NAME,...", None
+    device.default, device.show_default = "auto", "none"
+    return command
+
+
+def devices_named(session: Session) -> list[Any]:
+    """The device files of --device; none where it was not given."""
+    from bntools.core.methods.devices import open_device
+
+    names = session.device.split(",") if session.device != "auto" else []
+    return [open_device(name) for name in names if name]
+
+
 def input_argument(default: str | None = None, example: str = "") -> Decorator:
     """INPUT. Left out: standard input if something is connected to it, else `default`, else a usage error."""
 

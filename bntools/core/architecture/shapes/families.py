@@ -14,7 +14,8 @@ class Traits(NamedTuple):
 
     norms: how many a layer has. qk_norm: width of the norms of queries and keys, `head` or `full`, if any.
     positions: key that gives the rows of a table of positions, offset more of them. window: how layers alternate
-    where layer_types does not say: `all`, `even` layers, or all but every n-th, as text. experts: mixture of them.
+    where layer_types does not say: `all`, `even` layers, or all but every n-th, as text. experts: which layers have
+    them. inner_factor: width of the MLP over the model's where the config leaves it open. latent: MLA.
     """
 
     gated: bool = True
@@ -37,7 +38,6 @@ class Traits(NamedTuple):
     embedding_norm: bool = False
     inner_factor: int = 0
     latent: bool = False
-    heads_key: str = "head_dim"
 
 
 _PLAIN = Traits(qkv_bias=False, o_bias=False, mlp_bias=False)
@@ -109,6 +109,22 @@ FAMILIES: dict[str, Traits] = {
     "glm4_moe": Traits(qk_norm="use_qk_norm", o_bias=False, experts="first_dense", mlp_bias=False),
     "deepseek_v2": Traits(experts="first_dense", mlp_bias=False, latent=True),
     "deepseek_v3": Traits(experts="first_dense", mlp_bias=False, latent=True),
+    "solar_open": Traits(o_bias=False, experts="first_dense", mlp_bias=False),
+    "mellum": Traits(qk_norm="head", experts="all", mlp_bias=False),
+    "flex_olmo": Traits(qk_norm="full", experts="all", mlp_bias=False),
+    "minimax_m2": _PLAIN._replace(qk_norm="full", experts="all"),
+    "granite_swa": Traits(sinks=True),
+    "granitemoe_swa": Traits(experts="all", sinks=True),
+    "glm4_moe_lite": Traits(experts="first_dense", mlp_bias=False, latent=True),
+    "youtu": Traits(mlp_bias="mlp_bias", latent=True, tied=True),
+    "minicpm3": Traits(mlp_bias=False, latent=True),
+    "hyperclovax": Traits(norms=4),
+    "jais2": Traits(gated=False, norm=LAYER),
+    "nanochat": Traits(gated=False, norm=UNSCALED, mlp_bias=False, o_bias="attention_bias"),
+    "internlm3": Traits(qkv_bias="qkv_bias", o_bias="bias", mlp_bias="bias"),
+    "iquestcoder": Traits(),
+    "cwm": _PLAIN,
+    "ministral3": _PLAIN._replace(window="all"),
     "bert": Traits(
         gated=False, norm=LAYER, qkv_bias=True, o_bias=True, mlp_bias=True, head_bias=True, final_norm=False,
         positions="max_position_embeddings", tied=True, embedding_norm=True,

@@ -17,7 +17,7 @@ def mlp_part(config: Config, traits: Traits, hidden: int, index: int) -> Part:
     if traits.experts and _is_sparse(config, traits, index):
         return _mixture(config, traits, hidden)
     inner = config.size(*INNER, default=_inner(config, traits, hidden))
-    extra = {"apertus": 4}.get(str(config.get("model_type")), 0)  # xIELU has four numbers
+    extra = {"apertus": 2}.get(str(config.get("model_type")), 0)  # two learned numbers of its activation
     return _pair(hidden, inner, traits.gated, bias=decides(config, traits.mlp_bias)), extra
 
 

@@ -1,0 +1,34 @@
+"""What running a model costs, from its config and headers: FLOPs, bytes, cache, ceilings of tokens a second.
+
+>>> from bntools.core.architecture.shapes.layers import model_shape
+>>> from bntools.tools.cost import Settings, estimate, weights_of_config
+>>> config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+...           "intermediate_size": 96, "vocab_size": 128}
+>>> shape = model_shape(config)
+>>> report = estimate(shape, weights_of_config(shape), [], Settings(batches=(1,), contexts=(32,)))
+>>> report["model"]["parameters"]
+86336
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bntools.tools.cost.estimate import estimate
+    from bntools.tools.cost.settings import Settings
+    from bntools.tools.cost.weights import weights_of_config, weights_of_tensors
+
+_HOMES = {"estimate": "estimate", "Settings": "settings", "weights_of_config": "weights",
+          "weights_of_tensors": "weights"}  # fmt: skip
+
+__all__ = ["Settings", "estimate", "weights_of_config", "weights_of_tensors"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line shows its help without the rest."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
