@@ -91,7 +91,7 @@ def products_spilled(p: Problem, tile: Tile) -> Plan:
     b = tile.rows
     down, across, wide = ceil(p.rows, b), ceil(p.keys, b), ceil(p.width, b)
     scores = across * p.rows * p.width + down * p.keys * p.width + p.rows * p.keys + 2 * p.rows
-    outputs = wide * (p.rows * p.keys + 2 * p.rows) + down * p.keys * p.width + p.rows * p.width
+    outputs = wide * p.rows * p.keys + 2 * p.rows + down * p.keys * p.width + p.rows * p.width
     resident = math.ceil(p.wide * (b * b + 2 * b) + 2 * b)
     return Plan("spilled", tile, scores + outputs, 2 * p.rows * p.keys * p.width, resident)
 

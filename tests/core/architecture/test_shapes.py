@@ -92,7 +92,7 @@ def test_experts_touched_by_a_batch_match_a_simulation():
         ({"model_type": "mamba"}, "unknown architecture mamba"),
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"hidden_size": -4}, "hidden_size is -4"),
-        ({"num_attention_heads": 5, "head_dim": None}, "does not divide into 5 heads"),
+        ({"num_attention_heads": 5, "num_key_value_heads": 5}, "does not divide into 5 heads"),
         ({"num_key_value_heads": 3}, "do not divide into 3"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
     ],

@@ -15,7 +15,7 @@ from bntools.tools.cost_attention import caches, traffic
 from bntools.tools.cost_attention.settings import Problem, parse_memory
 from bntools.tools.cost_attention.simulate import simulate
 
-SHAPES = [(64, 8, 512), (128, 8, 1024), (60, 8, 300), (96, 16, 1500), (40, 16, 143), (32, 16, 108)]
+SHAPES = [(64, 8, 512), (128, 8, 1024), (60, 8, 300), (48, 16, 40), (64, 32, 80), (96, 16, 1500), (40, 16, 143), (32, 16, 108)]
 
 
 def plans(p: Problem) -> list[traffic.Plan]:
