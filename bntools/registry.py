@@ -27,6 +27,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "data-dim": "Measure the intrinsic dimension of a point cloud.",
         "scale-fit": "Fit a scaling law to training runs.",
     },
+    "Cost": {
+        "cost": "Price a model before it runs: FLOPs, bytes, ceilings.",
+        "cost-attention": "Count the memory traffic of attention, with bounds.",
+    },
     "Inspect and convert": {
         "info": "Show what an artifact or model holds.",
         "export": "Write a model in a format other programs load.",

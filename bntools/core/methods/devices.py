@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bntools.core.artifact import parse_json
+from bntools.core.artifact.reader import parse_json
 from bntools.core.errors import bad_input, usage
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "data" / "devices"

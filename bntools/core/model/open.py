@@ -234,13 +234,13 @@ def _side_files(folder: Path) -> dict[str, bytes]:
 
 def _from_directory(folder: Path, label: str) -> Model:
     config = read_config(folder)
-    shards = Shards([open_path(path) for path in _weight_files(folder)])
+    shards = Shards([open_path(path) for path in weight_files(folder)])
     first = shards.artifacts[0]
     store, config, files = _adopt(shards, config, _side_files(folder), label)
     return Model(store, config, files, label, folder.absolute(), first.history, first.report)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a directory, by its index where there is one."""
     index = folder / INDEX
     if index.is_file():

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bntools.core import source
-from bntools.core.artifact import STACK, Artifact
+from bntools.core.model import open as opening
+from bntools.core.artifact.reader import STACK, Artifact, open_path
 from bntools.core.errors import BnError, bad_input
-from bntools.core.model import Model, Shards
+from bntools.core.model.model import Model, Shards
 
 
 class Subject(NamedTuple):
@@ -26,15 +26,15 @@ def open_subject(spec: str, budget: int | None = None) -> Subject:
 
     Raises BnError (exit 3) on JSON that is no config, and on what `open_model` refuses.
     """
-    label = "standard input" if spec == source.STDIN else spec
-    opened = source.open_input(spec, budget)
+    label = "standard input" if spec == opening.STDIN else spec
+    opened = opening.open_input(spec, budget)
     if isinstance(opened, dict):
         if "kind" in opened and "model_type" not in opened:
             raise bad_input(f"{label} is a report (kind {opened['kind']!r}), not a config", "pipe the model")
         return Subject(label, opened)
     if isinstance(opened, Path) and opened.is_dir():
         return _directory(opened, spec)
-    model = source.as_model(opened, label)
+    model = opening.as_model(opened, label)
     if isinstance(opened, Artifact) and opened.kind == STACK:
         names = [(name, opened.part_bytes(name)) for name in opened.names()]
         return Subject(label, model.config, names, _parameters(model))
@@ -43,14 +43,14 @@ def open_subject(spec: str, budget: int | None = None) -> Subject:
 
 def _directory(folder: Path, label: str) -> Subject:
     """A folder with a config alone is priced by its config."""
-    config = source.read_config(folder)
+    config = opening.read_config(folder)
     if not any(folder.glob("*.safetensors")):
         return Subject(label, config)
     foreign = (config.get("quantization_config") or {}).get("quant_method") not in (None, "bntools")
     if foreign:  # the headers say what is stored; nothing need be understood
-        shards = Shards([source.open_path(path) for path in source._weight_files(folder)])
+        shards = Shards([open_path(path) for path in opening.weight_files(folder)])
         return Subject(label, config, [(name, entry.nbytes) for name, entry in shards.entries.items()])
-    return _model(source.open_model(str(folder)), label)
+    return _model(opening.open_model(str(folder)), label)
 
 
 def _model(model: Model, label: str) -> Subject:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bntools.core.errors import usage
-from bntools.core.sizes import UNITS
+from bntools.core.system.sizes import UNITS
 
 ITEM = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
