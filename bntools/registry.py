@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Cost": {
         "cost": "Price a model before it runs: FLOPs, bytes, ceilings.",
         "cost-attention": "Count the memory traffic of attention, with bounds.",
+        "cost-tts": "Choose model and trials for a budget at test time.",
     },
     "Inspect and convert": {
         "info": "Show what an artifact or model holds.",

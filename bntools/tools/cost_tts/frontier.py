@@ -115,7 +115,8 @@ def _measure(group: Group, price: Price, trials: int) -> tuple[Floats, Floats]:
 
 def _cost(group: Group, price: Price, query: str, trials: int) -> float:
     lengths, prompt = group.tokens[query], group.prompts[query]
-    spent = [price.trial(prompt, length) for length in lengths]
+    each = {length: price.trial(prompt, length) for length in set(lengths)}
+    spent = [each[length] for length in lengths]
     alone = sum(item.flops + price.intensity * item.own_bytes for item in spent) / len(spent)
     rates = [item.prompt_bytes / length for item, length in zip(spent, lengths, strict=True)]
     drawn = min(trials, len(lengths))

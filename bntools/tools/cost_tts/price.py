@@ -7,11 +7,13 @@ attention: for a budget B above the prompt it adds (B - prompt)^2 / 2 where the 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from bntools.core.architecture.shapes import counts
-from bntools.core.architecture.shapes.shape import AttentionShape, ModelShape
+from bntools.core.architecture.shapes.shape import AttentionShape, LayerShape, Linear, ModelShape
 from bntools.core.errors import usage
 
 
@@ -44,6 +46,11 @@ class Price:
     batch: int | None = None
     weight_bytes: float = 0.0
 
+    @cached_property
+    def _layers(self) -> list[tuple[LayerShape, int]]:
+        """Layers that are alike, and how many of them there are."""
+        return list(Counter(self.shape.layers).items())
+
     def trial(self, prompt: int, generated: int) -> Spent:
         """Cost of `generated` tokens after a prompt, every layer as it is; dense where sparse would cost more."""
         dense = self._trial(prompt, generated, None)
@@ -59,36 +66,35 @@ class Price:
     def _trial(self, prompt: int, generated: int, sparse: Sparse | None) -> Spent:
         linears = counts.products(self.shape.outer) + counts.products(self.shape.head)
         products, own, shared = 0, 0.0, 0.0
-        for layer in self.shape.layers:
-            linears += counts.products(layer.linears)
+        for layer, count in self._layers:
+            linears += count * counts.products(layer.linears)
             if layer.attention is None:
                 continue
             caps = [size for size in (layer.attention.window, sparse.budget if sparse else None) if size]
             cap = min(caps) if caps else None
             fixed, each = attention_products(layer.attention, layer.linears)
             seen = sum_seen(prompt, generated, cap)
-            linears += fixed
-            products += each * seen
+            linears += count * fixed
+            products += count * each * seen
             if cap is None:
-                shared += prompt * generated * layer.attention.cached
+                shared += count * prompt * generated * layer.attention.cached
                 seen -= prompt * generated
-            own += layer.attention.cached * seen
+            own += count * layer.attention.cached * seen
             if sparse and sparse.block and layer.attention.window is None:
-                blocks = sum_blocks(prompt + generated, sparse.block) - sum_blocks(prompt, sparse.block)
+                blocks = count * (sum_blocks(prompt + generated, sparse.block) - sum_blocks(prompt, sparse.block))
                 products += blocks * layer.attention.heads * layer.attention.key_dim
                 own += blocks * layer.attention.kv_heads * layer.attention.key_dim
         weights = generated * self.weight_bytes / self.batch if self.batch else 0.0
         return Spent(2 * (generated * linears + products), self.kv_bytes * own + weights, self.kv_bytes * shared)
 
 
-def attention_products(attention: AttentionShape, linears: tuple) -> tuple[int, int]:
+def attention_products(attention: AttentionShape, linears: tuple[Linear, ...]) -> tuple[int, int]:
     """Multiply-adds of a step's attention: besides the linears, and a key; latent attention in absorbed form."""
     if attention.latent is None:
         return 0, counts.pair_products(attention)
     expand = next(linear.products for linear in linears if linear.name == "kv_b_proj")
-    return counts.absorbed_step(attention, 0) - expand, counts.absorbed_step(attention, 1) - counts.absorbed_step(
-        attention, 0
-    )
+    none = counts.absorbed_step(attention, 0)
+    return none - expand, counts.absorbed_step(attention, 1) - none
 
 
 def sum_seen(prompt: int, generated: int, cap: int | None = None) -> int:

@@ -43,10 +43,10 @@ def read_runs(lines: Iterable[bytes], label: str, prompt: int) -> list[Group]:
         raise bad_input(f"{label} has no trials", f"one a line: {_EXAMPLE}")
     queries = {frozenset(group.tokens) for group in groups.values()}
     if len(queries) > 1:
-        least, most = (pick(queries, key=len) for pick in (min, max))
+        sizes = sorted(len(names) for names in queries)
         raise bad_input(
-            f"{label}: groups have different queries ({len(least)} to {len(most)})",
-            "every model and limit needs the same queries",
+            f"{label}: models and limits have different queries ({sizes[0]} to {sizes[-1]})",
+            "every one needs the same queries",
         )
     return list(groups.values())
 

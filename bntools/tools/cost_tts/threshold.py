@@ -34,8 +34,9 @@ def size_threshold(choices: Sequence[Costed], weights: Floats) -> dict[str, Any]
     cost = np.stack([choice.cost for choice in choices]) @ weights.T
     of = np.array([choice.parameters for choice in choices])
     gains = np.stack([_gain(accuracy, cost, of, pair) for pair in zip(sizes, sizes[1:], strict=False)])
-    middles = np.log([small * large for small, large in zip(sizes, sizes[1:], strict=False)]) / 2
-    crossings = np.exp([crossing(middles, gain, np.log(sizes)) for gain in gains.T])
+    logs = np.log(np.array(sizes, float))
+    middles = (logs[1:] + logs[:-1]) / 2
+    crossings = np.exp([crossing(middles, gain, logs) for gain in gains.T])
     low, high = np.quantile(crossings[1:], [0.025, 0.975]) if len(crossings) > 1 else (crossings[0],) * 2
     return {
         "value": float(crossings[0]), "low": float(low), "high": float(high),
