@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "cost": "Price a model before it runs: FLOPs, bytes, ceilings.",
         "cost-attention": "Count the memory traffic of attention, with bounds.",
         "cost-tts": "Choose model and trials for a budget at test time.",
+        "cost-fpga": "Estimate what a network takes of an FPGA.",
     },
     "Inspect and convert": {
         "info": "Show what an artifact or model holds.",
