@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bntools.core.model import open as opening
 from bntools.core.artifact.reader import STACK, Artifact, open_path
 from bntools.core.errors import BnError, bad_input
+from bntools.core.model import open as opening
 from bntools.core.model.model import Model, Shards
 
 

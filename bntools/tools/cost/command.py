@@ -25,7 +25,9 @@ _TYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
 @click.argument("source", metavar="[INPUT]", required=False)
 @click.option("--batch", default="1", show_default=True, metavar="N,...", help="Sequences at once.")
 @click.option(
-    "--context", metavar="N,...", help="Tokens of a sequence.  [default: 4096, or the model's longest if less]"
+    "--context",
+    metavar="N,...",
+    help="Tokens of a sequence.  [default: 4096, or the model's longest if less]",
 )
 @click.option("--prompt", type=click.IntRange(1), help="Tokens of a request's prompt; needs --generate.")
 @click.option("--generate", type=click.IntRange(1, 1 << 20), help="Tokens a request generates, step by step.")
@@ -52,15 +54,17 @@ def command(session: Session, source: str | None, **given: Any) -> None:
 
 def _source(source: str | None) -> str:
     if source is None and not options.stdin_connected():
-        raise usage("no INPUT, and nothing on standard input", "for example: bntools cost model/ --device h100")
+        raise usage(
+            "no INPUT, and nothing on standard input", "for example: bntools cost model/ --device h100"
+        )
     return source or "-"
 
 
 def _estimate(session: Session, source: str, given: dict[str, Any]) -> None:
     from bntools.core.architecture.shapes.layers import model_shape
+    from bntools.core.methods.model_headers import open_subject
     from bntools.tools.cost.estimate import estimate
     from bntools.tools.cost.settings import Settings, positive_list
-    from bntools.core.methods.model_headers import open_subject
     from bntools.tools.cost.table import draw
     from bntools.tools.cost.weights import weights_of_config, weights_of_tensors
 
@@ -74,7 +78,12 @@ def _estimate(session: Session, source: str, given: dict[str, Any]) -> None:
     subject = open_subject(source, given["budget"])
     shape = model_shape(subject.config, f"the config of {subject.label}", given["family"])
     if session.dry_run:
-        plan = {"kind": "plan", "reads": subject.label, "headers": subject.tensors is not None, "weights_read": 0}
+        plan = {
+            "kind": "plan",
+            "reads": subject.label,
+            "headers": subject.tensors is not None,
+            "weights_read": 0,
+        }
         return _show(session, plan, "plan")
     tensors = subject.tensors
     weights = weights_of_config(shape) if tensors is None else weights_of_tensors(shape, tensors)

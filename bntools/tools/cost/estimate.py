@@ -1,4 +1,4 @@
-"""From a shape, its weights and devices to the report: FLOPs and bytes of steps, and what they cannot be faster than."""
+"""From a shape, its weights and devices to the report: FLOPs and bytes of steps, and ceilings of their speed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def estimate(
         "model": describe(shape, weights),
         "kv": {"bytes_per_token": cache_bytes * counts.cached_numbers(shape, 1), "bits": 8 * cache_bytes},
         "dtype": dtype,
-        "runs": [_run(pricing, devices, batch, context) for context in contexts for batch in settings.batches],
+        "runs": [
+            _run(pricing, devices, batch, context) for context in contexts for batch in settings.batches
+        ],
         "devices": {device.name: _limits(pricing, device, contexts[0]) for device in devices},
         "assumptions": _assumptions(pricing, devices, contexts),
     }
@@ -214,7 +216,9 @@ def _assumptions(pricing: Pricing, devices: Sequence[Device], contexts: Sequence
         "ceilings from peak rates, not predictions: kernels reach a part of them",
         "FLOPs are two a multiply-add of matrix products; norms, rotary, softmax and activations are vector_ops",
         "prefill predicts after the last token only; activations stay on the chip",
-        "all of a step at once" if pricing.overlap else "one part of a layer after the other (--overlap: at once)",
+        "all of a step at once"
+        if pricing.overlap
+        else "one part of a layer after the other (--overlap: at once)",
     ]
     if any(linear.copies > 1 for layer in shape.layers for linear in layer.linears):
         lines.append("tokens choose experts uniformly and independently")

@@ -25,7 +25,10 @@ def draw(console: Any, report: dict[str, Any]) -> None:
     rows = [
         ["parameters", f"{model['parameters']:,}"],
         *([["of them met by a token", f"{active:,}"]] if active != model["parameters"] else []),
-        ["weights", f"{si(model['weight_bytes'], 'B')}, {terminal.three(model['bits_per_weight'])} bits each"],
+        [
+            "weights",
+            f"{si(model['weight_bytes'], 'B')}, {terminal.three(model['bits_per_weight'])} bits each",
+        ],
         ["cache a token", f"{si(report['kv']['bytes_per_token'], 'B')} at {report['kv']['bits']:g} bits"],
     ]
     console.print(terminal.facts(f"{model['family']}, {model['layers']} layers", rows))

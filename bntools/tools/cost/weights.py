@@ -14,7 +14,9 @@ _LAYER = re.compile(r"(?:^|[./])(?:layers|h|blocks|block|layer|blk)\.(\d+)\.")
 _TABLE = re.compile(
     r"(?:embed_tokens|wte|word_embeddings|embed_in|token_embd|tok_embeddings)\.weight(?![A-Za-z])"
 )
-_POSITIONS = re.compile(r"(?:embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight(?![A-Za-z])")
+_POSITIONS = re.compile(
+    r"(?:embed_positions|wpe|position_embeddings|token_type_embeddings)\.weight(?![A-Za-z])"
+)
 _HEAD = re.compile(r"(?:^|[./])(?:lm_head|embed_out|output)\.(?:weight|qweight|scales|qzeros|bias|g_idx)")
 
 

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 _HOMES = {"Settings": "report", "attention_report": "report", "Problem": "settings", "simulate": "simulate",
           "Plan": "traffic", "Tile": "traffic", "backward_plans": "traffic", "forward_plans": "traffic"}  # fmt: skip
 
-__all__ = ["Plan", "Problem", "Settings", "Tile", "attention_report", "backward_plans", "forward_plans", "simulate"]
+__all__ = [
+    "Plan",
+    "Problem",
+    "Settings",
+    "Tile",
+    "attention_report",
+    "backward_plans",
+    "forward_plans",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 jit: Any = numba.njit(cache=True)
 
 
-def queue(addresses: NDArray[np.int64], writes: NDArray[np.bool_], lines: int, room: int, recent: bool) -> int:
+def queue(
+    addresses: NDArray[np.int64], writes: NDArray[np.bool_], lines: int, room: int, recent: bool
+) -> int:
     """Lines moved with `room` residents; recent: a use moves a line to the end of the queue (LRU), or not (FIFO)."""
     return int(_queue(addresses, writes, lines, room, recent))
 
@@ -67,7 +69,9 @@ def _queue(addresses, writes, lines, room, recent):
 
 @jit
 def _ideal(addresses, writes, following, lines, room):
-    heap = np.empty(len(addresses) + 1, np.int64)  # times of next use, the latest on top; stale ones are skipped
+    heap = np.empty(
+        len(addresses) + 1, np.int64
+    )  # times of next use, the latest on top; stale ones are skipped
     use = np.full(lines, -1)
     resident, dirty, known = np.zeros(lines, np.bool_), np.zeros(lines, np.bool_), np.zeros(lines, np.bool_)
     size = held = moved = 0

@@ -21,7 +21,9 @@ Examples:
 _POLICIES = ("lru", "ideal", "fifo")
 
 
-@click.command("cost-attention", short_help="Count the memory traffic of attention, with bounds.", epilog=EPILOG)
+@click.command(
+    "cost-attention", short_help="Count the memory traffic of attention, with bounds.", epilog=EPILOG
+)
 @click.option("--seq", type=click.IntRange(1, 1 << 32), required=True, help="Tokens of keys and values.")
 @click.option("--queries", type=click.IntRange(1), help="Tokens of queries, the last ones.  [default: --seq]")
 @click.option("--head-dim", type=click.IntRange(1, 1 << 20), required=True, help="Width of a head.")

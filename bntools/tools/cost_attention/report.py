@@ -102,7 +102,7 @@ def _plans(p: Problem, settings: Settings) -> list[Plan]:
 
 
 def _tiles(plan: Plan) -> dict[str, Any]:
-    tiles = {"rows": plan.tile.rows, "columns": plan.tile.columns}
+    tiles: dict[str, Any] = {"rows": plan.tile.rows, "columns": plan.tile.columns}
     if plan.parts:
         tiles["passes"] = [{"order": part.name, **_tiles(part)} for part in plan.parts]
     return tiles

@@ -195,7 +195,9 @@ def simulate(p: Problem, plan: Plan, policy: str, line: int = 1) -> int:
         raise usage(f"order {plan.name} is not simulated", f"simulated are {', '.join(ORDERS)}")
     count = accesses(p, plan)
     if count > LIMIT:
-        raise usage(f"the simulation has {count:,} accesses, more than {LIMIT:,}", "a smaller --seq or --head-dim")
+        raise usage(
+            f"the simulation has {count:,} accesses, more than {LIMIT:,}", "a smaller --seq or --head-dim"
+        )
     pieces = list(ORDERS[plan.name](p, plan))
     addresses = np.concatenate([piece for piece, _ in pieces]) // line
     writes = np.concatenate([np.full(len(piece), write) for piece, write in pieces])
@@ -204,5 +206,3 @@ def simulate(p: Problem, plan: Plan, policy: str, line: int = 1) -> int:
     if policy == "ideal":
         return int(ideal(addresses, writes, lines, room)) * line
     return int(queue(addresses, writes, lines, room, policy == "lru")) * line
-
-

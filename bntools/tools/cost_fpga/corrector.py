@@ -1,4 +1,4 @@
-"""What syntheses of other networks say beyond counting: a factor on each target, with an interval, fitted to a table."""
+"""What syntheses of other networks say beyond counting: a factor on each target, with an interval."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ("boosting", "graph", "transformer")
 
 @dataclass
 class Corrector:
-    """A fitted model by name: trees [targets][quantiles], or a network's weights; features scaled by mean and deviation."""
+    """A fitted model: trees by target and quantile, or a network's weights; features are scaled by mean and deviation."""
 
     name: str
     mean: Floats
@@ -65,12 +65,12 @@ def fit(samples: Sequence[Sample], model: str, seed: int, advance: Callable[[int
         advance(1)
     best = min(candidates, key=lambda name: candidates[name][0])
     corrector = candidates[best][1]
-    test = [nets[i] for i in tested]
+    test, median = [nets[i] for i in tested], np.median(measured[fitted], 0)
     corrector.report = {
         "kind": KIND, "model": best, "held_out_smape": {name: error for name, (error, _) in candidates.items()},
         "rows": len(samples), "architectures": len({sample.group for sample in samples}),
         "split": {"fit": len(fitted), "choose": len(chosen), "test": len(tested)},
-        "targets": figures(corrector.predict(test), measured[tested], first_orders(test), np.median(measured[fitted], 0)),
+        "targets": figures(corrector.predict(test), measured[tested], first_orders(test), median),
     }  # fmt: skip
     if not any(target["beats"] for target in corrector.report["targets"].values()):
         raise BnError("the corrector beats neither counting nor the median on any target",
@@ -93,9 +93,11 @@ def split(groups: Sequence[str], seed: int) -> tuple[Any, Any, Any]:
         raise bad_input(f"the table has {len(names)} architectures, too few to hold some out", "7 or more")
     order = np.random.default_rng(seed).permutation(len(names))
     held = max(1, round(0.15 * len(names)))
-    part = {names[index]: 2 if place < held else 1 if place < 2 * held else 0 for place, index in enumerate(order)}
+    part = {
+        names[index]: 2 if place < held else 1 if place < 2 * held else 0 for place, index in enumerate(order)
+    }
     parts = np.array([part[group] for group in groups])
-    return tuple(np.flatnonzero(parts == number) for number in range(3))
+    return np.flatnonzero(parts == 0), np.flatnonzero(parts == 1), np.flatnonzero(parts == 2)
 
 
 def smape(predicted: Floats, measured: Floats) -> Floats:
@@ -106,7 +108,11 @@ def smape(predicted: Floats, measured: Floats) -> Floats:
 def figures(predicted: Floats, measured: Floats, first: Floats, median: Floats) -> dict[str, dict[str, Any]]:
     """For each target the errors of corrector, first order and median, and how often the interval holds."""
     middle = predicted[:, :, 1]
-    errors = smape(middle, measured), smape(first, measured), smape(np.broadcast_to(median, measured.shape), measured)
+    errors = (
+        smape(middle, measured),
+        smape(first, measured),
+        smape(np.broadcast_to(median, measured.shape), measured),
+    )
     relative = np.abs(middle - measured) / np.maximum(measured, 1)
     spread = np.square(measured - measured.mean(0)).sum(0)
     inside = (predicted[:, :, 0] <= measured + 0.5) & (measured - 0.5 <= predicted[:, :, 2])
@@ -160,7 +166,11 @@ def _factors(corrector: Corrector, nets: Sequence[list[Layer]]) -> Floats:
 
     from bntools.tools.cost_fpga import neural
 
-    weights = {key: torch.from_numpy(value) for key, value in corrector.tensors.items() if key not in ("spread", "widening")}
+    weights = {
+        key: torch.from_numpy(value)
+        for key, value in corrector.tensors.items()
+        if key not in ("spread", "widening")
+    }
     network = neural.NETWORKS[corrector.name](len(corrector.mean), len(TARGETS) * len(QUANTILES))
     network.load_state_dict(weights)
     scaled = [(layer_features(n) - corrector.mean) / corrector.deviation for n in nets]
@@ -168,7 +178,9 @@ def _factors(corrector: Corrector, nets: Sequence[list[Layer]]) -> Floats:
     return values * corrector.tensors["spread"][None, :, None]
 
 
-def write_corrector(corrector: Corrector, target: str, force: bool, entry: dict[str, Any]) -> dict[str, Any] | None:
+def write_corrector(
+    corrector: Corrector, target: str, force: bool, entry: dict[str, Any]
+) -> dict[str, Any] | None:
     """Write the artifact `fpga-corrector`; returns the manifest."""
     import torch
 
@@ -195,5 +207,3 @@ def read_corrector(source: Artifact) -> Corrector:
     except KeyError as error:
         raise bad_input(f"{source.label} lacks tensor {error}") from None
     return Corrector(facts["model"], mean, deviation, arrays, source.report)
-
-

@@ -24,7 +24,12 @@ def layer_features(layers: Sequence[Layer]) -> Floats:
         counted = count_layer(layer)
         sizes = [layer.inputs, layer.outputs, layer.positions, layer.weight_bits, layer.input_bits, layer.reuse,
                  counted.multipliers, *(getattr(counted, name) for name in TARGETS)]  # fmt: skip
-        kinds = [layer.kind == "dense", layer.kind in PRODUCTS[1:], layer.strategy == "resource", place / len(layers)]
+        kinds = [
+            layer.kind == "dense",
+            layer.kind in PRODUCTS[1:],
+            layer.strategy == "resource",
+            place / len(layers),
+        ]
         rows.append([*np.log1p(sizes), *map(float, kinds)])
     return np.array(rows)
 

@@ -46,7 +46,9 @@ def count_layer(layer: Layer) -> Counted:
     stored = layer.products * layer.weight_bits
     bram = 0.0
     if layer.strategy == "resource":
-        bram = max(-(-stored // _BLOCK_RAM), -(-multipliers * layer.weight_bits // 36) if layer.reuse > 1 else 0)
+        bram = max(
+            -(-stored // _BLOCK_RAM), -(-multipliers * layer.weight_bits // 36) if layer.reuse > 1 else 0
+        )
     interval = layer.reuse * layer.positions
     cycles = interval + layer.inputs.bit_length()
     return Counted(layer.products * layer.positions, multipliers, stored, float(dsp), float(lut),

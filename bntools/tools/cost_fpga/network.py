@@ -47,7 +47,10 @@ class Defaults(NamedTuple):
     bits: int = 16
 
 
-def parse_network(value: Mapping[str, Any], label: str, defaults: Defaults = Defaults()) -> list[Layer]:
+PLAIN = Defaults()
+
+
+def parse_network(value: Mapping[str, Any], label: str, defaults: Defaults = PLAIN) -> list[Layer]:
     """Layers of {"layers": [..]}; a reuse factor that is not legal becomes the nearest that is.
 
     Raises BnError (exit 3) on unknown types, all of them listed, and on missing or impossible sizes.

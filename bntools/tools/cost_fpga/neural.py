@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,8 +20,8 @@ class Graph(nn.Module):
     def __init__(self, features: int, outputs: int) -> None:
         super().__init__()
         sizes = [features, WIDTH, WIDTH, WIDTH]
-        self.own = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
-        self.near = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.own = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.near = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
         self.head = nn.Linear(2 * WIDTH, outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

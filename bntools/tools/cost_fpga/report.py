@@ -17,7 +17,9 @@ def network_report(
     if part is not None and part not in PARTS:
         raise usage(f"--part {part}: not known", f"known are {', '.join(PARTS)}")
     first = count_network(layers)
-    total: dict[str, Any] = {name: {"value": first[name], "low": first[name], "high": None} for name in TARGETS}
+    total: dict[str, Any] = {
+        name: {"value": first[name], "low": first[name], "high": None} for name in TARGETS
+    }
     if corrector is not None:
         low, middle, high = corrector.predict([list(layers)])[0].T
         total = {

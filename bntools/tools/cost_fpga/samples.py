@@ -46,7 +46,9 @@ def read_samples(path: str, defaults: Defaults) -> list[Sample]:
         raise bad_input(f"{path} has {len(samples)} rows, {FEWEST} are needed", "synthesise more networks")
     missing = [name for name in TARGETS if not all(name in sample.measured for sample in samples)]
     if missing:
-        raise bad_input(f"{path}: {missing[0]} is missing in some rows", f"its names: {', '.join(ALIASES[missing[0]])}")
+        raise bad_input(
+            f"{path}: {missing[0]} is missing in some rows", f"its names: {', '.join(ALIASES[missing[0]])}"
+        )
     return samples
 
 

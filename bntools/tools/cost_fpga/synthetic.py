@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,20 @@ def law(layers: list[Layer]) -> dict[str, float]:
 def rows(count: int, seed: int, deepest: int = 5) -> Iterator[dict[str, Any]]:
     """Lines of a table: an architecture's name, layers, and six targets with 1 % noise; four lines share a shape."""
     rng = np.random.default_rng(seed)
+    widths = np.empty(0, np.int64)
     for index in range(count):
         if index % 4 == 0:
             widths = 2 ** rng.integers(3, 8, rng.integers(2, deepest + 1) + 1)
         setting = {"weight_bits": int(rng.choice([4, 8, 12, 16])), "input_bits": int(rng.choice([8, 12, 16])),
                    "reuse": int(2 ** rng.integers(0, 7)), "strategy": str(rng.choice(["latency", "resource"]))}  # fmt: skip
         listed: list[dict[str, Any]] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in pairwise(widths):
             listed.append({"type": "dense", "inputs": int(inputs), "outputs": int(outputs), **setting})
             listed.append({"type": "relu", "input_bits": setting["input_bits"]})
         layers = parse_network({"layers": listed}, "synthetic")
         noise = np.exp(rng.normal(0, NOISE, 6))
-        truth = {name: round(value * factor) for (name, value), factor in zip(law(layers).items(), noise, strict=True)}
+        truth = {
+            name: round(value * factor)
+            for (name, value), factor in zip(law(layers).items(), noise, strict=True)
+        }
         yield {"architecture": f"net{index // 4}", "layers": listed, **truth}

@@ -22,7 +22,9 @@ def draw(console: Any, report: dict[str, Any]) -> None:
              f"{layer['multipliers']:,}", three(layer["dsp"]), three(layer["bram"]), three(layer["interval"])]
             for i, layer in enumerate(report["layers"])]  # fmt: skip
     console.print(terminal.table(["layer", "size", "reuse", "multipliers", "DSP", "BRAM", "interval"], rows))
-    console.print(f"{three(report['latency_us'])} us a result, {three(report['inferences_per_s'])} results/s at most")
+    console.print(
+        f"{three(report['latency_us'])} us a result, {three(report['inferences_per_s'])} results/s at most"
+    )
     if not report["calibrated"]:
         console.print("counted, not calibrated: --fit a table of syntheses, then --corrector")
 
@@ -31,10 +33,13 @@ def draw_fit(console: Any, report: dict[str, Any]) -> None:
     three = terminal.three
     rows = [
         [name, three(t["smape"]), three(t["first_order_smape"]), three(t["median_smape"]),
-         "-" if t["r2"] is None else three(t["r2"]), three(100 * t["within"]["10%"]), three(100 * t["interval90_holds"])]
+         "-" if t["r2"] is None else three(t["r2"]), three(100 * t["within"]["10%"]),
+         three(100 * t["interval90_holds"])]
         for name, t in report["targets"].items()
     ]  # fmt: skip
     headers = ["target", "SMAPE (%)", "counting", "median", "R2", "within 10 % (%)", "in 90 % (%)"]
     console.print(terminal.table(headers, rows))
     held = ", ".join(f"{name} {three(error)}" for name, error in report["held_out_smape"].items())
-    console.print(f"{report['model']} of {report['rows']} rows, {report['architectures']} architectures; held out: {held}")
+    console.print(
+        f"{report['model']} of {report['rows']} rows, {report['architectures']} architectures; held out: {held}"
+    )

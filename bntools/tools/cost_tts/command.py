@@ -33,12 +33,16 @@ Examples:
 @click.option("--sparse", metavar="KIND", help="Keys a query reads: topk:1024, or block:1024/16.")
 @click.option("--kv-bits", type=click.FloatRange(0, 64, min_open=True), default=16, show_default=True,
               help="Bits of a number in the cache.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), help="Sequences that share a reading of the weights.  [default: many]")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Sequences that share a reading of the weights.  [default: many]"
+)
 @click.option("--prompt", type=click.IntRange(1), default=512, show_default=True,
               help="Tokens of a prompt, where the runs do not say.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16", "fp8"]), default="bf16", show_default=True,
               help="Type of the arithmetic.")  # fmt: skip
-@click.option("--intensity", type=click.FloatRange(0), help="FLOPs that a byte is worth.  [default: of --device]")
+@click.option(
+    "--intensity", type=click.FloatRange(0), help="FLOPs that a byte is worth.  [default: of --device]"
+)
 @click.option("--bootstrap", type=click.IntRange(0), default=1000, show_default=True,
               help="Resamples of the queries for the intervals.")  # fmt: skip
 @click.option("--plot", metavar="FILE", help="Draw accuracy against cost: .svg, .png or .pdf.")

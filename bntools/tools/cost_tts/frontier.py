@@ -72,9 +72,7 @@ def scaling_report(
     }
 
 
-def all_choices(
-    groups: Sequence[Group], prices: Mapping[str, Price], settings: Settings
-) -> list[Choice]:
+def all_choices(groups: Sequence[Group], prices: Mapping[str, Price], settings: Settings) -> list[Choice]:
     """Every group with every number of trials."""
     choices = []
     for group in groups:
@@ -82,7 +80,9 @@ def all_choices(
             raise bad_input(f"the runs name model {group.model!r}, which --models does not",
                             f"--models {group.model}=DIRECTORY")  # fmt: skip
         price, fewest = prices[group.model], group.fewest
-        wanted = settings.trials or tuple(1 << power for power in range(fewest.bit_length()) if 1 << power <= fewest)
+        wanted = settings.trials or tuple(
+            1 << power for power in range(fewest.bit_length()) if 1 << power <= fewest
+        )
         beyond = [n for n in wanted if n > fewest]
         if beyond and not settings.fit:
             raise bad_input(f"{beyond[0]} trials of {group.model} are asked for, a query has {fewest}",

@@ -81,11 +81,15 @@ class Price:
                 seen -= prompt * generated
             own += count * layer.attention.cached * seen
             if sparse and sparse.block and layer.attention.window is None:
-                blocks = count * (sum_blocks(prompt + generated, sparse.block) - sum_blocks(prompt, sparse.block))
+                blocks = count * (
+                    sum_blocks(prompt + generated, sparse.block) - sum_blocks(prompt, sparse.block)
+                )
                 products += blocks * layer.attention.heads * layer.attention.key_dim
                 own += blocks * layer.attention.kv_heads * layer.attention.key_dim
         weights = generated * self.weight_bytes / self.batch if self.batch else 0.0
-        return Spent(2 * (generated * linears + products), self.kv_bytes * own + weights, self.kv_bytes * shared)
+        return Spent(
+            2 * (generated * linears + products), self.kv_bytes * own + weights, self.kv_bytes * shared
+        )
 
 
 def attention_products(attention: AttentionShape, linears: tuple[Linear, ...]) -> tuple[int, int]:

@@ -68,7 +68,9 @@ def _add(groups: dict[tuple[str, int | None], Group], value: dict[str, Any], whe
     tokens, correct, limit = value["tokens"], value["correct"], value.get("limit")
     own = value.get("prompt", prompt)
     for key, size in (("tokens", tokens), ("limit", limit), ("prompt", own)):
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 1 << 32):
+        if size is not None and (
+            isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 1 << 32
+        ):
             raise bad_input(f"{where}: {key} is {size!r}, not a number of tokens")
     if correct not in (0, 1):
         raise bad_input(f"{where}: correct is {correct!r}, not true or false")

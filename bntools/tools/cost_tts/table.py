@@ -12,10 +12,14 @@ def draw(console: Any, report: dict[str, Any]) -> None:
     console.print(terminal.table(["frontier", "limit", "trials", "eTFLOPs", "accuracy (%)", "95 %"], rows))
     rows = []
     for best, bare in zip(report["best"], report["compute_only"]["best"], strict=True):
-        rows.append([terminal.three(best["budget"]), name(best["choice"]),
-                     "-" if best["share"] is None else terminal.three(100 * best["share"]), name(bare["choice"])])  # fmt: skip
+        share = None if best["share"] is None else 100 * best["share"]
+        chosen, alone = name(best["choice"]), name(bare["choice"])
+        rows.append([terminal.three(best["budget"]), chosen, terminal.three(share), alone])
     console.print(terminal.table(["budget (eTFLOPs)", "best", "of resamples (%)", "by compute alone"], rows))
-    for what, threshold in (("", report["threshold"]), (" by compute alone", report["compute_only"]["threshold"])):
+    for what, threshold in (
+        ("", report["threshold"]),
+        (" by compute alone", report["compute_only"]["threshold"]),
+    ):
         if threshold is not None:
             console.print(_threshold(threshold) + what)
     for line in report["assumptions"]:

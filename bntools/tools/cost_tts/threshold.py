@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +34,7 @@ def size_threshold(choices: Sequence[Costed], weights: Floats) -> dict[str, Any]
     accuracy = np.stack([choice.accuracy for choice in choices]) @ weights.T
     cost = np.stack([choice.cost for choice in choices]) @ weights.T
     of = np.array([choice.parameters for choice in choices])
-    gains = np.stack([_gain(accuracy, cost, of, pair) for pair in zip(sizes, sizes[1:], strict=False)])
+    gains = np.stack([_gain(accuracy, cost, of, pair) for pair in pairwise(sizes)])
     logs = np.log(np.array(sizes, float))
     middles = (logs[1:] + logs[:-1]) / 2
     crossings = np.exp([crossing(middles, gain, logs) for gain in gains.T])
@@ -43,7 +44,7 @@ def size_threshold(choices: Sequence[Costed], weights: Floats) -> dict[str, Any]
         "bounded": bool(sizes[0] * 1.0001 < crossings[0] < sizes[-1] * 0.9999),
         "gains": [
             {"from": small, "to": large, "value": float(gain[0])}
-            for small, large, gain in zip(sizes, sizes[1:], gains, strict=False)
+            for (small, large), gain in zip(pairwise(sizes), gains, strict=True)
         ],
     }  # fmt: skip
 

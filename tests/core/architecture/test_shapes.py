@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tiny_configs import build, small_config
 
 from bntools.core.architecture.shapes import counts
 from bntools.core.architecture.shapes.families import FAMILIES
 from bntools.core.architecture.shapes.layers import model_shape
 from bntools.core.errors import BnError
-from support.tiny_configs import build, small_config
 
 SOON = ("llama", "gpt2", "gemma2", "qwen3_moe", "deepseek_v3")
 
@@ -80,7 +80,10 @@ def test_a_window_counts_each_pair_it_shows(length, window):
 
 def test_experts_touched_by_a_batch_match_a_simulation():
     generator = torch.Generator().manual_seed(0)
-    hits = [len({int(e) for _ in range(5) for e in torch.randperm(16, generator=generator)[:2]}) for _ in range(4000)]
+    hits = [
+        len({int(e) for _ in range(5) for e in torch.randperm(16, generator=generator)[:2]})
+        for _ in range(4000)
+    ]
     mean = sum(hits) / len(hits) / 16
     assert counts.distinct_share(16, 2, 5) == pytest.approx(mean, rel=0.01)  # se 0.0015
     assert counts.distinct_share(16, 2, 1) == 2 / 16

@@ -10,7 +10,7 @@ import pytest
 
 from bntools import cli
 
-PAGE = Path(__file__).resolve().parents[3] / "man" / "bntools-cost-attention.1"
+PAGE = Path(__file__).resolve().parents[3] / "man" / "man1" / "bntools-cost-attention.1"
 SMALL = ("--seq", "64", "--head-dim", "8")
 
 
@@ -32,7 +32,20 @@ def test_a_simulation_stands_beside_the_formula(call):
 
 
 def test_the_hardware_example_counts_bytes_flops_and_time(call):
-    words = ("--seq", 8192, "--head-dim", 128, "--sram", "228KiB", "--heads", 32, "--kv-heads", 8, "--device", "h100")
+    words = (
+        "--seq",
+        8192,
+        "--head-dim",
+        128,
+        "--sram",
+        "228KiB",
+        "--heads",
+        32,
+        "--kv-heads",
+        8,
+        "--device",
+        "h100",
+    )
     report = json.loads(call(*words)[1])
     assert report["cost"]["bytes"] == 2 * report["cost"]["elements"]
     assert report["flops"] == 4 * 32 * 8192**2 * 128

@@ -15,7 +15,16 @@ from bntools.tools.cost_attention import caches, traffic
 from bntools.tools.cost_attention.settings import Problem, parse_memory
 from bntools.tools.cost_attention.simulate import simulate
 
-SHAPES = [(64, 8, 512), (128, 8, 1024), (60, 8, 300), (48, 16, 40), (64, 32, 80), (96, 16, 1500), (40, 16, 143), (32, 16, 108)]
+SHAPES = [
+    (64, 8, 512),
+    (128, 8, 1024),
+    (60, 8, 300),
+    (48, 16, 40),
+    (64, 32, 80),
+    (96, 16, 1500),
+    (40, 16, 143),
+    (32, 16, 108),
+]
 
 
 def plans(p: Problem) -> list[traffic.Plan]:
@@ -45,7 +54,9 @@ def ideal_reference(addresses, writes, room):
         if x not in held:
             if len(held) == room:
                 # lines without another use: the larger address first, as in `next_uses`
-                out = max(held, key=lambda y, at=at: trace.index(y, at) if y in trace[at:] else len(trace) + y)
+                out = max(
+                    held, key=lambda y, at=at: trace.index(y, at) if y in trace[at:] else len(trace) + y
+                )
                 moved += held.pop(out)
             moved += x in known or not write
             known.add(x)
@@ -123,7 +134,9 @@ def test_more_memory_never_moves_more_and_nothing_moves_less_than_compulsory(len
 
 def test_flash_attention_2_never_moves_more_than_1():
     for length, width, memory in SHAPES:
-        moved = {plan.name: plan.moved for plan in traffic.forward_plans(Problem(length, length, width, memory))}
+        moved = {
+            plan.name: plan.moved for plan in traffic.forward_plans(Problem(length, length, width, memory))
+        }
         assert moved.get("rows", 0) <= moved.get("columns", 0)
 
 

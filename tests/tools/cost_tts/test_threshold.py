@@ -15,7 +15,14 @@ from support import planted_trials as planted
 from bntools.core.architecture.shapes import counts
 from bntools.core.architecture.shapes.layers import model_shape
 from bntools.core.errors import BnError
-from bntools.tools.cost_tts.frontier import Choice, Settings, all_choices, coverage, expected_longest, scaling_report
+from bntools.tools.cost_tts.frontier import (
+    Choice,
+    Settings,
+    all_choices,
+    coverage,
+    expected_longest,
+    scaling_report,
+)
 from bntools.tools.cost_tts.price import Price, Sparse, parse_sparse, published_topk, sum_blocks, sum_seen
 from bntools.tools.cost_tts.runs import read_runs
 from bntools.tools.cost_tts.threshold import size_threshold
@@ -81,7 +88,9 @@ def test_coverage_and_the_longest_are_means_over_all_draws():
     for drawn in range(1, 6):
         draws = list(combinations(range(5), drawn))
         assert coverage(5, 2, drawn) == pytest.approx(np.mean([any(right[i] for i in d) for d in draws]))
-        assert expected_longest(lengths, drawn) == pytest.approx(np.mean([max(lengths[i] for i in d) for d in draws]))
+        assert expected_longest(lengths, drawn) == pytest.approx(
+            np.mean([max(lengths[i] for i in d) for d in draws])
+        )
 
 
 def truth(knee: float, price) -> float:
@@ -92,7 +101,9 @@ def truth(knee: float, price) -> float:
     for m, (name, item) in enumerate(price.items()):
         spent = item.trial(512, planted.LENGTH)
         for count in (1, 2, 4, 8, 16, 32):
-            cost = count * (spent.flops + item.intensity * spent.own_bytes) + item.intensity * spent.prompt_bytes
+            cost = (
+                count * (spent.flops + item.intensity * spent.own_bytes) + item.intensity * spent.prompt_bytes
+            )
             accuracy = np.array([(1 - (1 - chance[m]) ** count).mean()])
             choices.append(Choice(name, int(sizes[m]), None, count, accuracy, np.array([cost])))
     found = size_threshold(choices, np.ones((1, 1)))

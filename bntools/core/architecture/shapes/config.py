@@ -22,16 +22,16 @@ class Config:
     def get(self, *names: str, default: Any = None) -> Any:
         return next((self.values[name] for name in names if self.values.get(name) is not None), default)
 
-    def size(self, *names: str, default: int | None = None) -> int:
+    def size(self, name: str, *others: str, default: int | None = None) -> int:
         """A positive integer. Raises BnError (exit 3) where it is missing without a default, or is no size."""
-        value = self.get(*names, default=default)
+        value = self.get(name, *others, default=default)
         if value is None:
-            others = f" (or {', '.join(names[1:])})" if len(names) > 1 else ""
-            raise bad_input(f"{self.label} lacks {names[0]}{others}", "is this the config.json of a model?")
+            spellings = f" (or {', '.join(others)})" if others else ""
+            raise bad_input(f"{self.label} lacks {name}{spellings}", "is this the config.json of a model?")
         if isinstance(value, list) and value and len(set(map(str, value))) == 1:
             value = value[0]  # one size for every layer, written as a list
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 40:
-            raise bad_input(f"{self.label}: {names[0]} is {value!r}, not a size")
+            raise bad_input(f"{self.label}: {name} is {value!r}, not a size")
         return value
 
     def flag(self, *names: str, default: bool = False) -> bool:

@@ -33,7 +33,9 @@ def products(linears: tuple[Linear, ...]) -> int:
     return sum(linear.products for linear in linears)
 
 
-def prefill_flops(shape: ModelShape, batch: int, length: int, *, dense: bool = False, last: bool = False) -> int:
+def prefill_flops(
+    shape: ModelShape, batch: int, length: int, *, dense: bool = False, last: bool = False
+) -> int:
     """FLOPs of matrix products over `length` tokens of `batch` sequences, two a multiply-add.
 
     dense: the masked half of attention counted, as a kernel that does not skip it does. last: the head at the last
@@ -98,8 +100,12 @@ def vector_operations(shape: ModelShape, batch: int, length: int) -> int:
             heads = layer.attention.heads
             total += _SOFTMAX * heads * layer.attention.causal_pairs(length)
             total += _ROTARY * (heads + layer.attention.kv_heads) * layer.attention.key_dim * length
-        total += _ACTIVATION * length * sum(
-            linear.active * linear.inputs for linear in layer.linears if linear.name.endswith("down_proj")
+        total += (
+            _ACTIVATION
+            * length
+            * sum(
+                linear.active * linear.inputs for linear in layer.linears if linear.name.endswith("down_proj")
+            )
         )
     return batch * (total + _NORM * shape.hidden * length)
 

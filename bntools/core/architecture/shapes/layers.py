@@ -17,7 +17,9 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
-def model_shape(values: Mapping[str, Any], label: str = "config.json", family: str | None = None) -> ModelShape:
+def model_shape(
+    values: Mapping[str, Any], label: str = "config.json", family: str | None = None
+) -> ModelShape:
     """The shape that a config describes, read as `family` where its own model_type is not known.
 
     Raises BnError: exit 3 for an unknown architecture or a missing or impossible size, 2 for an unknown family.

@@ -56,7 +56,11 @@ def _mixture(config: Config, traits: Traits, hidden: int) -> Part:
         linear._replace(copies=experts, active=chosen)
         for linear in _pair(hidden, inner, traits.gated, traits.expert_bias, "experts.")
     )
-    return (Linear("router", hidden, experts, traits.router_bias), *routed, *_shared(config, hidden, inner)), 0
+    return (
+        Linear("router", hidden, experts, traits.router_bias),
+        *routed,
+        *_shared(config, hidden, inner),
+    ), 0
 
 
 def _shared(config: Config, hidden: int, inner: int) -> tuple[Linear, ...]:
