@@ -19,6 +19,7 @@ _WIDER = {  # types whose units compute what has none of its own, the best first
     "fp64": ("fp64",), "tf32": ("tf32", "fp32"), "fp8": ("fp8", "bf16", "fp16", "fp32"),
     "int8": ("int8", "bf16", "fp16", "fp32"), "fp4": ("fp4", "fp8", "bf16", "fp16", "fp32"),
 }  # fmt: skip
+_PAGE = "see DEVICE FILES in bntools-cost(1)"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -102,7 +103,7 @@ def _number(
     if value is None and optional:
         return None
     if value is None:
-        raise bad_input(f"{label} lacks {prefix}{key}", "see DEVICE FILES in bntools-cost(1)")
+        raise bad_input(f"{label} lacks {prefix}{key}", _PAGE)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise bad_input(f"{label}: {prefix}{key} is {value!r}, not a positive number")
+        raise bad_input(f"{label}: {prefix}{key} is {value!r}, not a positive number", _PAGE)
     return float(value)

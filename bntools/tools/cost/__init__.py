@@ -15,11 +15,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bntools.tools.cost.estimate import estimate
+    from bntools.tools.cost.ceilings import estimate
     from bntools.tools.cost.settings import Settings
     from bntools.tools.cost.weights import weights_of_config, weights_of_tensors
 
-_HOMES = {"estimate": "estimate", "Settings": "settings", "weights_of_config": "weights",
+_HOMES = {"estimate": "ceilings", "Settings": "settings", "weights_of_config": "weights",
           "weights_of_tensors": "weights"}  # fmt: skip
 
 __all__ = ["Settings", "estimate", "weights_of_config", "weights_of_tensors"]

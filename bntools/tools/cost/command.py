@@ -63,7 +63,7 @@ def _source(source: str | None) -> str:
 def _estimate(session: Session, source: str, given: dict[str, Any]) -> None:
     from bntools.core.architecture.shapes.layers import model_shape
     from bntools.core.methods.model_headers import open_subject
-    from bntools.tools.cost.estimate import estimate
+    from bntools.tools.cost.ceilings import estimate
     from bntools.tools.cost.settings import Settings, positive_list
     from bntools.tools.cost.table import draw
     from bntools.tools.cost.weights import weights_of_config, weights_of_tensors

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bntools.tools.cost_attention.report import Settings, attention_report
     from bntools.tools.cost_attention.settings import Problem
-    from bntools.tools.cost_attention.simulate import simulate
+    from bntools.tools.cost_attention.simulation import simulate
     from bntools.tools.cost_attention.traffic import Plan, Tile, backward_plans, forward_plans
 
-_HOMES = {"Settings": "report", "attention_report": "report", "Problem": "settings", "simulate": "simulate",
+_HOMES = {"Settings": "report", "attention_report": "report", "Problem": "settings", "simulate": "simulation",
           "Plan": "traffic", "Tile": "traffic", "backward_plans": "traffic", "forward_plans": "traffic"}  # fmt: skip
 
 __all__ = [

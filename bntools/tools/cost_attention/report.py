@@ -138,7 +138,7 @@ def _time(plan: Plan, settings: Settings, device: Device) -> dict[str, Any]:
 
 
 def _simulated(p: Problem, plan: Plan, settings: Settings) -> dict[str, Any]:
-    from bntools.tools.cost_attention.simulate import simulate
+    from bntools.tools.cost_attention.simulation import simulate
 
     counted: dict[str, Any] = {"closed": plan.moved}
     for policy in settings.simulate:

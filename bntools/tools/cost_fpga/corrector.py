@@ -26,7 +26,7 @@ NAMES = ("boosting", "graph", "transformer")
 
 @dataclass
 class Corrector:
-    """A fitted model: trees by target and quantile, or a network's weights; features are scaled by mean and deviation."""
+    """Trees by target and quantile, or the weights of a network; features are scaled by mean and deviation."""
 
     name: str
     mean: Floats

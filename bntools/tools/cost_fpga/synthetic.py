@@ -39,7 +39,8 @@ def rows(count: int, seed: int, deepest: int = 5) -> Iterator[dict[str, Any]]:
         if index % 4 == 0:
             widths = 2 ** rng.integers(3, 8, rng.integers(2, deepest + 1) + 1)
         setting = {"weight_bits": int(rng.choice([4, 8, 12, 16])), "input_bits": int(rng.choice([8, 12, 16])),
-                   "reuse": int(2 ** rng.integers(0, 7)), "strategy": str(rng.choice(["latency", "resource"]))}  # fmt: skip
+                   "reuse": int(2 ** rng.integers(0, 7)),
+                   "strategy": str(rng.choice(["latency", "resource"]))}  # fmt: skip
         listed: list[dict[str, Any]] = []
         for inputs, outputs in pairwise(widths):
             listed.append({"type": "dense", "inputs": int(inputs), "outputs": int(outputs), **setting})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bntools.core.errors import BnError
 from bntools.tools.cost_attention import caches, traffic
 from bntools.tools.cost_attention.settings import Problem, parse_memory
-from bntools.tools.cost_attention.simulate import simulate
+from bntools.tools.cost_attention.simulation import simulate
 
 SHAPES = [
     (64, 8, 512),
