@@ -70,6 +70,15 @@ def test_the_sweep_gives_a_line_a_setting(bntools, tmp_path):
 
 
 @pytest.mark.slow
+def test_costs_are_told_without_running_anything(bntools, tmp_path):
+    dense, packed, attention, network = shell("costs.sh", tmp_path, BNTOOLS=bntools)
+    rates = [report["runs"][0]["decode"]["tokens_per_s"]["board"]["value"] for report in (dense, packed)]
+    assert rates[1] > 1.5 * rates[0], "three bits are read faster than sixteen"
+    assert attention["simulated"]["lru"] == attention["cost"]["elements"]
+    assert network["part"]["fits"]
+
+
+@pytest.mark.slow
 def test_the_measured_exponent_is_four_over_the_dimension_of_the_data(bntools, tmp_path):
     (report,) = shell("scaling.sh", 3, tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
     alpha = report["parameters"]["alpha"]

@@ -81,11 +81,11 @@ def test_parts_at_once_are_never_slower_than_one_after_another(files):
             settings = Settings(batches=(batch,), contexts=(64,), overlap=overlap)
             report = estimate(shape, weights_of_config(shape), [device], settings)
             rates.append(report["runs"][0]["decode"]["tokens_per_s"]["slow"]["value"])
-        assert rates[0] <= rates[1]
+        assert rates[0] <= rates[1] * (1 + 1e-12)
 
 
 def test_what_fits_and_where_compute_limits_are_the_last_and_first_that_do(files):
-    shape, device = model_shape(LLAMA), parse_device({**SLOW, "peak": {"fp32": 4e9}}, "slow")
+    shape, device = model_shape(LLAMA), parse_device(SLOW, "slow")
     report = estimate(shape, weights_of_config(shape), [device], Settings(contexts=(16,)))
     limits = report["devices"]["slow"]
     longest, batch = limits["max_context"], limits["compute_bound_batch"]
@@ -139,7 +139,7 @@ def test_a_quantized_stream_is_priced_by_its_bytes(run, tmp_path):
 @pytest.mark.slow
 def test_a_stack_is_priced_by_the_prefix_that_is_read(run, tmp_path):
     stack = tmp_path / "m.stack"
-    assert run("stack-compress", "default:", "-o", stack, "--method", "bitstack").returncode == 0
+    assert run("stack-compress", "default:", "--codec", "bitstack", "-o", stack).returncode == 0
     sizes = [json.loads(run("cost", stack, "--budget", size).stdout)["model"]["weight_bytes"]
              for size in (1_400_000, 1_000_000)]  # fmt: skip
     assert 0.9e6 > sizes[1] > 0.5e6 or sizes[0] > sizes[1]
