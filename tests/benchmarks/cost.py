@@ -115,7 +115,19 @@ def ceiling(model: str) -> None:
         ]
         for label, source, dtype in forms:
             bits, kind = ("16", "bf16") if dtype == "bfloat16" else ("32", "fp32")
-            words = [*tool, "cost", source, "--device", device, "--context", "72", "--kv-bits", bits, "--dtype", kind]
+            words = [
+                *tool,
+                "cost",
+                source,
+                "--device",
+                device,
+                "--context",
+                "72",
+                "--kv-bits",
+                bits,
+                "--dtype",
+                kind,
+            ]
             if dtype == "float32" and source == model:
                 config = json.loads((Path(model) / "config.json").read_text())
                 wide = Path(folder) / "config.json"

@@ -97,7 +97,7 @@ def _estimate(session: Session, source: str, given: dict[str, Any]) -> None:
 
 
 def _measure(session: Session, path: str, force: bool) -> None:
-    from bntools.core.artifact.writer import check_target
+    from bntools.core.artifact.targets import check_target
     from bntools.tools.cost.measure import measure_device, write_device
 
     check_target(path, force)

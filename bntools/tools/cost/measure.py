@@ -75,7 +75,7 @@ def write_device(device: dict[str, Any], path: str, force: bool) -> None:
     """Write a device file, whole or not at all."""
     from pathlib import Path
 
-    from bntools.core.artifact.writer import publish, write_durably
+    from bntools.core.artifact.targets import publish, write_durably
 
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")

@@ -82,7 +82,7 @@ def _open_corrector(path: str) -> Any:
 
 
 def _fit(session: Session, given: dict[str, Any], defaults: Any) -> None:
-    from bntools.core.artifact.writer import check_target
+    from bntools.core.artifact.targets import check_target
     from bntools.tools.cost_fpga.corrector import NAMES, fit, write_corrector
     from bntools.tools.cost_fpga.samples import read_samples
     from bntools.tools.cost_fpga.table import draw_fit
