@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from bntools.core.architecture.shapes import counts
-from bntools.core.architecture.shapes.shape import AttentionShape, LayerShape, Linear, ModelShape
+from bntools.core.architecture.shapes.shape import AttentionShape, LayerShape, LinearShape, ModelShape
 from bntools.core.errors import usage
 
 
@@ -92,7 +92,7 @@ class Price:
         )
 
 
-def attention_products(attention: AttentionShape, linears: tuple[Linear, ...]) -> tuple[int, int]:
+def attention_products(attention: AttentionShape, linears: tuple[LinearShape, ...]) -> tuple[int, int]:
     """Multiply-adds of a step's attention: besides the linears, and a key; latent attention in absorbed form."""
     if attention.latent is None:
         return 0, counts.pair_products(attention)

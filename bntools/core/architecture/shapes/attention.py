@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bntools.core.architecture.shapes.config import Config
 from bntools.core.architecture.shapes.families import Traits, decides
-from bntools.core.architecture.shapes.shape import AttentionShape, Latent, Linear
+from bntools.core.architecture.shapes.shape import AttentionShape, Latent, LinearShape
 from bntools.core.errors import bad_input
 
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads")
-Part = tuple[tuple[Linear, ...], AttentionShape, int]
+Part = tuple[tuple[LinearShape, ...], AttentionShape, int]
 
 
 def attention_part(config: Config, traits: Traits, hidden: int, index: int) -> Part:
@@ -24,10 +24,10 @@ def attention_part(config: Config, traits: Traits, hidden: int, index: int) -> P
     width = _head_width(config, hidden, heads)
     qkv, out = decides(config, traits.qkv_bias), decides(config, traits.o_bias)
     linears = (
-        Linear("q_proj", hidden, heads * width, qkv),
-        Linear("k_proj", hidden, kv_heads * width, qkv),
-        Linear("v_proj", hidden, kv_heads * width, qkv),
-        Linear("o_proj", heads * width, hidden, out),
+        LinearShape("q_proj", hidden, heads * width, qkv),
+        LinearShape("k_proj", hidden, kv_heads * width, qkv),
+        LinearShape("v_proj", hidden, kv_heads * width, qkv),
+        LinearShape("o_proj", heads * width, hidden, out),
     )
     other = _norms(config, traits, heads, kv_heads, width=width) + (heads if traits.sinks else 0)
     return linears, AttentionShape(heads, kv_heads, width, width, window), other
@@ -104,16 +104,16 @@ def _latent(config: Config, hidden: int, heads: int, window: int | None) -> Part
     bias = config.flag("attention_bias")
     wide = heads * (nope + rope)
     if queries is None:
-        first, other = (Linear("q_proj", hidden, wide),), rank
+        first, other = (LinearShape("q_proj", hidden, wide),), rank
     else:
         queries = config.size("q_lora_rank")
-        first = (Linear("q_a_proj", hidden, queries, bias), Linear("q_b_proj", queries, wide))
+        first = (LinearShape("q_a_proj", hidden, queries, bias), LinearShape("q_b_proj", queries, wide))
         other = rank + queries
     linears = (
         *first,
-        Linear("kv_a_proj", hidden, rank + rope, bias),
-        Linear("kv_b_proj", rank, heads * (nope + value)),
-        Linear("o_proj", heads * value, hidden, bias),
+        LinearShape("kv_a_proj", hidden, rank + rope, bias),
+        LinearShape("kv_b_proj", rank, heads * (nope + value)),
+        LinearShape("o_proj", heads * value, hidden, bias),
     )
     shape = AttentionShape(heads, heads, nope + rope, value, window, Latent(rank, rope, nope))
     return linears, shape, other

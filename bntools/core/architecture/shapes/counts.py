@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from bntools.core.architecture.shapes.shape import AttentionShape, LayerShape, Linear, ModelShape
+from bntools.core.architecture.shapes.shape import AttentionShape, LayerShape, LinearShape, ModelShape
 
 _SOFTMAX, _NORM, _ROTARY, _ACTIVATION = 5, 4, 3, 4  # operations an element, a convention
 
@@ -29,7 +29,7 @@ def active_parameters(shape: ModelShape) -> int:
     return parameters(shape) - idle
 
 
-def products(linears: tuple[Linear, ...]) -> int:
+def products(linears: tuple[LinearShape, ...]) -> int:
     return sum(linear.products for linear in linears)
 
 

@@ -9,7 +9,7 @@ from bntools.core.architecture.shapes.attention import attention_part
 from bntools.core.architecture.shapes.config import Config, text_part
 from bntools.core.architecture.shapes.families import ALIASES, FAMILIES, LAYER, Traits, decides
 from bntools.core.architecture.shapes.mlp import mlp_part
-from bntools.core.architecture.shapes.shape import LayerShape, Linear, ModelShape
+from bntools.core.architecture.shapes.shape import LayerShape, LinearShape, ModelShape
 from bntools.core.errors import bad_input, usage
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "n_embed")
@@ -81,7 +81,7 @@ def layer_norms(config: Config, traits: Traits) -> int:
 
 def _ends(
     config: Config, traits: Traits, kind: str, sizes: tuple[int, int, bool]
-) -> tuple[tuple[tuple[int, int], ...], tuple[Linear, ...], tuple[Linear, ...], int]:
+) -> tuple[tuple[tuple[int, int], ...], tuple[LinearShape, ...], tuple[LinearShape, ...], int]:
     """Embeddings, linears beside the layers, the head, and parameters of the norms there."""
     hidden, vocabulary, _ = sizes
     width = config.size("word_embed_proj_dim", default=hidden) if kind == "opt" else hidden
@@ -93,11 +93,11 @@ def _ends(
         embeddings.append((config.size("type_vocab_size", default=2), hidden))
     outer = []
     if width != hidden:
-        outer = [Linear("project_in", width, hidden), Linear("project_out", hidden, width)]
-    head = [Linear("lm_head", width, vocabulary, decides(config, traits.head_bias))]
+        outer = [LinearShape("project_in", width, hidden), LinearShape("project_out", hidden, width)]
+    head = [LinearShape("lm_head", width, vocabulary, decides(config, traits.head_bias))]
     other = hidden * traits.norm * (traits.final_norm + traits.embedding_norm)
     if kind == "bert":
-        head.insert(0, Linear("transform", hidden, hidden, True))
+        head.insert(0, LinearShape("transform", hidden, hidden, True))
         other += hidden * LAYER
     if kind == "opt" and not config.flag("do_layer_norm_before", default=True):
         other -= hidden * traits.norm

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bntools.core.architecture.shapes.config import Config
 from bntools.core.architecture.shapes.families import Traits, decides
-from bntools.core.architecture.shapes.shape import Linear
+from bntools.core.architecture.shapes.shape import LinearShape
 
 INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token")
-Part = tuple[tuple[Linear, ...], int]
+Part = tuple[tuple[LinearShape, ...], int]
 
 
 def mlp_part(config: Config, traits: Traits, hidden: int, index: int) -> Part:
@@ -27,12 +27,12 @@ def _inner(config: Config, traits: Traits, hidden: int) -> int | None:
     return traits.inner_factor * hidden or None
 
 
-def _pair(hidden: int, inner: int, gated: bool, bias: bool, prefix: str = "") -> tuple[Linear, ...]:
-    gate = (Linear(f"{prefix}gate_proj", hidden, inner, bias),) if gated else ()
+def _pair(hidden: int, inner: int, gated: bool, bias: bool, prefix: str = "") -> tuple[LinearShape, ...]:
+    gate = (LinearShape(f"{prefix}gate_proj", hidden, inner, bias),) if gated else ()
     return (
         *gate,
-        Linear(f"{prefix}up_proj", hidden, inner, bias),
-        Linear(f"{prefix}down_proj", inner, hidden, bias),
+        LinearShape(f"{prefix}up_proj", hidden, inner, bias),
+        LinearShape(f"{prefix}down_proj", inner, hidden, bias),
     )
 
 
@@ -57,17 +57,17 @@ def _mixture(config: Config, traits: Traits, hidden: int) -> Part:
         for linear in _pair(hidden, inner, traits.gated, traits.expert_bias, "experts.")
     )
     return (
-        Linear("router", hidden, experts, traits.router_bias),
+        LinearShape("router", hidden, experts, traits.router_bias),
         *routed,
         *_shared(config, hidden, inner),
     ), 0
 
 
-def _shared(config: Config, hidden: int, inner: int) -> tuple[Linear, ...]:
+def _shared(config: Config, hidden: int, inner: int) -> tuple[LinearShape, ...]:
     """Experts that every token uses."""
     if config.get("model_type") == "qwen2_moe":
         shared = config.size("shared_expert_intermediate_size")
-        return (*_pair(hidden, shared, True, False, "shared."), Linear("shared.gate", hidden, 1))
+        return (*_pair(hidden, shared, True, False, "shared."), LinearShape("shared.gate", hidden, 1))
     if config.get("model_type") == "granitemoeshared":
         shared = config.get("shared_intermediate_size", default=0)
         return _pair(hidden, shared, True, False, "shared.") if shared else ()

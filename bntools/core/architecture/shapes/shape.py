@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Linear(NamedTuple):
+class LinearShape(NamedTuple):
     """One weight [outputs, inputs]. copies: of it stored, as experts are; active: of them used by a token."""
 
     name: str
@@ -66,7 +66,7 @@ class LayerShape(NamedTuple):
     shares_cache: reads keys and values that another layer wrote.
     """
 
-    linears: tuple[Linear, ...]
+    linears: tuple[LinearShape, ...]
     attention: AttentionShape | None
     other: int
     normed: int
@@ -84,8 +84,8 @@ class ModelShape(NamedTuple):
     vocabulary: int
     layers: tuple[LayerShape, ...]
     embeddings: tuple[tuple[int, int], ...]
-    outer: tuple[Linear, ...]
-    head: tuple[Linear, ...]
+    outer: tuple[LinearShape, ...]
+    head: tuple[LinearShape, ...]
     tied: bool
     other: int
     longest: int | None
