@@ -97,6 +97,8 @@ def ceiling(model: str) -> None:
     import torch
     import transformers
 
+    import bntools  # noqa: F401 - transformers then reads packed directories
+
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         device = str(Path(folder) / "here.json")
