@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
     """`bntools.open_model`, the library's front door, without making `import bntools` any dearer."""
     if name != "open_model":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bntools.core.model import open as home
+    import importlib
 
-    return home.open_model
+    return importlib.import_module("bntools.core.model.open").open_model

@@ -39,7 +39,7 @@ def shell(script, *words, **environment):
 
 
 def test_no_example_is_without_a_test():
-    """A test of each names it: here, or beside the tests of its tool."""
+    """A test of each names it, here or beside the tests of its tool, or another example runs it."""
     sources = "".join(
         path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py")
     )

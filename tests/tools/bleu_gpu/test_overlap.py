@@ -128,12 +128,26 @@ def test_relatives_say_nothing_on_empty_input():
             assert metric([[]], [[[]]]).tolist() == [0]
 
 
-TEXTS = {"plain": "abcd efg", "empty": "", "none": None,
-         "message": [{"role": "assistant", "content": "abcd efg"}], "message without content": [{"content": None}],
-         "parts": [{"content": [{"type": "text", "text": "abcd"}, {"type": "image"}, {"type": "text", "text": " efg"}]}],
-         "no messages": []}  # fmt: skip
-REFERENCES = {"plain": "abcd efg", "several": ["x", "abcd efg"], "ids": [97, 98, 99, 100], "none": None,
-              "some none": [None, "abcd efg"], "all none": [None, None], "empty": []}  # fmt: skip
+TEXTS = {
+    "plain": "abcd efg",
+    "empty": "",
+    "none": None,
+    "message": [{"role": "assistant", "content": "abcd efg"}],
+    "message without content": [{"content": None}],
+    "parts": [
+        {"content": [{"type": "text", "text": "abcd"}, {"type": "image"}, {"type": "text", "text": " efg"}]}
+    ],
+    "no messages": [],
+}
+REFERENCES = {
+    "plain": "abcd efg",
+    "several": ["x", "abcd efg"],
+    "ids": [97, 98, 99, 100],
+    "none": None,
+    "some none": [None, "abcd efg"],
+    "all none": [None, None],
+    "empty": [],
+}
 
 
 def test_a_reward_takes_whatever_trainers_hand_over():
