@@ -56,7 +56,7 @@ def scalar_codebook(sample: Floats, count: int) -> Codebook:
     return Codebook(groups, words)
 
 
-def encode(x: Floats, book: Codebook, passes: int = 1, threads: int = 1) -> Codes:
+def encode(x: Floats, book: Codebook, passes: int = 2, threads: int = 1) -> Codes:
     """Codes [n, bytes] of x [n, D]: the nearest word of each group, then `passes` rounds that lessen the angle to x.
 
     Scores are corrected for length afterwards (`length_factor`), so the angle, not the distance, is what is lost.

@@ -112,17 +112,12 @@ class HalfCode:
         return {"codes": self.values}
 
 
-def product_code(x: Floats, book: Codebook, threads: int) -> ProductCode:
-    """Code x [n, d] with a codebook; factors lie on a grid of 256 between the least and the greatest."""
-    codes = product.encode(x, book, threads=threads)
-    factor = np.empty(len(x), np.float32)
-    for start in range(0, len(x), TILE):
-        rows = slice(start, start + TILE)
-        factor[rows] = product.length_factor(x[rows], product.decode(codes[rows], book, x.shape[1]))
-    low, high = np.quantile(factor, (0.0005, 0.9995))
+def product_code(codes: NDArray[np.uint8], factor: Floats, book: Codebook, width: int) -> ProductCode:
+    """Codes [n, bytes] and length factors [n] as an index holds them: factors on a grid of 256 over their range."""
+    low, high = np.quantile(factor, (0.0005, 0.9995)) if len(factor) else (1.0, 1.0)
     grid = np.array([low, max(high - low, 1e-9) / 255], np.float32)
     levels = np.clip(np.rint((factor - grid[0]) / grid[1]), 0, 255).astype(np.uint8)
-    return ProductCode(product.into_blocks(codes), book, levels, grid, x.shape[1])
+    return ProductCode(product.into_blocks(codes), book, levels, grid, width)
 
 
 def adaptive_code(x: Floats, name: str) -> AdaptiveCode:
@@ -133,6 +128,24 @@ def adaptive_code(x: Floats, name: str) -> AdaptiveCode:
     if bits == 4:
         code = code._replace(codes=locally_adaptive.pack_halves(code.codes))
     return AdaptiveCode(code, bits, x.shape[1], residual)
+
+
+def plain_code(x: Floats, name: str) -> AdaptiveCode | HalfCode:
+    """Code x [n, d] without training: an LVQ, f16 or f32."""
+    if name in ("f16", "f32"):
+        return HalfCode(x.astype(np.float16 if name == "f16" else np.float32))
+    return adaptive_code(x, name)
+
+
+def joined(parts: list[AdaptiveCode] | list[HalfCode]) -> AdaptiveCode | HalfCode:
+    """Codes of consecutive rows as one."""
+    first = parts[0]
+    if isinstance(first, HalfCode):
+        return HalfCode(np.concatenate([p.values for p in parts if isinstance(p, HalfCode)]))
+    own = [p for p in parts if isinstance(p, AdaptiveCode)]
+    code = Adaptive(*(np.concatenate(column) for column in zip(*(p.code for p in own), strict=True)))
+    levels = [p.residual for p in own if p.residual is not None]
+    return AdaptiveCode(code, first.bits, first.width, np.concatenate(levels) if levels else None)
 
 
 TILE = 4096
