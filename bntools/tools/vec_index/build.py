@@ -63,7 +63,9 @@ def check(settings: Settings, width: int, queries: int | None) -> None:
         raise usage(f"--method {settings.method} learns from queries", "--queries FILE")
     if settings.recall is not None and (queries is None or queries < FEWEST_QUERIES):
         have = "none" if queries is None else str(queries)
-        raise usage(f"--recall needs {FEWEST_QUERIES} queries to hold some out, there are {have}", "--queries FILE")
+        raise usage(
+            f"--recall needs {FEWEST_QUERIES} queries to hold some out, there are {have}", "--queries FILE"
+        )
     most = 2 * width + 4
     if settings.bytes is not None and not LEAST_BYTES <= settings.bytes <= most:
         raise usage(f"--bytes {settings.bytes}: vectors of {width} coordinates take {LEAST_BYTES} to {most}")
@@ -106,7 +108,9 @@ def _check_rows(rows: Floats, start: int, metric: str) -> None:
     if metric == "cos":
         empty = ~rows.any(1)
         if empty.any():
-            raise bad_input(f"row {start + int(np.argmax(empty))} is zero and has no direction", "--metric ip")
+            raise bad_input(
+                f"row {start + int(np.argmax(empty))} is zero and has no direction", "--metric ip"
+            )
 
 
 def choose(scene: Scene, settings: Settings, progress: Progress) -> Settings:
@@ -187,7 +191,9 @@ def _measure(
     k = scene.truth.rows.shape[1]
     rerank = 0 if settings.second == "none" else min(settings.rerank or RERANK, scene.base.rows)
     hits = search(index, scene.held, k, rerank=rerank, threads=settings.threads)
-    return index, recalls(hits.rows, scene.truth, exact_scores(scene.base, scene.held, hits.rows, settings.metric))
+    return index, recalls(
+        hits.rows, scene.truth, exact_scores(scene.base, scene.held, hits.rows, settings.metric)
+    )
 
 
 def _train(scene: Scene, settings: Settings) -> Trained:

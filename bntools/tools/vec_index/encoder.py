@@ -45,7 +45,9 @@ def trained(index: VectorIndex) -> Trained:
     )  # fmt: skip
 
 
-def encode(base: Vectors, by: Trained, *, threads: int = 1, advance: Advance = lambda count: None) -> VectorIndex:
+def encode(
+    base: Vectors, by: Trained, *, threads: int = 1, advance: Advance = lambda count: None
+) -> VectorIndex:
     """Code all rows, a tile in memory at a time beside the codes."""
     pieces: list[dict[str, Any]] = []
     for start in range(0, base.rows, TILE):

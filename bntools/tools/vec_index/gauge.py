@@ -116,7 +116,9 @@ def gradient(a: Matrix, b: Matrix, queries: Matrix, base: Matrix) -> Matrix:
     return 2 * queries @ (a @ (b.T @ base @ b) - base @ b)
 
 
-def _descend(a: Matrix, b: Matrix, queries: Matrix, base: Matrix, fixed: float | None) -> tuple[Matrix, float]:
+def _descend(
+    a: Matrix, b: Matrix, queries: Matrix, base: Matrix, fixed: float | None
+) -> tuple[Matrix, float]:
     """One Frank-Wolfe step in A, and the gap before it."""
     slope = gradient(a, b, queries, base)
     u, _, v = np.linalg.svd(-slope, full_matrices=False)

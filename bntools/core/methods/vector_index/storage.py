@@ -74,7 +74,9 @@ def _assemble(held: Tensors, facts: dict[str, Any]) -> VectorIndex:
     query_map = held["map.queries"]
     base_map = held.get("map.base", query_map)
     width, dims = query_map.shape
-    _check(base_map.shape == (width, dims) and held["mean"].shape == (dims,), "maps and mean of unequal shape")
+    _check(
+        base_map.shape == (width, dims) and held["mean"].shape == (dims,), "maps and mean of unequal shape"
+    )
     code = _code(held, facts["code"], dims)
     count = len(code)
     cells = None
@@ -91,7 +93,16 @@ def _assemble(held: Tensors, facts: dict[str, Any]) -> VectorIndex:
     for name in ("norm2", "ids"):
         _check(name not in held or held[name].shape == (count,), f"{name}: one a row")
     return VectorIndex(
-        metric, query_map, base_map, held["mean"], code, cells, held.get("norm2"), second, held.get("ids"), facts
+        metric,
+        query_map,
+        base_map,
+        held["mean"],
+        code,
+        cells,
+        held.get("norm2"),
+        second,
+        held.get("ids"),
+        facts,
     )
 
 
@@ -108,7 +119,10 @@ def _code(held: Tensors, name: str, width: int) -> Code:
         return HalfCode(codes)
     _check(name in CODES, f"unknown code {name}")
     bits = 8 if name == "lvq8" else 4
-    _check(codes.ndim == 2 and codes.shape[1] == (width if bits == 8 else -(-width // 2)), "codes of another width")
+    _check(
+        codes.ndim == 2 and codes.shape[1] == (width if bits == 8 else -(-width // 2)),
+        "codes of another width",
+    )
     _check(len(codes) == len(held["low"]) == len(held["step"]), "one grid a vector")
     residual = held["residual"] if name == "lvq4x8" else None
     _check(residual is None or residual.shape == (len(codes), width), "residual of another shape")
