@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Settings", "build"]
+__all__ = ["Settings", "build_index"]
 
 
 def __getattr__(name: str) -> Any:
     """Load a name of the library face on first use."""
-    if name == "build":
-        from bntools.tools.vec_index.build import build
+    if name == "build_index":
+        from bntools.tools.vec_index.build import build_index
 
-        return build
+        return build_index
     if name == "Settings":
         from bntools.tools.vec_index.settings import Settings
 

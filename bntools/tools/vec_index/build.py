@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     truth: Hits | None
 
 
-def build(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> VectorIndex:
+def build_index(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> VectorIndex:
     """An index of the rows of `base`, its map fitted to `queries` [m, D] where there are some.
 
     The facts of the index are the report of the command. Raises BnError: exit 2 for settings that do not fit the
