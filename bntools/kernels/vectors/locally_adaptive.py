@@ -37,7 +37,9 @@ def encode(x: Floats, bits: int) -> Adaptive:
 
 def decode(code: Adaptive) -> Floats:
     """The vectors [n, D] that codes stand for."""
-    return code.low.astype(np.float32)[:, None] + code.step.astype(np.float32)[:, None] * code.codes
+    return np.asarray(
+        code.low.astype(np.float32)[:, None] + code.step.astype(np.float32)[:, None] * code.codes, np.float32
+    )
 
 
 def encode_residual(x: Floats, code: Adaptive) -> NDArray[np.uint8]:
@@ -48,13 +50,14 @@ def encode_residual(x: Floats, code: Adaptive) -> NDArray[np.uint8]:
 
 def decode_residual(code: Adaptive, residual: NDArray[np.uint8]) -> Floats:
     """The vectors [n, D] of both levels."""
-    return decode(code) + code.step.astype(np.float32)[:, None] * ((residual - np.float32(127.5)) / 256)
+    finer = (residual - np.float32(127.5)) / 256
+    return np.asarray(decode(code) + code.step.astype(np.float32)[:, None] * finer, np.float32)
 
 
 def pack_halves(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Codes below 16 [n, D], two a byte [n, ceil(D / 2)], the first in the low half."""
     even = codes if codes.shape[1] % 2 == 0 else np.pad(codes, ((0, 0), (0, 1)))
-    return even[:, ::2] | (even[:, 1::2] << 4)
+    return np.asarray(even[:, ::2] | (even[:, 1::2] << 4), np.uint8)
 
 
 def unpack_halves(packed: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -105,7 +105,9 @@ def _build(session: Session, source: str, output: str, *, force: bool, given: di
         return _plan(session, opened, settings, queries)
     _advise(session, opened, queries)
     with Writer(output, "vector-index", force=force) as out:
-        index = build.build_index(opened.vectors, queries, settings, functools.partial(terminal.progress, session))
+        index = build.build_index(
+            opened.vectors, queries, settings, functools.partial(terminal.progress, session)
+        )
         _finish(session, index, opened, out)
     terminal.manifest(out.manifest)
     facts, recall = index.facts, index.facts["recall_heldout"]

@@ -42,7 +42,9 @@ def test_groups_share_coordinates_without_repeating_one_and_rates_keep_the_budge
 def test_packed_bits_fill_every_byte_and_never_more():
     bits = allocation.whole_bits(np.geomspace(9, 0.01, 50), 8 * 12)
     groups, fitted = allocation.pack(bits, 12)
-    held = [int(fitted[groups.order[a:b]].sum()) for a, b in zip(groups.start[:-1], groups.start[1:], strict=True)]
+    held = [
+        int(fitted[groups.order[a:b]].sum()) for a, b in zip(groups.start[:-1], groups.start[1:], strict=True)
+    ]
     assert held == [8] * 12
     assert (fitted == bits).all()
 

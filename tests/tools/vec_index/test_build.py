@@ -49,7 +49,11 @@ def test_shifted_queries_are_served_better_by_an_index_that_has_seen_such(plante
 
 def test_word_codes_keep_more_than_grids_and_more_bytes_keep_more(planted):
     base, learn, test = planted
-    found = {(c, b): recall(make(base, learn, bytes=b, code=c), base, test) for c in ("vq", "bits") for b in (12, 24)}
+    found = {
+        (c, b): recall(make(base, learn, bytes=b, code=c), base, test)
+        for c in ("vq", "bits")
+        for b in (12, 24)
+    }
     assert found["vq", 12] > found["bits", 12]
     assert found["vq", 24] > found["vq", 12]
 
@@ -130,7 +134,9 @@ def test_threads_do_not_change_an_index_or_its_hits(planted):
     assert (search(one, test, 5).rows == search(two, test, 5, threads=2).rows).all()
 
 
-@pytest.mark.parametrize("given", [{"bytes": 24, "cells": 16, "second": "lvq8"}, {"code": "lvq4", "metric": "l2"}])
+@pytest.mark.parametrize(
+    "given", [{"bytes": 24, "cells": 16, "second": "lvq8"}, {"code": "lvq4", "metric": "l2"}]
+)
 def test_rows_added_are_found_and_rows_deleted_are_not(planted, given):
     base, learn, test = planted
     index = make(base[:1500], learn, method="sphere", **given)

@@ -25,7 +25,16 @@ def files(tmp_path_factory):
     scale = np.geomspace(3, 0.2, 32)
     for name, count, size in (("base", 600, scale), ("learn", 200, 1 / scale), ("test", 40, 1 / scale)):
         np.save(folder / f"{name}.npy", (random.normal(size=(count, 32)) * size).astype(np.float32))
-    words = ["vec-index", folder / "base.npy", "--queries", folder / "learn.npy", "--bytes", "20", "--second", "lvq8"]
+    words = [
+        "vec-index",
+        folder / "base.npy",
+        "--queries",
+        folder / "learn.npy",
+        "--bytes",
+        "20",
+        "--second",
+        "lvq8",
+    ]
     assert cli.run([*map(str, words), "-o", str(folder / "base.vec"), "-q"]) == 0
     return folder
 
@@ -98,19 +107,43 @@ def test_a_pipe_serves_as_well_as_a_file(run, files):
 def test_ids_come_from_the_file_and_stay_through_deletion_and_addition(inside, files, tmp_path):
     base = np.load(files / "base.npy")
     save_file({"x": torch.from_numpy(base), "ids": torch.arange(600) + 7000}, tmp_path / "x.safetensors")
-    assert inside("vec-index", tmp_path / "x.safetensors", "--bytes", 20, "-o", tmp_path / "x.vec", "-q")[0] == 0
+    assert (
+        inside("vec-index", tmp_path / "x.safetensors", "--bytes", 20, "-o", tmp_path / "x.vec", "-q")[0] == 0
+    )
     (tmp_path / "gone.txt").write_text("7003\n7599\n")
-    assert inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "y.vec")[0] == 0
-    assert inside("vec-index", tmp_path / "y.vec", "--add", files / "base.npy", "-o", tmp_path / "z.vec")[0] == 0
+    assert (
+        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "y.vec")[
+            0
+        ]
+        == 0
+    )
+    assert (
+        inside("vec-index", tmp_path / "y.vec", "--add", files / "base.npy", "-o", tmp_path / "z.vec")[0] == 0
+    )
     ids = load_file(tmp_path / "z.vec")["ids"].numpy()
     assert len(ids) == 598 + 600
     assert len(set(ids.tolist())) == len(ids)
     assert not {7003, 7599} & set(ids.tolist()[:598])
-    assert inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "none.txt", "-o", tmp_path / "w.vec")[0] == 2
+    assert (
+        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "none.txt", "-o", tmp_path / "w.vec")[
+            0
+        ]
+        == 2
+    )
     (tmp_path / "gone.txt").write_text("1\n")
-    assert inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[0] == 2
+    assert (
+        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[
+            0
+        ]
+        == 2
+    )
     (tmp_path / "gone.txt").write_text("seven\n")
-    assert inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[0] == 3
+    assert (
+        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[
+            0
+        ]
+        == 3
+    )
 
 
 def test_the_unembedding_of_a_model_is_a_database(inside, tmp_path):

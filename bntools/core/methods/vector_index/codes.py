@@ -77,7 +77,7 @@ class AdaptiveCode:
         return len(self.code.low)
 
     def decode(self, first: int, last: int) -> Floats:
-        codes, low, step = (part[first:last] for part in self.code)
+        codes, low, step = self.code.codes[first:last], self.code.low[first:last], self.code.step[first:last]
         if self.bits == 4:
             codes = locally_adaptive.unpack_halves(codes, self.width)
         part = Adaptive(codes, low, step)
@@ -143,7 +143,8 @@ def joined(parts: list[AdaptiveCode] | list[HalfCode]) -> AdaptiveCode | HalfCod
     if isinstance(first, HalfCode):
         return HalfCode(np.concatenate([p.values for p in parts if isinstance(p, HalfCode)]))
     own = [p for p in parts if isinstance(p, AdaptiveCode)]
-    code = Adaptive(*(np.concatenate(column) for column in zip(*(p.code for p in own), strict=True)))
+    codes, low, step = zip(*(p.code for p in own), strict=True)
+    code = Adaptive(np.concatenate(codes), np.concatenate(low), np.concatenate(step))
     levels = [p.residual for p in own if p.residual is not None]
     return AdaptiveCode(code, first.bits, first.width, np.concatenate(levels) if levels else None)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bntools.core.methods.vector_index.codes import TILE, Code, ProductCode
 from bntools.kernels.vectors import loops
+from bntools.kernels.vectors.locally_adaptive import Adaptive
 from bntools.kernels.vectors.product import spread
 
 Floats = NDArray[np.float32]
@@ -185,7 +186,7 @@ def _by_decoding(index: VectorIndex, mapped: Floats, k: int) -> Hits:
         part = mapped @ index.code.decode(start, stop).T + offset + index.bias[start:stop]
         scores = np.concatenate([scores, part], 1)
         rows = np.concatenate([rows, np.broadcast_to(np.arange(start, stop), part.shape)], 1)
-        rows, scores = best(rows, scores, k)
+        rows, scores = best(rows, np.asarray(scores, np.float32), k)
     return Hits(rows, scores)
 
 
@@ -226,7 +227,7 @@ def select(code: Code, rows: Indices) -> Code:
 
     if isinstance(code, AdaptiveCode):
         residual = None if code.residual is None else code.residual[rows]
-        parts = type(code.code)(*(part[rows] for part in code.code))
+        parts = Adaptive(code.code.codes[rows], code.code.low[rows], code.code.step[rows])
         return AdaptiveCode(parts, code.bits, code.width, residual)
     assert isinstance(code, HalfCode)
     return HalfCode(code.values[rows])
