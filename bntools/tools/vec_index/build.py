@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,13 +12,13 @@ import numpy as np
 from bntools.core.errors import FAILED, BnError, bad_input, usage
 from bntools.core.methods.vector_index.exact import InMemory, Vectors, exact, exact_scores, recalls
 from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare, search
+from bntools.core.progress import Progress
 from bntools.kernels.vectors import product
 from bntools.tools.vec_index import gauge
 from bntools.tools.vec_index.encoder import TILE, Trained, encode, train_cells
 from bntools.tools.vec_index.gauge import Gauge, Matrix
 from bntools.tools.vec_index.settings import FEWEST_QUERIES, LEAST_BYTES, Settings
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 SAMPLE = 16384
 """Rows that codebooks are trained on: 64 a word."""
 CELLS, CELLS_FROM = 256, 10_000

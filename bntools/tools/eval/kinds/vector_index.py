@@ -15,8 +15,9 @@ from bntools.core.methods.vector_index import storage
 from bntools.core.methods.vector_index.exact import Vectors, exact, exact_scores, recalls
 from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare, search
 from bntools.core.methods.vector_index.inputs import open_vectors, read_queries
+from bntools.core.progress import Progress
 from bntools.kernels.vectors import locally_adaptive
-from bntools.tools.eval.kinds import Progress, Request
+from bntools.tools.eval.kinds import Request
 
 DEPTHS = (1, 10, 100)
 _DEEP, _TIMED = 50, 20
