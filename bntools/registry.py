@@ -17,6 +17,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Compress": {
         "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
         "stack-compress": "One file, any size: every prefix of it is a model.",
+        "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
     "Score": {
         "eval": "Measure how good a model still is.",

@@ -90,6 +90,13 @@ def test_the_measured_exponent_is_four_over_the_dimension_of_the_data(bntools, t
 
 
 @pytest.mark.slow
+def test_an_index_that_knows_its_queries_finds_more(bntools, tmp_path):
+    blind, aware = shell("vector_index.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert blind["bytes_per_vector"] == aware["bytes_per_vector"] == 24
+    assert aware["recall"]["mean"] > blind["recall"]["mean"] + 0.05
+
+
+@pytest.mark.slow
 def test_bleu_as_a_reward_teaches_a_tiny_policy():
     script = [sys.executable, str(EXAMPLES / "reward_bleu.py")]
     done = subprocess.run(script, check=True, capture_output=True, text=True, timeout=600)

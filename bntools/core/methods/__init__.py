@@ -1,0 +1,1 @@
+"""Methods whose artifacts more than one tool reads."""

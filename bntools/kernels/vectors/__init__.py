@@ -1,0 +1,1 @@
+"""Codes of vectors: product codebooks of unequal groups, locally adaptive scalars, and the search over them."""

@@ -1,0 +1,285 @@
+"""Choose the map and the bytes, train, code, and measure on queries that were held out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bntools.core.errors import FAILED, BnError, bad_input, usage
+from bntools.core.methods.vector_index.exact import InMemory, Vectors, exact, exact_scores, recalls
+from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare, search
+from bntools.core.progress import Progress
+from bntools.kernels.vectors import product
+from bntools.tools.vec_index import gauge
+from bntools.tools.vec_index.encoder import TILE, Trained, encode, train_cells
+from bntools.tools.vec_index.gauge import Gauge, Matrix
+from bntools.tools.vec_index.settings import FEWEST_QUERIES, LEAST_BYTES, Settings
+
+SAMPLE = 16384
+"""Rows that codebooks are trained on: 64 a word."""
+CELLS, CELLS_FROM = 256, 10_000
+_TRIED = 20_000  # rows on which `auto` compares maps
+K = 10
+RERANK = 50
+
+
+class Scene(NamedTuple):
+    """Everything that is known before a map is chosen; learn and held-out queries are disjoint."""
+
+    base: Vectors
+    moments: Matrix
+    mean: Floats
+    sample: Floats
+    learn: Floats | None
+    held: Floats | None
+    truth: Hits | None
+
+
+def build_index(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> VectorIndex:
+    """An index of the rows of `base`, its map fitted to `queries` [m, D] where there are some.
+
+    The facts of the index are the report of the command. Raises BnError: exit 2 for settings that do not fit the
+    data, 3 for rows that cannot be indexed, 1 where no size keeps the recall asked for.
+    """
+    began = time.monotonic()
+    check(settings, base.width, None if queries is None else len(queries))
+    scene = survey(base, queries, settings, progress)
+    settings = choose(scene, settings, progress)
+    index, recall = _fit(scene, settings, progress)
+    facts = _facts(index, scene, settings, recall)
+    facts["queries_learn"] = 0 if scene.learn is None else len(scene.learn)
+    facts["seconds"] = round(time.monotonic() - began, 2)
+    return replace(index, facts=facts)
+
+
+def check(settings: Settings, width: int, queries: int | None) -> None:
+    """Refuse settings that fit no data of this width (exit 2)."""
+    if settings.method in ("leanvec-fw", "leanvec-es") and queries is None:
+        raise usage(f"--method {settings.method} learns from queries", "--queries FILE")
+    if settings.recall is not None and (queries is None or queries < FEWEST_QUERIES):
+        have = "none" if queries is None else str(queries)
+        raise usage(
+            f"--recall needs {FEWEST_QUERIES} queries to hold some out, there are {have}", "--queries FILE"
+        )
+    most = 2 * width + 4
+    if settings.bytes is not None and not LEAST_BYTES <= settings.bytes <= most:
+        raise usage(f"--bytes {settings.bytes}: vectors of {width} coordinates take {LEAST_BYTES} to {most}")
+    if settings.bytes is not None and settings.allots and _code_bytes(settings, settings.bytes, 1 << 62) < 1:
+        raise usage(f"--bytes {settings.bytes} leave no byte for the code beside factor, cell and norm")
+    if settings.dims is not None and not 1 <= settings.dims <= width:
+        raise usage(f"--dims {settings.dims}: vectors have {width} coordinates")
+
+
+def survey(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> Scene:
+    """One pass over the rows: second moments, mean, a sample; queries split; the exact answers for those held out."""
+    random = np.random.default_rng(settings.seed)
+    chosen = np.sort(random.choice(base.rows, min(SAMPLE, base.rows), replace=False))
+    moments, total, sample = np.zeros((base.width, base.width)), np.zeros(base.width), []
+    with progress("reading", base.rows) as advance:
+        for start in range(0, base.rows, TILE):
+            rows = base.read(start, min(start + TILE, base.rows))
+            _check_rows(rows, start, settings.metric)
+            rows = prepare(rows, settings.metric)
+            moments += gauge.second_moments(rows) * len(rows)
+            total += rows.sum(0, dtype=np.float64)
+            low, high = np.searchsorted(chosen, (start, start + len(rows)))
+            sample.append(rows[chosen[low:high] - start])
+            advance(len(rows))
+    learn = held = truth = None
+    if queries is not None:
+        learn = prepare(queries, settings.metric)
+        if len(learn) >= FEWEST_QUERIES:
+            order, count = random.permutation(len(learn)), min(len(learn) // 5, 1000)
+            learn, held = learn[order[count:]], learn[order[:count]]
+            truth = exact(base, held, min(K, base.rows), settings.metric)
+    mean = (total / base.rows).astype(np.float32)
+    return Scene(base, moments / base.rows, mean, np.concatenate(sample), learn, held, truth)
+
+
+def _check_rows(rows: Floats, start: int, metric: str) -> None:
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise bad_input(f"row {start + int(np.argmin(finite))} holds NaN or infinity", "leave such rows out")
+    if metric == "cos":
+        empty = ~rows.any(1)
+        if empty.any():
+            raise bad_input(
+                f"row {start + int(np.argmax(empty))} is zero and has no direction", "--metric ip"
+            )
+
+
+def choose(scene: Scene, settings: Settings, progress: Progress) -> Settings:
+    """Settings with the method and the bytes decided, by queries held out."""
+    if settings.cells is None:
+        wanted = settings.allots and scene.base.rows >= CELLS_FROM and (settings.bytes or 96) > 16
+        settings = replace(settings, cells=CELLS if wanted else 0)
+    if settings.method == "auto":
+        settings = replace(settings, method=_better_map(scene, settings))
+    if settings.recall is None:
+        return settings
+    if not settings.allots:
+        raise usage(f"--recall chooses the bytes of --code vq or bits, not of {settings.code}", "--code vq")
+    return replace(settings, bytes=_fewest_bytes(scene, settings, progress))
+
+
+def _better_map(scene: Scene, settings: Settings) -> str:
+    """sphere or leanvec-id: which has the higher recall on held-out queries, among a part of the rows."""
+    if scene.learn is None:
+        return "leanvec-id"
+    if scene.held is None:
+        return "sphere"
+    random = np.random.default_rng((settings.seed, 2))
+    part = scene.base
+    if scene.base.rows > _TRIED:
+        part = InMemory(_gather(scene.base, np.sort(random.choice(scene.base.rows, _TRIED, replace=False))))
+    held = scene.held[:400]
+    truth = exact(part, held, min(K, part.rows), settings.metric)
+    small = scene._replace(base=part, held=held, truth=truth, sample=scene.sample[: SAMPLE // 2])
+    trial = replace(settings, bytes=settings.bytes or 64, recall=None, second="none", cells=0)
+    found = {m: _measure(small, replace(trial, method=m)) for m in ("sphere", "leanvec-id")}
+    return max(found, key=lambda name: found[name][1].mean())
+
+
+def _gather(base: Vectors, rows: Any) -> Floats:
+    """Chosen rows, ascending, tile by tile."""
+    parts = []
+    for start in range(0, base.rows, TILE):
+        low, high = np.searchsorted(rows, (start, start + TILE))
+        if low < high:
+            parts.append(base.read(start, min(start + TILE, base.rows))[rows[low:high] - start])
+    return np.concatenate(parts)
+
+
+def _fewest_bytes(scene: Scene, settings: Settings, progress: Progress) -> int:
+    """The smallest size of a ladder whose recall on held-out queries, less its standard error, is what was asked."""
+    least = 8 + (4 if settings.metric == "l2" else 0)
+    ladder = sorted({round(least * 1.12**i) for i in range(60) if least * 1.12**i < scene.base.width + 2})
+    ladder.append(scene.base.width + 2 + (4 if settings.metric == "l2" else 0))
+    low, high = 0, len(ladder)
+    with progress("trying sizes", len(ladder).bit_length()) as advance:
+        while low < high:
+            middle = (low + high) // 2
+            recall = _measure(scene, replace(settings, bytes=ladder[middle]))[1]
+            enough = recall.mean() - _standard_error(recall) >= (settings.recall or 0.0)
+            low, high = (low, middle) if enough else (middle + 1, high)
+            advance(1)
+    if low == len(ladder):
+        raise BnError(
+            f"recall {settings.recall:g} is not reached with {ladder[-1]} bytes a vector",
+            "--second lvq8 re-ranks by a finer copy", FAILED,
+        )  # fmt: skip
+    return ladder[low]
+
+
+def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIndex, Floats | None]:
+    with progress("coding", scene.base.rows) as advance:
+        return _measure(scene, settings, advance)
+
+
+def _measure(
+    scene: Scene, settings: Settings, advance: Callable[[int], None] = lambda count: None
+) -> tuple[VectorIndex, Any]:
+    """The index with these settings, and the recall of each held-out query (None without)."""
+    index = encode(scene.base, _train(scene, settings), threads=settings.threads, advance=advance)
+    if scene.held is None or scene.truth is None:
+        return index, None
+    k = scene.truth.rows.shape[1]
+    rerank = 0 if settings.second == "none" else min(settings.rerank or RERANK, scene.base.rows)
+    hits = search(index, scene.held, k, rerank=rerank, threads=settings.threads)
+    return index, recalls(
+        hits.rows, scene.truth, exact_scores(scene.base, scene.held, hits.rows, settings.metric)
+    )
+
+
+def _train(scene: Scene, settings: Settings) -> Trained:
+    """Map, centroids and codebook."""
+    maps = make_gauge(scene, settings)
+    a, b = (np.ascontiguousarray(m, np.float32) for m in maps)
+    mean = scene.mean @ b
+    second = None if settings.second == "none" else scene.mean
+    known = Trained(
+        settings.metric, a, a if settings.method in ("leanvec-id", "flat") else b, mean, settings.code,
+        second=settings.second, second_mean=second,
+    )  # fmt: skip
+    if not settings.allots:
+        return known
+    x = scene.sample @ b - mean
+    centroids = None
+    if settings.cells:
+        centroids = train_cells(x, min(settings.cells, len(x)), settings.seed)
+        from bntools.tools.vec_index.encoder import nearest_centroid
+
+        x -= centroids[nearest_centroid(x, centroids)]
+    count = _code_bytes(settings, settings.bytes or 96, x.shape[1])
+    if settings.code == "vq":
+        book = product.vector_codebook(x, count, settings.seed, settings.threads)
+    else:
+        book = product.scalar_codebook(x, count)
+    return known._replace(book=book, centroids=centroids)
+
+
+def make_gauge(scene: Scene, settings: Settings) -> Gauge:
+    """The maps of a method."""
+    width, dims = scene.base.width, dims_of(settings, scene.base.width)
+    if settings.method == "flat":
+        return Gauge(np.eye(width)[:, :dims], np.eye(width)[:, :dims])
+    if settings.method == "leanvec-id" or scene.learn is None:
+        return gauge.principal(scene.moments, dims)
+    queries = gauge.second_moments(scene.learn)
+    if settings.method == "leanvec-es":
+        return gauge.eigen_search(queries, scene.moments, dims)
+    if settings.method == "leanvec-fw":
+        return gauge.frank_wolfe(queries, scene.moments, dims, paper=settings.paper)
+    return gauge.sphere(queries, scene.moments, dims, settings.shrink)
+
+
+def dims_of(settings: Settings, width: int) -> int:
+    """Coordinates after the map: as asked, or what the bytes hold, or all of them (half for the cut maps)."""
+    if settings.dims is not None:
+        return settings.dims
+    if settings.bytes is not None and not settings.allots:
+        room = settings.bytes - (4 if settings.metric == "l2" else 0)
+        fits = {"lvq8": room - 4, "lvq4": 2 * (room - 4), "lvq4x8": int((room - 4) / 1.5), "f16": room // 2}
+        return max(1, min(width, fits[settings.code]))
+    return max(1, width // 2) if settings.method in ("leanvec-fw", "leanvec-es") else width
+
+
+def _code_bytes(settings: Settings, total: int, dims: int) -> int:
+    """Bytes of words in `total` bytes a vector: the rest is a factor, a cell and for l2 the norm."""
+    return min(total - 1 - (1 if settings.cells else 0) - (4 if settings.metric == "l2" else 0), dims)
+
+
+def _standard_error(values: Any) -> float:
+    return float(values.std() / max(len(values) - 1, 1) ** 0.5)
+
+
+def _facts(index: VectorIndex, scene: Scene, settings: Settings, recall: Any) -> dict[str, Any]:
+    """The report of a build, which travels in the file."""
+    queries = None if scene.learn is None else gauge.second_moments(scene.learn)
+    maps = Gauge(index.query_map.astype(np.float64), index.base_map.astype(np.float64))
+    return {
+        "n": len(index),
+        "dims": index.width,
+        "kept_dims": index.query_map.shape[1],
+        "metric": settings.metric,
+        "method": settings.method,
+        "code": settings.code,
+        "second": settings.second,
+        "cells": 0 if index.cells is None else len(index.cells.centroids),
+        "bytes_per_vector": index.bytes_per_vector(),
+        "second_bytes_per_vector": 0 if index.second is None else index.second.code.bytes_per_vector(),
+        "loss": None if queries is None else gauge.loss(maps, queries, scene.moments),
+        "shrink": settings.shrink if settings.method == "sphere" else None,
+        "query_shift": None if queries is None else gauge.query_shift(queries, scene.moments),
+        "queries_heldout": 0 if scene.held is None else len(scene.held),
+        "recall_promised": settings.recall,
+        "recall_heldout": None
+        if recall is None
+        else {"mean": float(recall.mean()), "se": _standard_error(recall)},
+        "rerank": (settings.rerank or RERANK) if settings.second != "none" else 0,
+        "seed": settings.seed,
+    }
