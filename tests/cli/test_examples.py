@@ -40,7 +40,7 @@ def shell(script, *words, **environment):
 
 def test_no_example_is_without_a_test():
     tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
-    tested |= {"scaling.sh", "interpolation_runs.py", "intrinsic_dimension.sh"}
+    tested |= {"scaling.sh", "interpolation_runs.py", "intrinsic_dimension.sh", "screening.sh"}
     assert {
         path.name for path in EXAMPLES.iterdir() if path.is_file() and path.suffix not in (".svg", ".md")
     } == tested
@@ -144,3 +144,10 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         data / "tiny" / "tokenizer.json"
     ).read_bytes()
+
+
+def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, tmp_path):
+    screened, fitted = shell("screening.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}
+    assert fitted["selected"][0]["name"] == "x.3"
+    assert fitted["columns"] == 20
