@@ -43,6 +43,7 @@ def test_no_example_is_without_a_test():
     sources = "".join(
         path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py")
     )
+    sources += "".join(path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.sh"))
     examples = [
         path.name for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".sh") or path.name == "Snakefile"
     ]
@@ -163,3 +164,10 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         data / "tiny" / "tokenizer.json"
     ).read_bytes()
+
+
+def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, tmp_path):
+    screened, fitted = shell("screening.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}
+    assert fitted["selected"][0]["name"] == "x.3"
+    assert fitted["columns"] == 20

@@ -48,7 +48,8 @@ def _safetensors(fd: int, label: str, tensor: str | None) -> Table:
         raise bad_input(
             f"{label} holds no matrix and no vector", "a table is [rows, columns], or one vector a column"
         )
-    return Table(label, parts, [fd])
+    classes = {name: list(map(str, names)) for name, names in artifact.json("bntools.classes", dict).items()}
+    return Table(label, parts, [fd], classes)
 
 
 def _stored(fd: int, artifact: Artifact, entry: Entry, columns: Sequence[str] | None) -> Matrix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from bntools.core.errors import bad_input, usage
 Array = NDArray[Any]
 
 _CELLS = 1 << 22  # numbers in a block or batch where no size is asked for
+_MANIFEST = 1 << 20  # bytes of a manifest at most: a report may be in it
 _HINT = "a table is csv, JSON lines, parquet, .npy, .npz or safetensors"
 
 
@@ -32,8 +33,16 @@ class Block(NamedTuple):
 class Table:
     """Named columns of equal length. Columns of wide matrices stay in their file until they are asked for."""
 
-    def __init__(self, label: str, parts: Sequence[Part], fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        label: str,
+        parts: Sequence[Part],
+        fds: Sequence[int] = (),
+        classes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.label = label
+        self.classes = dict(classes or {})
+        """Names of the classes 0, 1, ... of columns that hold such numbers, where the file tells them."""
         self._parts = [part for part in parts if len(part.names)]
         self._fds = list(fds)
         if not self._parts:
@@ -176,13 +185,13 @@ def open_table(source: str, tensor: str | None = None) -> Table:
     """
     label = "standard input" if source == "-" else source
     fd = _open(source)
-    kept = False
+    owned = False
     try:
         table = _read(fd, label, tensor)
-        kept = table.reads(fd)
+        owned = table.reads(fd)
         return table
     finally:
-        if not kept:
+        if not owned:
             os.close(fd)
 
 
@@ -193,7 +202,7 @@ def _read(fd: int, label: str, tensor: str | None) -> Table:
     kind = "parquet" if head.startswith(b"PAR1") else streams.sniff(head)
     if kind == "unknown" and b"\0" not in head:
         return delimited.read(fd, label)
-    if kind == "json" and (path := table_formats.manifest_path(head)):
+    if kind == "json" and (path := table_formats.manifest_path(os.pread(fd, _MANIFEST, 0))):
         return open_table(path, tensor)
     reader = table_formats.READERS.get(kind)
     if reader is None:

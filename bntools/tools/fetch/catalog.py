@@ -100,6 +100,30 @@ _ITEMS = [
         "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
         unpack.moby_dick,
     ),
+    Item(
+        "dslabs",
+        "Data sets of Irizarry's dslabs as csv: tissue gene expression, breast cancer, MovieLens, and more",
+        "Artistic-2.0",
+        "apt",
+        "r-cran-dslabs",
+        "0.7.4-1",
+        ".deb",
+        4_654_136,
+        "c3f93382c44d4581de9561792a87b110cb239c70771cac5ad63fa0a259e71ef3",
+        unpack.r_tables,
+    ),
+    Item(
+        "sleepstudy",
+        "Data sets of lme4 as csv: sleepstudy, InstEval (73421 ratings), Penicillin, and more",
+        "GPL-2+",
+        "apt",
+        "r-cran-lme4",
+        "1.1-31-1",
+        ".deb",
+        4_086_796,
+        "232c90c0504309ee64749af8ca8359e999a00e6dc0c1abf697640f1c16ecb4aa",
+        unpack.r_tables,
+    ),
 ]
 
 CATALOG = {item.name: item for item in _ITEMS}

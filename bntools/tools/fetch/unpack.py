@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -97,6 +98,28 @@ def moby_dick(archive: Path, folder: Path) -> None:
     (folder / "moby-dick.txt").write_text("\n".join(texts), encoding="utf-8")
     for name in ("LICENSE", "NOTICE"):
         (folder / name).write_bytes(files[name])
+
+
+def r_tables(archive: Path, folder: Path) -> None:
+    """Every table among the data of an R package in a Debian package, as NAME.csv; missing values are empty."""
+    from bntools.core.foreign.r_data import columns, lazy_data
+
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(_deb_data(archive))) as package:
+        for member in package:
+            if member.isfile() and member.name.endswith(("/data/Rdata.rdx", "/data/Rdata.rdb")):
+                files[member.name[-3:]] = _content(package, member)
+            elif member.name.endswith("/copyright"):
+                (folder / "LICENSE").write_bytes(_content(package, member))
+    if len(files) != 2:
+        raise bad_input(f"{archive} holds no data of an R package")
+    for name, thing in lazy_data(files["rdx"], files["rdb"]):
+        table = columns(thing)
+        if table is not None:
+            with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+                lines = csv.writer(file)
+                lines.writerow(table)
+                lines.writerows(zip(*table.values(), strict=True))
 
 
 def _wanted(member: tarfile.TarInfo) -> bool:

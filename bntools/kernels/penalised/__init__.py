@@ -1,0 +1,1 @@
+"""Regression under folded concave penalties: SCAD and MCP, and the lasso beside them."""

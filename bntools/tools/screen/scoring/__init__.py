@@ -1,0 +1,1 @@
+"""Scores of columns against an outcome, with p-values."""
