@@ -18,6 +18,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
         "stack-compress": "One file, any size: every prefix of it is a model.",
     },
+    "Build": {
+        "cbm-build": "Build a concept bottleneck from embeddings.",
+    },
     "Score": {
         "eval": "Measure how good a model still is.",
         "bleu-gpu": "BLEU of token ids, per sentence or corpus.",

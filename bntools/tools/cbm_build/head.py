@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
 from bntools.kernels.linear.fit import Fit, Penalty, Problem, fit, null
