@@ -20,6 +20,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Build": {
         "cbm-build": "Build a concept bottleneck from embeddings.",
+        "cbm-explain": "Say which concepts decide, and what would change it.",
+        "cbm-edit": "Edit a concept bottleneck without training.",
     },
     "Score": {
         "eval": "Measure how good a model still is.",

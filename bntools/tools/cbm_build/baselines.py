@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from bntools.core.methods.cbm.bottleneck import Floats, unit
-from bntools.kernels.linear.design import Dense, Factored
-from bntools.kernels.linear.softmax import Labels
+from bntools.kernels.linear.design import Factored
 from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
-from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, predict_accuracy, sparse_head
+from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head
 from bntools.tools.cbm_build.settings import Progress, Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -151,10 +151,17 @@ def _sources(source: str, concepts: str | None, truth: str | None, classes: str 
         data,
         inputs.read_embeddings(concepts) if concepts else None,
         inputs.read_owner(concepts) if concepts else None,
-        inputs.read_truth(truth, len(data.x)) if truth else None,
+        _truth(truth, source, len(data.x)),
         inputs.read_embeddings(classes) if classes else None,
         Path(names).read_text("utf-8").splitlines() if names else None,
     )
+
+
+def _truth(truth: str | None, source: str, rows: int) -> Any:
+    """Annotations of a file, or of the data itself where it has some."""
+    from bntools.core.methods.cbm import inputs
+
+    return inputs.read_truth(truth, rows) if truth else inputs.own_truth(source, rows)
 
 
 def _plan(session: Session, sources: Any, settings: Any) -> None:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bntools.tools.cbm_build.settings import Progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
 from bntools.kernels.linear.fit import Fit, Penalty, Problem, fit, null
 from bntools.kernels.linear.prune import backward, keep_largest, restrict
 from bntools.kernels.linear.softmax import Labels
+from bntools.tools.cbm_build.settings import Progress
 
 ALPHA = 0.99
 """Share of l1 in the elastic net (glm_saga's and LF-CBM's)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 BLOCK = 1 << 14
 """Rows scored at once."""
 ACTIVATIONS = ("linear", "relu", "sigmoid")

@@ -101,6 +101,15 @@ def read_truth(source: str, rows: int) -> Truth:
     return Truth(present.astype(np.int8), names)
 
 
+def own_truth(source: str, rows: int) -> Truth | None:
+    """The annotations in a file of embeddings itself, None where it has none; standard input is not read again."""
+    if source == "-":
+        return None
+    with open_tensors(source) as opened:
+        there = "concept" in opened.entries
+    return read_truth(source, rows) if there else None
+
+
 def same_encoder(first: dict[str, Any], second: dict[str, Any], labels: tuple[str, str]) -> None:
     """Refuse (exit 3) embeddings of two encoders, where both files say which made them."""
     for key in ("encoder", "model", "sha256"):

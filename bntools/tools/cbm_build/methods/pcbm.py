@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bntools.kernels.linear.fit import Problem, fit as minimise, null
-from bntools.kernels.linear.fit import Penalty
+from bntools.kernels.linear.fit import Penalty, Problem, null
+from bntools.kernels.linear.fit import fit as minimise
 from bntools.kernels.linear.softmax import Labels
 from bntools.tools.cbm_build.settings import Progress, Settings
 from bntools.tools.cbm_build.training import Head, Training

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from bntools.kernels.linear.design import Design, Factored, Floats
-from bntools.kernels.linear.fit import Penalty, Problem, Support, fit as minimise, null
+from bntools.kernels.linear.fit import Penalty, Problem, Support, null
+from bntools.kernels.linear.fit import fit as minimise
 from bntools.tools.cbm_build.methods import pcbm
 from bntools.tools.cbm_build.settings import Progress, Settings
 from bntools.tools.cbm_build.training import Head, Training
