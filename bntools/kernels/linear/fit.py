@@ -49,11 +49,16 @@ class Support(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Standardised columns, their Gram matrix, and the class of each row."""
+    """Standardised columns, their Gram matrix, and the class of each row.
+
+    spectrum: eigenvalues [K] and vectors [K, K] of the Gram matrix, which make a ridge step over all columns direct.
+    The Gram matrix may be of other rows of the same columns: it is a metric, and steps are checked against the loss.
+    """
 
     design: Design
     gram: Floats
     labels: Labels
+    spectrum: tuple[Floats, Floats] | None = None
 
 
 class Fit(NamedTuple):
@@ -129,6 +134,12 @@ def _step(problem, penalty, weight, model, support) -> Floats:
     point, slope, curvature = model
     result = weight.copy()
     scale = np.float32(1e-4)
+    if problem.spectrum is not None and support is not None:
+        values, vectors = problem.spectrum
+        pull = (slope + np.float32(penalty.l2) * point) @ vectors
+        return (
+            point - (pull / (curvature[:, None] * np.maximum(values, 0) + np.float32(penalty.l2))) @ vectors.T
+        )
     if support is None:
         l1, l2 = np.float32(penalty.l1), np.float32(penalty.l2)
         lasso_steps(result, point, slope, problem.gram, curvature, l1, l2, scale, 3)

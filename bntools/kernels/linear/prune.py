@@ -59,7 +59,9 @@ def restrict(problem: Problem, current: Fit, mask: NDArray[np.bool_]) -> Fit:
     return current._replace(weight=weight, scores=scores)
 
 
-def refit(problem: Problem, current: Fit, mask: NDArray[np.bool_], l2: float, tolerance: float = _REFIT) -> Fit:
+def refit(
+    problem: Problem, current: Fit, mask: NDArray[np.bool_], l2: float, tolerance: float = _REFIT
+) -> Fit:
     """Ridge fit of the masked weights alone."""
     start = restrict(problem, current, mask)
     return fit(problem, Penalty(0.0, l2), start, support=Support.of(mask), tolerance=tolerance, limit=60)

@@ -17,7 +17,7 @@ class Labels(NamedTuple):
     share: NDArray[np.float64]
 
     @classmethod
-    def count(cls, labels: NDArray[np.int64], classes: int) -> Labels:
+    def tally(cls, labels: NDArray[np.int64], classes: int) -> Labels:
         return cls(labels, np.bincount(labels, minlength=classes) / max(len(labels), 1))
 
 

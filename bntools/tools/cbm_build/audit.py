@@ -48,7 +48,9 @@ def _findings(pairs: int, of_class: int, constant: int, shown: list[list[Any]]) 
         first = f", such as {shown[0][0]} and {shown[0][1]}"
         result.append({"what": "always together", "detail": f"{pairs} pairs of concepts{first}"})
     if of_class:
-        result.append({"what": "class-level", "detail": f"{of_class} concepts are the same in all rows of each class"})
+        result.append(
+            {"what": "class-level", "detail": f"{of_class} concepts are the same in all rows of each class"}
+        )
     if constant:
         result.append({"what": "constant", "detail": f"{constant} concepts are never or always present"})
     return result

@@ -76,7 +76,7 @@ def cav_bank(embeddings: Floats, truth: Truth, rows: NDArray[np.int64]) -> tuple
     good = [k for k in range(present.shape[1]) if {0, 1} <= set(np.unique(present[rows, k]).tolist())]
     if not good:
         raise bad_input("no concept is present in some rows and absent in others", "annotations of 1 and 0")
-    targets = present[np.ix_(rows, good)].astype(np.float32)
+    targets = present[rows][:, good].astype(np.float32)
     vectors, offsets = logistic(embeddings[rows], targets, CAV_L2)
     names = [truth.names[k] for k in good]
     levels = np.tile(np.array([0, 1], np.float32), (len(good), 1))
@@ -104,7 +104,10 @@ def logistic(x: Floats, targets: Floats, l2: float) -> tuple[Floats, Floats]:
     inverse = np.linalg.inv(covariance / 4 + ridge * np.eye(len(covariance))).astype(np.float32)
     known = (targets >= 0).astype(np.float32)
     share = (np.maximum(targets, 0).sum(0) + 0.5) / (known.sum(0) + 1)
-    weight, bias = np.zeros((targets.shape[1], x.shape[1]), np.float32), np.log(share / (1 - share)).astype(np.float32)
+    weight, bias = (
+        np.zeros((targets.shape[1], x.shape[1]), np.float32),
+        np.log(share / (1 - share)).astype(np.float32),
+    )
     before, momentum = (weight, bias), 1.0
     for _ in range(_STEPS):
         following = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2

@@ -10,11 +10,14 @@ from bntools.core.methods.cbm.bottleneck import Floats, unit
 from bntools.kernels.linear.design import Factored
 from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
-from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head, spectral
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 Map = tuple[Floats, Floats]
+_DENSE = 4000
+"""Concepts up to which all of them are fitted, too: the spectrum of their Gram matrix costs K^3."""
 
 
 def baselines(
@@ -37,10 +40,12 @@ def baselines(
         add("zero_shot", training.class_vectors, zeros)
     if settings.normalize:
         add("centroid", unit(training.centroids), zeros)
-    add("linear_probe", *_probe(training, whole=True), part=_probe(training, whole=False))
+    whole, part = _probe(training)
+    add("linear_probe", *whole, part=part)
+    if training.bank.activation == "linear" and len(pool) <= _DENSE:
+        whole, part = _dense(training.with_bank(pool))
+        add("all_concepts", *whole, part=part)
     if training.bank.activation == "linear":
-        add("all_concepts", *_dense(training.with_bank(pool), whole=True),
-            part=_dense(training.with_bank(pool), whole=False))  # fmt: skip
         if len(pool) > len(training.bank):
             chosen = pool.at(select.random(len(training.bank), len(pool), settings.seed + 1))
             for point in _random(training.with_bank(chosen), head, settings, progress):
@@ -49,20 +54,30 @@ def baselines(
     return report, maps
 
 
-def _probe(training: Training, *, whole: bool) -> Map:
+def _probe(training: Training) -> tuple[Map, Map]:
     width = training.embeddings.shape[1]
-    bank = Bank(np.eye(width, dtype=np.float32), np.zeros(width, np.float32), [], None, np.zeros((width, 2), np.float32))
-    return _dense(training.with_bank(bank), whole=whole)
+    bank = Bank(
+        np.eye(width, dtype=np.float32),
+        np.zeros(width, np.float32),
+        [],
+        None,
+        np.zeros((width, 2), np.float32),
+    )
+    return _dense(training.with_bank(bank))
 
 
-def _dense(training: Training, *, whole: bool) -> Map:
+def _dense(training: Training) -> tuple[Map, Map]:
+    """Ridge fits on all rows, and on the part that choices are fitted on."""
     design = Factored(training.embeddings, training.bank.vectors)
-    split = Split(design, training.labels) if whole else training.division(design)[0]
-    model = dense_head(split, L2[1])
-    return as_map(design, model.weight, model.bias)
+    problem = spectral(Split(design, training.labels))
+    models = (dense_head(problem, L2[1]), dense_head(problem, L2[1], training.division(design)[0]))
+    whole, part = (as_map(design, model.weight, model.bias) for model in models)
+    return whole, part
 
 
-def _random(training: Training, head: Head, settings: Settings, progress: Progress) -> list[tuple[int, Map, float | None]]:
+def _random(
+    training: Training, head: Head, settings: Settings, progress: Progress
+) -> list[tuple[int, Map, float | None]]:
     """Random concepts with heads of the same sparsities, as many concepts, and the same penalty."""
     if not head.points:
         return []

@@ -19,7 +19,8 @@ from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
 from bntools.tools.cbm_build.baselines import baselines
 from bntools.tools.cbm_build.methods import method
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training, divide
 
 
@@ -98,7 +99,9 @@ def _class_names(sources: Sources, labels: NDArray[np.int64]) -> list[str]:
     if isinstance(names, list) and labels.min() >= 0 and labels.max() < len(names):
         return [str(names[label]) for label in labels]
     if names:
-        raise bad_input(f"{len(names)} class names for labels {labels.min()} to {labels.max()}", "one a class")
+        raise bad_input(
+            f"{len(names)} class names for labels {labels.min()} to {labels.max()}", "one a class"
+        )
     return [f"class {label}" for label in labels]
 
 
@@ -113,7 +116,9 @@ def _class_vectors(sources: Sources, names: list[str], settings: Settings) -> Fl
     elif len(given.x) == len(names):
         rows = list(range(len(names)))
     else:
-        raise bad_input(f"{given.label} has {len(given.x)} rows for {len(names)} classes", "one row a class, named")
+        raise bad_input(
+            f"{given.label} has {len(given.x)} rows for {len(names)} classes", "one row a class, named"
+        )
     return unit(given.x[rows]) if settings.normalize else given.x[rows]
 
 
@@ -153,7 +158,7 @@ def assemble(training: Training, head: Head, settings: Settings, labels: NDArray
         standard = Factored(training.embeddings, bank.vectors).standard
     mean = standard.mean + (bank.offsets if bank.activation == "linear" and not head.raw else 0)
     std = np.where(standard.inverse > 0, 1 / np.where(standard.inverse > 0, standard.inverse, 1), 0)
-    share = Labels.count(training.y, len(training.classes))
+    share = Labels.tally(training.y, len(training.classes))
     model = Bottleneck(
         vectors=bank.vectors, offsets=bank.offsets, mean=mean.astype(np.float32), std=std.astype(np.float32),
         weight=head.weight, bias=head.bias, names=bank.names, classes=training.classes, labels=labels,
@@ -169,7 +174,9 @@ def _class_means(model: Bottleneck, training: Training) -> Floats:
     if model.activation == "linear":
         return model.standardise(training.centroids @ model.vectors.T + model.offsets)
     scores = model.concepts(training.embeddings)
-    return np.stack([scores[training.y == c].mean(0) for c in range(len(training.classes))]).astype(np.float32)
+    return np.stack([scores[training.y == c].mean(0) for c in range(len(training.classes))]).astype(
+        np.float32
+    )
 
 
 def _report(training: Training, model: Bottleneck, head: Head, settings: Settings) -> dict[str, Any]:
@@ -179,7 +186,9 @@ def _report(training: Training, model: Bottleneck, head: Head, settings: Setting
     ]  # fmt: skip
     order = np.argsort(-np.abs(model.weight), axis=1, kind="stable")[:, :5]
     top = {
-        name: [[model.names[k], round(float(model.weight[c, k]), 4)] for k in order[c] if model.weight[c, k] != 0]
+        name: [
+            [model.names[k], round(float(model.weight[c, k]), 4)] for k in order[c] if model.weight[c, k] != 0
+        ]
         for c, name in enumerate(model.classes)
     }
     return {

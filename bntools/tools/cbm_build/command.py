@@ -52,31 +52,126 @@ def _l2(context: click.Context, _: click.Parameter, value: str) -> float | None:
 @click.command("cbm-build", short_help="Build a concept bottleneck from embeddings.", epilog=EPILOG)
 @options.input_argument(example="bntools cbm-build train.safetensors --concepts concepts.safetensors")
 @options.output
-@click.option("--concepts", metavar="FILE", help="Embeddings of the concepts' names, by the encoder of INPUT.")
-@click.option("--truth", metavar="FILE", help="Which rows have which concept: concept [N, K] and concepts.txt.")
-@click.option("--class-embeddings", metavar="FILE", help="Embeddings of the classes' names: zero-shot baseline, cms.")
-@click.option("--class-names", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="One name a class, a line each.")
-@click.option("--method", type=click.Choice(_METHODS), default="labo", show_default=True, help="Which bottleneck to build.")
-@click.option("--paper", is_flag=True, help="labo: the paper's association matrix in place of the sparse head.")
-@click.option("--nec", default="5", show_default=True, callback=_nec, metavar="N|auto", help="Concepts a class.")
-@click.option("--table", default="1,2,3,5,10,15,20,30", show_default=True, callback=_table, metavar="N,...", help="Sparsities fitted beside it.")
-@click.option("--budget", type=click.Choice(["class", "all"]), default="class", show_default=True, help="Share out the weights evenly, or freely.")
-@click.option("--refit/--no-refit", default=True, show_default=True, help="Refit what pruning leaves; without: largest weights of the l1 path.")
-@click.option("--l2", default="auto", show_default=True, callback=_l2, metavar="X|auto", help="Ridge penalty; auto: by validation.")
-@click.option("--lam", type=click.FloatRange(0, min_open=True), default=0.02, show_default=True, help="pcbm: its penalty.")
-@click.option("--bank", type=click.Choice(["text", "cav"]), default="text", show_default=True, help="Concepts from names, or from --truth.")
-@click.option("--select", type=click.Choice(["labo", "random", "all"]), default="labo", show_default=True, help="Which concepts of the bank to use.")
-@click.option("--per-class", type=click.IntRange(1), default=25, show_default=True, help="Concepts selected for each class.")
-@click.option("--dedup", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Drop concepts whose cosine with another is above this.")
+@click.option(
+    "--concepts", metavar="FILE", help="Embeddings of the concepts' names, by the encoder of INPUT."
+)
+@click.option(
+    "--truth", metavar="FILE", help="Which rows have which concept: concept [N, K] and concepts.txt."
+)
+@click.option(
+    "--class-embeddings", metavar="FILE", help="Embeddings of the classes' names: zero-shot baseline, cms."
+)
+@click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="One name a class, a line each.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(_METHODS),
+    default="labo",
+    show_default=True,
+    help="Which bottleneck to build.",
+)
+@click.option(
+    "--paper", is_flag=True, help="labo: the paper's association matrix in place of the sparse head."
+)
+@click.option(
+    "--nec", default="5", show_default=True, callback=_nec, metavar="N|auto", help="Concepts a class."
+)
+@click.option(
+    "--table",
+    default="1,2,3,5,10,15,20,30",
+    show_default=True,
+    callback=_table,
+    metavar="N,...",
+    help="Sparsities fitted beside it.",
+)
+@click.option(
+    "--budget",
+    type=click.Choice(["class", "all"]),
+    default="class",
+    show_default=True,
+    help="Share out the weights evenly, or freely.",
+)
+@click.option(
+    "--refit/--no-refit",
+    default=True,
+    show_default=True,
+    help="Refit what pruning leaves; without: largest weights of the l1 path.",
+)
+@click.option(
+    "--l2",
+    default="auto",
+    show_default=True,
+    callback=_l2,
+    metavar="X|auto",
+    help="Ridge penalty; auto: by validation.",
+)
+@click.option(
+    "--lam",
+    type=click.FloatRange(0, min_open=True),
+    default=0.02,
+    show_default=True,
+    help="pcbm: its penalty.",
+)
+@click.option(
+    "--bank",
+    type=click.Choice(["text", "cav"]),
+    default="text",
+    show_default=True,
+    help="Concepts from names, or from --truth.",
+)
+@click.option(
+    "--select",
+    type=click.Choice(["labo", "random", "all"]),
+    default="labo",
+    show_default=True,
+    help="Which concepts of the bank to use.",
+)
+@click.option(
+    "--per-class",
+    type=click.IntRange(1),
+    default=25,
+    show_default=True,
+    help="Concepts selected for each class.",
+)
+@click.option(
+    "--dedup",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Drop concepts whose cosine with another is above this.",
+)
 @click.option("--keep-class-names", is_flag=True, help="Keep concepts that contain the name of a class.")
-@click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scores are cosines, or plain products.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="labo --paper, sparse, gumbel, contrastive.")
-@click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True, help="Share of the rows that choices are judged by.")
+@click.option(
+    "--normalize/--no-normalize",
+    default=True,
+    show_default=True,
+    help="Scores are cosines, or plain products.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="labo --paper, sparse, gumbel, contrastive.",
+)
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share of the rows that choices are judged by.",
+)
 @click.option("--audit", is_flag=True, help="Report how far the annotations can tell concepts apart.")
 @click.option("--strict", is_flag=True, help="With --audit: exit 4 where they cannot.")
 @click.option("--demo", is_flag=True, help="INPUT is WordNet: definitions into 24 classes.")
 @click.option("--encoder", metavar="DIR", help="With --demo: the static text encoder.")
-@click.option("--demo-data", metavar="DIR", help="With --demo: write its rows, concepts and annotations there.")
+@click.option(
+    "--demo-data", metavar="DIR", help="With --demo: write its rows, concepts and annotations there."
+)
 @options.common
 def command(session: Session, source: str, output: str, force: bool, concepts: str | None, truth: str | None,
             class_embeddings: str | None, class_names: str | None, audit: bool, strict: bool, demo: bool,
@@ -132,7 +227,10 @@ def _demo(session: Session, source: str, encoder: str | None, folder: str | None
     from bntools.tools.cbm_build import demo
 
     if encoder is None:
-        raise usage("--demo needs a static text encoder", "bntools fetch wordllama -o wordllama/; --encoder wordllama/")
+        raise usage(
+            "--demo needs a static text encoder",
+            "bntools fetch wordllama -o wordllama/; --encoder wordllama/",
+        )
     made = demo.demo(source, encoder, session.seed)
     if folder is not None:
         for path in demo.write_files(made, folder, force=force):
@@ -140,7 +238,9 @@ def _demo(session: Session, source: str, encoder: str | None, folder: str | None
     return made
 
 
-def _sources(source: str, concepts: str | None, truth: str | None, classes: str | None, names: str | None) -> Any:
+def _sources(
+    source: str, concepts: str | None, truth: str | None, classes: str | None, names: str | None
+) -> Any:
     from pathlib import Path
 
     from bntools.core.methods.cbm import inputs
@@ -166,7 +266,9 @@ def _truth(truth: str | None, source: str, rows: int) -> Any:
 
 def _plan(session: Session, sources: Any, settings: Any) -> None:
     rows, width = sources.data.x.shape
-    count = len(sources.truth.names if settings.bank == "cav" else sources.concepts.x if sources.concepts else [])
+    count = len(
+        sources.truth.names if settings.bank == "cav" else sources.concepts.x if sources.concepts else []
+    )
     report = {
         "kind": "plan", "rows": rows, "dimensions": width, "concepts": count, "method": settings.method,
         "memory_bytes": 150_000_000 + 12 * rows * width + 8 * count * count,
@@ -176,7 +278,9 @@ def _plan(session: Session, sources: Any, settings: Any) -> None:
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], shown)))
 
 
-def _run(session: Session, inputs: Any, settings: Any, target: tuple[str, bool], audit: tuple[bool, bool]) -> None:
+def _run(
+    session: Session, inputs: Any, settings: Any, target: tuple[str, bool], audit: tuple[bool, bool]
+) -> None:
     from bntools.core.artifact.writer import STDOUT, Writer
     from bntools.core.methods.cbm import file
     from bntools.core.model import history
@@ -207,4 +311,8 @@ def _run(session: Session, inputs: Any, settings: Any, target: tuple[str, bool],
     if audit[1] and report["audit"]["findings"]:
         from bntools.core.errors import GATE, BnError
 
-        raise BnError(f"the audit has {len(report['audit']['findings'])} findings", "without --strict they are only reported", GATE)
+        raise BnError(
+            f"the audit has {len(report['audit']['findings'])} findings",
+            "without --strict they are only reported",
+            GATE,
+        )

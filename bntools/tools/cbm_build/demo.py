@@ -42,7 +42,12 @@ def write_files(demo: Demo, folder: str, *, force: bool) -> list[str]:
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     sources = demo.sources
-    rows = {"train": sources.data, "test": demo.test, "concepts": sources.concepts, "classes": sources.class_embeddings}
+    rows = {
+        "train": sources.data,
+        "test": demo.test,
+        "concepts": sources.concepts,
+        "classes": sources.class_embeddings,
+    }
     paths = []
     for name, data in rows.items():
         assert data is not None
@@ -66,5 +71,3 @@ def _write_truth(path: str, present: NDArray[np.int8], names: list[str], force: 
     with Writer(path, "annotations", force=force) as out:
         out.add_raw("concept", "I8", present.shape, np.ascontiguousarray(present).tobytes())
         out.files["concepts.txt"] = "\n".join(names).encode()
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
-from bntools.kernels.linear.fit import Fit, Penalty, Problem, fit, null
+from bntools.kernels.linear.fit import Fit, Penalty, Problem, Support, fit, null
 from bntools.kernels.linear.prune import backward, keep_largest, restrict
 from bntools.kernels.linear.softmax import Labels
-from bntools.tools.cbm_build.settings import Progress
+from bntools.core.progress import Progress
 
 ALPHA = 0.99
 """Share of l1 in the elastic net (glm_saga's and LF-CBM's)."""
@@ -98,12 +98,13 @@ def sparse_head(train: Split, part: Split, held: Split, plan: Plan, progress: Pr
     with progress("validation", len(budgets) * len(L2)) as advance:
         for l2 in L2 if plan.l2 is None else (plan.l2,):
             tried[l2] = {}
-            for budget, model in backward(
-                smaller, start, budgets, l2, per_class=plan.per_class, exchanges=0
-            ):
+            for budget, model in backward(smaller, start, budgets, l2, per_class=plan.per_class, exchanges=0):
                 tried[l2][budget] = predict_accuracy(held, model.weight, model.bias)
                 advance(1)
-    l2 = max(tried, key=lambda value: (np.nanmean(list(tried[value].values())) if len(held.labels.of) else 0, value))
+    l2 = max(
+        tried,
+        key=lambda value: (np.nanmean(list(tried[value].values())) if len(held.labels.of) else 0, value),
+    )
     return _final(train, (start, fraction), plan, l2, tried[l2], progress)
 
 
@@ -111,7 +112,12 @@ def _final(train: Split, origin, plan: Plan, l2: float, validation, progress: Pr
     problem = problem_of(train)
     start, fraction = origin
     scores = problem.design.scores(start.weight) + start.bias[:, None]
-    first = fit(problem, penalty_at(fraction, strongest(problem)), start._replace(scores=scores), tolerance=_PATH_TOLERANCE)
+    first = fit(
+        problem,
+        penalty_at(fraction, strongest(problem)),
+        start._replace(scores=scores),
+        tolerance=_PATH_TOLERANCE,
+    )
     classes = len(train.labels.share)
     budgets = [nec * classes for nec in plan.necs]
     points = []
@@ -144,13 +150,16 @@ def _cut(problem: Problem, model: Fit, held: Split, nec: int) -> Point:
     return Point(nec, cut, 0.0, predict_accuracy(held, cut.weight, cut.bias))
 
 
-def dense_head(split: Split, l2: float, columns: Sequence[int] | None = None) -> Fit:
-    """Ridge softmax on all columns."""
-    from bntools.kernels.linear.fit import Support
-
+def spectral(split: Split) -> Problem:
+    """A problem whose ridge fits over all columns take direct steps."""
     problem = problem_of(split)
-    mask = np.ones((len(split.labels.share), split.design.columns), bool)
-    if columns is not None:
-        mask[:] = False
-        mask[:, list(columns)] = True
-    return fit(problem, Penalty(0.0, l2), null(problem), support=Support.of(mask), tolerance=1e-3, limit=200)
+    values, vectors = np.linalg.eigh(problem.gram)
+    return problem._replace(spectrum=(values, vectors))
+
+
+def dense_head(problem: Problem, l2: float, split: Split | None = None) -> Fit:
+    """Ridge softmax on all columns of a spectral problem; split: on these rows of it in place of its own."""
+    if split is not None:
+        problem = problem._replace(design=split.design, labels=split.labels)
+    everything = Support.of(np.ones((len(problem.labels.share), problem.design.columns), bool))
+    return fit(problem, Penalty(0.0, l2), null(problem), support=everything, tolerance=1e-3, limit=200)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from bntools.core.errors import usage
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 METHODS = ("labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", "linear")
 TABLE = (1, 2, 3, 5, 10, 15, 20, 30)
 """Sparsities of the table, in concepts a class."""
@@ -46,7 +43,9 @@ class Settings:
         if self.l2 is not None and self.l2 <= 0:
             raise usage(f"--l2 {self.l2} is not positive", "--l2 auto, or 0.03")
         if any(nec < 1 for nec in self.table) or self.nec < AUTO:
-            raise usage("a sparsity is a whole number of concepts a class from 1 on", "--nec 5 --table 1,2,5,10")
+            raise usage(
+                "a sparsity is a whole number of concepts a class from 1 on", "--nec 5 --table 1,2,5,10"
+            )
 
     def necs(self, columns: int) -> tuple[int, ...]:
         """The sparsities to fit: those of the table the bank is large enough for, and the wanted one."""

@@ -24,8 +24,14 @@ def summary(report: dict[str, Any]) -> str:
 def draw(console: Any, report: dict[str, Any]) -> None:
     test = report.get("test")
     shown = "test (%)" if test else "validation (%)"
-    scores = test["baselines"] if test else {n: b["validation_accuracy"] for n, b in report["baselines"].items()}
-    rows = [[name.replace("_", " "), percent(v)] for name, v in scores.items() if not name.startswith("random_concepts_")]
+    scores = (
+        test["baselines"] if test else {n: b["validation_accuracy"] for n, b in report["baselines"].items()}
+    )
+    rows = [
+        [name.replace("_", " "), percent(v)]
+        for name, v in scores.items()
+        if not name.startswith("random_concepts_")
+    ]
     console.print(terminal.table(["baseline", shown], rows))
     if report["path"]:
         path = []
@@ -36,8 +42,15 @@ def draw(console: Any, report: dict[str, Any]) -> None:
                 own, other = test["path"][index]["accuracy"], test["path"][index].get("random_concepts")
             path.append([str(point["nec"]), f"{point['weights']:,}", percent(own), percent(other)])
         console.print(terminal.table(["concepts a class", "weights", shown, "random concepts (%)"], path))
-    tops = [[name, ", ".join(f"{c} {w:+.2f}" for c, w in top)] for name, top in list(report["top"].items())[:12]]
+    tops = [
+        [name, ", ".join(f"{c} {w:+.2f}" for c, w in top)] for name, top in list(report["top"].items())[:12]
+    ]
     console.print(terminal.facts("strongest concepts", tops))
     console.print(summary(report) + (f"; test accuracy {percent(test['accuracy'])} %" if test else ""))
     if report.get("audit"):
-        console.print(terminal.facts("audit", [[f["what"], f["detail"]] for f in report["audit"]["findings"]] or [["", "no findings"]]))
+        console.print(
+            terminal.facts(
+                "audit",
+                [[f["what"], f["detail"]] for f in report["audit"]["findings"]] or [["", "no findings"]],
+            )
+        )

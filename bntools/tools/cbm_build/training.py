@@ -43,7 +43,7 @@ class Training:
 
     @property
     def labels(self) -> Labels:
-        return Labels.count(self.y, len(self.classes))
+        return Labels.tally(self.y, len(self.classes))
 
     @property
     def whole(self) -> Split:
@@ -53,7 +53,8 @@ class Training:
         """The rows that choices are fitted on, and those they are judged by."""
         design = self.design if design is None else design
         return tuple(  # type: ignore[return-value]
-            Split(design.at(rows), Labels.count(self.y[rows], len(self.classes))) for rows in (self.part, self.held)
+            Split(design.at(rows), Labels.tally(self.y[rows], len(self.classes)))
+            for rows in (self.part, self.held)
         )
 
     def with_bank(self, bank: Bank) -> Training:

@@ -64,7 +64,9 @@ def read(folder: str, seed: int) -> Task:
         order = permutation(seed, c, len(groups[c]))[:_PER_CLASS]
         for position, index in enumerate(order):
             parts[position >= int(_TRAIN * len(order))].append((*groups[c][int(index)], c))
-    train, test = (Rows([t for _, t, _ in p], np.array([c for *_, c in p]), [s for s, *_ in p]) for p in parts)
+    train, test = (
+        Rows([t for _, t, _ in p], np.array([c for *_, c in p]), [s for s, *_ in p]) for p in parts
+    )
     concepts, owner = candidates(train)
     names, both = _hypernyms(nouns, train, test)
     return Task(train, test, concepts, owner, names, *both)
@@ -84,7 +86,9 @@ def phrases(text: str) -> set[str]:
     words = re.findall(r"[a-z]+", text.lower())
     rare = [word not in _COMMON and len(word) > 2 for word in words]
     single = {word for word, good in zip(words, rare, strict=True) if good}
-    return single | {f"{a} {b}" for a, b, x, y in zip(words, words[1:], rare, rare[1:], strict=False) if x and y}
+    return single | {
+        f"{a} {b}" for a, b, x, y in zip(words, words[1:], rare, rare[1:], strict=False) if x and y
+    }
 
 
 def candidates(train: Rows) -> tuple[list[str], NDArray[np.int64]]:
@@ -103,7 +107,9 @@ def candidates(train: Rows) -> tuple[list[str], NDArray[np.int64]]:
         for phrase, count in counts.items():
             if count > 1 and not any(name in phrase for name in CLASSES):
                 other = total[phrase] - count
-                odds = np.log((count + 0.5) / (sizes[c] - count + 0.5)) - np.log((other + 0.5) / (rest - other + 0.5))
+                odds = np.log((count + 0.5) / (sizes[c] - count + 0.5)) - np.log(
+                    (other + 0.5) / (rest - other + 0.5)
+                )
                 ranked.append((-count * float(odds), phrase))
         for _, phrase in sorted(ranked)[:_POOL]:
             owners[phrase].append(c)
@@ -136,5 +142,7 @@ def _hypernyms(nouns: list[list[str]], train: Rows, test: Rows) -> tuple[list[st
         for row, synset in enumerate(rows.synsets):
             table[row, [place[a] for a in ancestors(synset) if a in place]] = 1
         tables.append(table)
-    names = [lemma[a] if sum(lemma[b] == lemma[a] for b in chosen) == 1 else f"{lemma[a]} {a}" for a in chosen]
+    names = [
+        lemma[a] if sum(lemma[b] == lemma[a] for b in chosen) == 1 else f"{lemma[a]} {a}" for a in chosen
+    ]
     return names, tables

@@ -33,7 +33,9 @@ class Choice(NamedTuple):
     factor: float
 
 
-def adapt(model: Bottleneck, few: Embeddings, guard: Embeddings | None, epsilon: float) -> tuple[Bottleneck, dict[str, Any]]:
+def adapt(
+    model: Bottleneck, few: Embeddings, guard: Embeddings | None, epsilon: float
+) -> tuple[Bottleneck, dict[str, Any]]:
     """The adapted bottleneck and its report. An edit that costs more than `epsilon` of guard accuracy is not made.
 
     few: labelled rows of the new domain. guard: labelled rows of the old one.
@@ -45,7 +47,10 @@ def adapt(model: Bottleneck, few: Embeddings, guard: Embeddings | None, epsilon:
     before = float(((scores @ model.weight.T + offset).argmax(1) == y).mean())
     kept = None if guard is None else _accuracy(model, guard)
     ranked = sorted(
-        ((left_out(model, scores, offset, y, (confounding, lacking), choice), choice) for choice in _choices()),
+        (
+            (left_out(model, scores, offset, y, (confounding, lacking), choice), choice)
+            for choice in _choices()
+        ),
         key=lambda pair: (-pair[0], pair[1].mask + pair[1].amplify, pair[1].factor),
     )
     best, refused = (before, Choice(0, 0, 1.0)), 0
@@ -71,7 +76,9 @@ def _choices() -> list[Choice]:
     return [Choice(a, b, f) for a, b in pairs for f in (FACTORS if b else (1.0,))]
 
 
-def evidence(model: Bottleneck, scores: Floats, offset: Floats, y: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def evidence(
+    model: Bottleneck, scores: Floats, offset: Floats, y: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
     """Each row's part in how confounding and how weak each concept is, both [N, K]."""
     logits, rows = scores @ model.weight.T + offset, np.arange(len(y))
     others = logits.copy()
@@ -85,7 +92,12 @@ def evidence(model: Bottleneck, scores: Floats, offset: Floats, y: NDArray[np.in
 
 
 def left_out(
-    model: Bottleneck, scores: Floats, offset: Floats, y: NDArray[np.int64], parts: tuple[Floats, Floats], choice: Choice
+    model: Bottleneck,
+    scores: Floats,
+    offset: Floats,
+    y: NDArray[np.int64],
+    parts: tuple[Floats, Floats],
+    choice: Choice,
 ) -> float:
     """Share of rows that are right after the edit that the other rows ask for."""
     gain = np.ones_like(scores)
@@ -114,7 +126,9 @@ def _accuracy(model: Bottleneck, data: Embeddings) -> float:
     return float((model.predict(data.x) == class_indices(model, data)).mean())
 
 
-def _report(before: Bottleneck, after: Bottleneck, best: tuple[float, Choice], facts: dict[str, Any]) -> dict[str, Any]:
+def _report(
+    before: Bottleneck, after: Bottleneck, best: tuple[float, Choice], facts: dict[str, Any]
+) -> dict[str, Any]:
     changed = np.flatnonzero(before.scale != after.scale)
     changes = [
         {"edit": "mask" if after.scale[k] == 0 else "amplify", "concept": before.names[k],

@@ -23,7 +23,9 @@ def _pairs(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     for text in values:
         name, colon, concept = text.partition(":")
         if not colon or not name or not concept:
-            raise usage(f"--prune {text} is not CLASS:CONCEPT", '--prune "boat:water", or "*:water" in all classes')
+            raise usage(
+                f"--prune {text} is not CLASS:CONCEPT", '--prune "boat:water", or "*:water" in all classes'
+            )
         result.append((name, concept))
     return result
 
@@ -46,13 +48,35 @@ def _factors(context: click.Context, _: click.Parameter, values: tuple[str, ...]
 @click.command("cbm-edit", short_help="Edit a concept bottleneck without training.", epilog=EPILOG)
 @options.input_argument(example="bntools cbm-edit cbm.safetensors --prune boat:water -o fixed.safetensors")
 @options.output
-@click.option("--prune", "pairs", multiple=True, callback=_pairs, metavar="CLASS:CONCEPT", help="Take a concept out of a class; class *: out of all.")
+@click.option(
+    "--prune",
+    "pairs",
+    multiple=True,
+    callback=_pairs,
+    metavar="CLASS:CONCEPT",
+    help="Take a concept out of a class; class *: out of all.",
+)
 @click.option("--normalize", is_flag=True, help="With --prune: what is left of the class keeps its l1 norm.")
-@click.option("--scale", "factors", multiple=True, callback=_factors, metavar="CONCEPT=FACTOR", help="Multiply a concept's scores; 0: off.")
+@click.option(
+    "--scale",
+    "factors",
+    multiple=True,
+    callback=_factors,
+    metavar="CONCEPT=FACTOR",
+    help="Multiply a concept's scores; 0: off.",
+)
 @click.option("--drop-residual", is_flag=True, help="Leave only what goes through concepts.")
-@click.option("--adapt", metavar="FILE", help="A few labelled rows of a new domain: mask and amplify concepts for it.")
+@click.option(
+    "--adapt", metavar="FILE", help="A few labelled rows of a new domain: mask and amplify concepts for it."
+)
 @click.option("--guard", metavar="FILE", help="Labelled rows that must not get worse.")
-@click.option("--epsilon", type=click.FloatRange(0, 1), default=0.002, show_default=True, help="With --guard: accuracy that may be lost.")
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, 1),
+    default=0.002,
+    show_default=True,
+    help="With --guard: accuracy that may be lost.",
+)
 @options.common
 def command(session: Session, source: str, output: str, force: bool, pairs: list[tuple[str, str]], normalize: bool,
             factors: dict[str, float], drop_residual: bool, adapt: str | None, guard: str | None,
@@ -125,7 +149,9 @@ def _edit(model: Any, what: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     if guard is not None:
         check(first, guard)
         y = class_indices(first, guard)
-        report["guard"] = {name: float((m.predict(guard.x) == y).mean()) for name, m in (("before", first), ("after", model))}
+        report["guard"] = {
+            name: float((m.predict(guard.x) == y).mean()) for name, m in (("before", first), ("after", model))
+        }
     return model, {**report, "nec": model.nec, "changes": changes}
 
 
@@ -135,7 +161,9 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
          f"{c['to']:+.3f}" if "to" in c else ""]
         for c in report["changes"]
     ]  # fmt: skip
-    console.print(terminal.table(["edit", "class", "concept", "from", "to"], rows or [["none", "", "", "", ""]]))
+    console.print(
+        terminal.table(["edit", "class", "concept", "from", "to"], rows or [["none", "", "", "", ""]])
+    )
     if "adaptation" in report:
         a = report["adaptation"]
         console.print(

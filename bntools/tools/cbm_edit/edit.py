@@ -31,7 +31,13 @@ def prune(model: Bottleneck, pairs: list[tuple[str, str]], *, normalize: bool) -
             raise usage(f"{concept} has no weight in {where}", "bntools cbm-explain --global shows what has")
         cells += [(c, k) for c in live]
         changes += [
-            {"edit": "prune", "class": model.classes[c], "concept": concept, "from": float(model.weight[c, k]), "to": 0.0}
+            {
+                "edit": "prune",
+                "class": model.classes[c],
+                "concept": concept,
+                "from": float(model.weight[c, k]),
+                "to": 0.0,
+            }
             for c in live
         ]
     weight = _cut(model.weight, cells, normalize)
@@ -56,7 +62,9 @@ def scale(model: Bottleneck, factors: dict[str, float]) -> tuple[Bottleneck, Cha
     result, changes = model.scale.copy(), []
     for concept, factor in factors.items():
         k = _find(concept, model.names, "concept")
-        changes.append({"edit": "scale", "concept": concept, "from": float(result[k]), "to": float(result[k] * factor)})
+        changes.append(
+            {"edit": "scale", "concept": concept, "from": float(result[k]), "to": float(result[k] * factor)}
+        )
         result[k] *= factor
     return replace(model, scale=result), changes
 

@@ -38,17 +38,43 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
     return result
 
 
-@click.command("cbm-explain", short_help="Say which concepts decide, and what would change it.", epilog=EPILOG)
+@click.command(
+    "cbm-explain", short_help="Say which concepts decide, and what would change it.", epilog=EPILOG
+)
 @options.input_argument(example="bntools cbm-explain cbm.safetensors --data test.safetensors --row 3")
 @click.option("--data", required=True, metavar="FILE", help="Embeddings of the rows to explain.")
 @click.option("--row", type=click.IntRange(0), default=0, show_default=True, help="The row to explain.")
 @click.option("--global", "overall", is_flag=True, help="Explain the classes over all rows.")
 @click.option("--nec", metavar="N", help="The head of another sparsity of the table.")
 @click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Concepts to show.")
-@click.option("--set", "changes", multiple=True, callback=_changes, metavar="CONCEPT=VALUE", help="Change a concept of the row, in standard deviations.")
-@click.option("--intervene", metavar="FILE|truth", help="Correct concepts by these annotations; truth: those in the data.")
-@click.option("--policy", type=click.Choice(["random", "uncertainty", "margin", "mixed"]), default="margin", show_default=True, help="Which concept to correct next.")
-@click.option("--budget", default="1,2,5,10", show_default=True, callback=_budgets, metavar="N,...", help="Concepts corrected in each row.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    callback=_changes,
+    metavar="CONCEPT=VALUE",
+    help="Change a concept of the row, in standard deviations.",
+)
+@click.option(
+    "--intervene",
+    metavar="FILE|truth",
+    help="Correct concepts by these annotations; truth: those in the data.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(["random", "uncertainty", "margin", "mixed", "expected"]),
+    default="expected",
+    show_default=True,
+    help="Which concept to correct next.",
+)
+@click.option(
+    "--budget",
+    default="1,2,5,10",
+    show_default=True,
+    callback=_budgets,
+    metavar="N,...",
+    help="Concepts corrected in each row.",
+)
 @click.option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.")
 @options.common
 def command(session: Session, source: str, data: str, row: int, overall: bool, nec: str | None, top: int,
@@ -66,7 +92,12 @@ def command(session: Session, source: str, data: str, row: int, overall: bool, n
     model, rows = _open(source, data, nec)
     _known(model, changes)
     if session.dry_run:
-        report: dict[str, Any] = {"kind": "plan", "rows": len(rows.x), "concepts": len(model.names), "classes": len(model.classes)}
+        report: dict[str, Any] = {
+            "kind": "plan",
+            "rows": len(rows.x),
+            "concepts": len(model.names),
+            "classes": len(model.classes),
+        }
     elif intervene is not None:
         report = _intervene(session, model, rows, (data, intervene), (policy, budget))
     else:
@@ -98,10 +129,14 @@ def _known(model: Any, changes: dict[str, float]) -> None:
     for name in changes:
         if name not in model.names:
             near = difflib.get_close_matches(name, model.names, 1)
-            raise usage(f"no concept {name!r}", f"did you mean {near[0]!r}?" if near else "bntools info shows them")
+            raise usage(
+                f"no concept {name!r}", f"did you mean {near[0]!r}?" if near else "bntools info shows them"
+            )
 
 
-def _explain(model: Any, rows: Any, row: int, top: int, what: tuple[bool, dict[str, float]]) -> dict[str, Any]:
+def _explain(
+    model: Any, rows: Any, row: int, top: int, what: tuple[bool, dict[str, float]]
+) -> dict[str, Any]:
     from bntools.tools.cbm_explain import explain
     from bntools.tools.cbm_explain import intervene as change
 
@@ -111,7 +146,9 @@ def _explain(model: Any, rows: Any, row: int, top: int, what: tuple[bool, dict[s
     return change.apply_changes(model, rows, row, what[1]) if what[1] else report
 
 
-def _intervene(session: Session, model: Any, rows: Any, files: tuple[str, str], how: tuple[str, tuple[int, ...]]) -> Any:
+def _intervene(
+    session: Session, model: Any, rows: Any, files: tuple[str, str], how: tuple[str, tuple[int, ...]]
+) -> Any:
     from bntools.core.methods.cbm import inputs
     from bntools.tools.cbm_explain.intervene import intervene
 

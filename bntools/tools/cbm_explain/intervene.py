@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ from bntools.core.methods.cbm.inputs import Embeddings, Truth
 from bntools.core.methods.cbm.metrics import mean_error
 from bntools.core.methods.cbm.score import check, class_indices, standard_levels
 
-POLICIES = ("random", "uncertainty", "margin", "mixed")
+POLICIES = ("random", "uncertainty", "margin", "mixed", "expected")
 _MARGIN_STEPS = 3
 """`mixed` asks by margin so many times, then by uncertainty."""
-Wanted = Callable[[int, Floats, Floats], Floats]
 
 
 class Questions:
@@ -63,6 +62,18 @@ class Questions:
         between = np.abs(self.head[order[:, 0]] - self.head[order[:, 1]]) * np.abs(self.span)
         return between * np.sqrt(self.uncertainty() + 1e-9)
 
+    def expected(self) -> Floats:
+        """Probability of the best class that an answer leaves on average: sum_v p(v) max_y p(y | answer v)."""
+        logits, belief = self.logits, self.belief
+        value = np.empty(belief.shape, np.float32)
+        for j, k in enumerate(self.concepts):
+            gain = 0.0
+            for level, share in ((0, 1 - belief[:, j]), (1, belief[:, j])):
+                moved = logits + (self.levels[j, level] - self.scores[:, k])[:, None] * self.head[:, j]
+                gain = gain + share / np.exp(moved - moved.max(1, keepdims=True)).sum(1)
+            value[:, j] = gain
+        return value
+
 
 def intervene(
     model: Bottleneck, data: Embeddings, truth: Truth, *, policy: str, budgets: Sequence[int], seed: int = 0
@@ -78,7 +89,8 @@ def intervene(
     concepts, present = concepts[good], present[:, good]
     if not len(concepts):
         raise bad_input(
-            "no annotated concept of the bottleneck has a score to be set to", "build it with --truth FILE, or --bank cav"
+            "no annotated concept of the bottleneck has a score to be set to",
+            "build it with --truth FILE, or --bank cav",
         )
     curves = {
         name: _curve(Questions(model, scores, concepts, present), y, name, budgets, seed)
@@ -109,6 +121,8 @@ def _curve(
             points.append({"corrected": asked, "accuracy": mean_error(questions.logits.argmax(1) == y)})
         if policy == "random":
             questions.ask(draw.random(questions.open.shape, np.float32))
+        elif policy == "expected":
+            questions.ask(questions.expected())
         elif policy == "margin" or (policy == "mixed" and asked < _MARGIN_STEPS):
             questions.ask(questions.margin())
         else:

@@ -30,7 +30,9 @@ def draw(report: dict[str, Any], path: str) -> None:
         axes.barh([name for name, _ in bars], [value for _, value in bars], color=colors)
         axes.axvline(0, color="0.3", linewidth=0.8)
         local = report["kind"] == "cbm-explanation"
-        axes.set_xlabel(f"contribution to the logit of {report['predicted']}" if local else "share of contributions (%)")
+        axes.set_xlabel(
+            f"contribution to the logit of {report['predicted']}" if local else "share of contributions (%)"
+        )
     pictures.save(figure, path)
 
 

@@ -29,7 +29,10 @@ def _local(console: Any, report: dict[str, Any]) -> None:
         [c["concept"], f"{c['score']:+.2f}", f"{c['weight']:+.2f}", f"{c['contribution']:+.3f}", _bar(c["contribution"] / largest)]
         for c in parts
     ]  # fmt: skip
-    rows += [["other concepts", "", "", f"{report['rest']:+.3f}", ""], ["bias", "", "", f"{report['bias']:+.3f}", ""]]
+    rows += [
+        ["other concepts", "", "", f"{report['rest']:+.3f}", ""],
+        ["bias", "", "", f"{report['bias']:+.3f}", ""],
+    ]
     if report["residual"]:
         rows.append(["residual (no concept)", "", "", f"{report['residual']:+.3f}", ""])
     rows.append([f"logit of {report['predicted']}", "", "", f"{report['logit']:+.3f}", ""])
@@ -54,7 +57,11 @@ def _bar(share: float) -> str:
 
 def _overall(console: Any, report: dict[str, Any]) -> None:
     rows = [
-        [c["class"], f"{c['rows']:,}", ", ".join(f"{k['concept']} {100 * k['share']:.0f} %" for k in c["concepts"][:4])]
+        [
+            c["class"],
+            f"{c['rows']:,}",
+            ", ".join(f"{k['concept']} {100 * k['share']:.0f} %" for k in c["concepts"][:4]),
+        ]
         for c in report["classes"]
     ]
     table = terminal.table(["class", "rows", "share of its contributions"], rows)

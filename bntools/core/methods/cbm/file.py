@@ -61,8 +61,12 @@ def read(source: Artifact) -> Bottleneck:
     values = {name: array(source, f"concept.{name}") for name in _PLAIN if name != "bias"}
     names, classes = _lines(source, "concepts.txt"), _lines(source, "classes.txt")
     columns, bias = len(values["vectors"]), array(source, "head.bias")
-    stems = sorted(n.removesuffix(".values") for n in source.names() if n.endswith(".values") and n != "head.values")
-    heads = {s.removeprefix("path."): (_sparse(source, s, columns), array(source, f"{s}.bias")) for s in stems}
+    stems = sorted(
+        n.removesuffix(".values") for n in source.names() if n.endswith(".values") and n != "head.values"
+    )
+    heads = {
+        s.removeprefix("path."): (_sparse(source, s, columns), array(source, f"{s}.bias")) for s in stems
+    }
     maps = {
         n.removesuffix(".weight"): (array(source, n), array(source, n.removesuffix("weight") + "bias"))
         for n in source.names() if n.endswith(".weight")
@@ -113,11 +117,13 @@ def _add_sparse(out: Writer, name: str, weight: Floats) -> None:
 def _sparse(source: Artifact, name: str, columns: int) -> Floats:
     values, indices, starts = (array(source, f"{name}.{part}") for part in ("values", "columns", "rows"))
     good = len(starts) > 1 and starts[0] == 0 and (np.diff(starts) >= 0).all() and starts[-1] == len(values)
-    good = good and len(indices) == len(values) and (not len(indices) or 0 <= indices.min() <= indices.max() < columns)
+    good = (
+        good
+        and len(indices) == len(values)
+        and (not len(indices) or 0 <= indices.min() <= indices.max() < columns)
+    )
     if not good:
         raise bad_input(f"{source.label}: the rows of {name} do not fit together", "build it again")
     weight = np.zeros((len(starts) - 1, columns), np.float32)
     weight[np.repeat(np.arange(len(starts) - 1), np.diff(starts)), indices] = values
     return weight
-
-

@@ -70,7 +70,9 @@ def read_embeddings(source: str) -> Embeddings:
         raise bad_input(f"{label} holds no rows", "was anything written to it?")
     bad = ~np.isfinite(x).all(1)
     if bad.any():
-        raise bad_input(f"{label}: {int(bad.sum())} rows hold NaN or infinity, the first is row {int(bad.argmax())}")
+        raise bad_input(
+            f"{label}: {int(bad.sum())} rows hold NaN or infinity, the first is row {int(bad.argmax())}"
+        )
     if labels is not None and labels.shape != (len(x),):
         raise bad_input(f"{label}: {len(x)} rows, labels {list(labels.shape)}", "one label a row")
     if names and len(names) != len(x):
@@ -88,7 +90,9 @@ def read_truth(source: str, rows: int) -> Truth:
     """Annotations: the tensor `concept` [N, K], and the side file concepts.txt, one name a line."""
     with open_tensors(source) as opened:
         if "concept" not in opened.entries:
-            raise bad_input(f"{opened.label} has no tensor concept", "concept [rows, concepts] of 1, 0 and -1")
+            raise bad_input(
+                f"{opened.label} has no tensor concept", "concept [rows, concepts] of 1, 0 and -1"
+            )
         present, files, label = array(opened, "concept"), opened.files, opened.label
     if "concepts.txt" not in files:
         raise bad_input(f"{label} has no file concepts.txt", "the name of each concept, one a line")
@@ -129,7 +133,9 @@ def same_width(first: int, second: int, labels: tuple[str, str]) -> None:
 
 
 def _matrix(opened: Artifact) -> str:
-    names = [n for n in opened.names() if len(opened.entries[n].shape) == 2 and opened.entries[n].dtype[0] in "FB"]
+    names = [
+        n for n in opened.names() if len(opened.entries[n].shape) == 2 and opened.entries[n].dtype[0] in "FB"
+    ]
     if "x" in names:
         return "x"
     if len(names) != 1:

@@ -37,7 +37,9 @@ def coverage(parts: Floats) -> dict[str, float]:
     running = np.cumsum(ordered, 1) / np.where(total > 0, total, 1)
     some = total[:, 0] > 0
     return {
-        f"{round(100 * share)}": float(((running < share - 1e-9).sum(1) + 1)[some].mean()) if some.any() else 0.0
+        f"{round(100 * share)}": float(((running < share - 1e-9).sum(1) + 1)[some].mean())
+        if some.any()
+        else 0.0
         for share in COVERAGES
     }
 
@@ -62,7 +64,9 @@ def cgim(weight: Floats, attributes: NDArray[Any]) -> dict[str, float]:
     result = {}
     for name, (a, b) in {"class": (weight, attributes), "concept": (weight.T, attributes.T)}.items():
         result[f"{name}_cosine"] = _row_cosine(a, b)
-        result[f"{name}_correlation"] = _row_cosine(a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True))
+        result[f"{name}_correlation"] = _row_cosine(
+            a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+        )
     return result
 
 

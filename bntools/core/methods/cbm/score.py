@@ -22,7 +22,9 @@ def class_indices(model: Bottleneck, data: Embeddings) -> NDArray[np.int64]:
     unknown = labels[model.labels[found] != labels]
     if len(unknown):
         known = ", ".join(map(str, model.labels[:8].tolist()))
-        raise bad_input(f"{data.label}: label {unknown[0]} is no class of the bottleneck", f"it knows {known}, ...")
+        raise bad_input(
+            f"{data.label}: label {unknown[0]} is no class of the bottleneck", f"it knows {known}, ..."
+        )
     return found
 
 
@@ -79,7 +81,9 @@ def _annotated(
 ) -> dict[str, Any]:
     mine, present = truth.of(model.names)
     if not len(mine):
-        raise bad_input("no annotated concept has the name of a concept of the bottleneck", "bntools info shows them")
+        raise bad_input(
+            "no annotated concept has the name of a concept of the bottleneck", "bntools info shows them"
+        )
     area = metrics.auc(scores[:, mine], present)
     full = bool((present >= 0).all())
     report: dict[str, Any] = {
@@ -98,7 +102,9 @@ def _annotated(
     return report
 
 
-def intervened(model: Bottleneck, scores: Floats, concepts: NDArray[np.int64], present: NDArray[Any]) -> Floats:
+def intervened(
+    model: Bottleneck, scores: Floats, concepts: NDArray[np.int64], present: NDArray[Any]
+) -> Floats:
     """Standardised scores [N, K] with the annotated concepts set to the level of their annotation."""
     result = scores.copy()
     levels = standard_levels(model, concepts)

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 Method = Callable[[Training, Settings, Progress], Head]

@@ -11,7 +11,8 @@ import numpy as np
 
 from bntools.core.errors import usage
 from bntools.core.methods.cbm.bottleneck import unit
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 

@@ -6,7 +6,8 @@ The published hard samples take the logarithm of 0; these are soft, at temperatu
 from __future__ import annotations
 
 from bntools.tools.cbm_build.methods.joint import train
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 _SHARE = 1e-2

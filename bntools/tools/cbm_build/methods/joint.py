@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 if TYPE_CHECKING:
@@ -42,13 +43,17 @@ def train(training: Training, settings: Settings, progress: Progress, penalty: L
             for rows in torch.randperm(len(y), generator=generator).split(_BATCH):
                 adam.zero_grad()
                 mixed = layer(x[rows])
-                loss = torch.nn.functional.cross_entropy(head(mixed), y[rows]) + penalty(mixed, x[rows], layer)
+                loss = torch.nn.functional.cross_entropy(head(mixed), y[rows]) + penalty(
+                    mixed, x[rows], layer
+                )
                 loss.backward()
                 adam.step()
             advance(1)
     mixing = layer.weight.detach().numpy() * (_SCALE / _spread(training))
     vectors = mixing @ bank.vectors
-    mixed_bank = replace(bank, vectors=vectors, offsets=-(vectors @ center), levels=np.full_like(bank.levels, np.nan))
+    mixed_bank = replace(
+        bank, vectors=vectors, offsets=-(vectors @ center), levels=np.full_like(bank.levels, np.nan)
+    )
     weight = head.weight.detach().numpy().copy()
     return Head(weight, np.zeros(classes, np.float32), [], {"fault": FAULT}, bank=mixed_bank, raw=True)
 

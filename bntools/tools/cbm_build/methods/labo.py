@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from bntools.tools.cbm_build.head import Plan, sparse_head
-from bntools.tools.cbm_build.settings import AUTO, Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import AUTO, Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 _TEMPERATURE = 100.0

@@ -12,7 +12,8 @@ import numpy as np
 from bntools.kernels.linear.fit import Penalty, Problem, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.kernels.linear.softmax import Labels
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 L1_SHARE = 0.99
@@ -26,10 +27,13 @@ def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     penalty = Penalty(L1_SHARE * settings.lam, 2 * (1 - L1_SHARE) * settings.lam)
     with progress("one against the rest", classes) as advance:
         for c in range(classes):
-            problem = Problem(training.design, gram, Labels.count((training.y == c).astype(np.int64), 2))
+            problem = Problem(training.design, gram, Labels.tally((training.y == c).astype(np.int64), 2))
             result = minimise(problem, penalty, null(problem), tolerance=1e-3)
             weight[c] = result.weight[1] - result.weight[0]
             bias[c] = result.bias[1] - result.bias[0]
             advance(1)
-    notes: dict[str, object] = {"lam": settings.lam, "fault": "sparsity follows from the penalty, not the reverse"}
+    notes: dict[str, object] = {
+        "lam": settings.lam,
+        "fault": "sparsity follows from the penalty, not the reverse",
+    }
     return Head(weight, bias, [], notes)

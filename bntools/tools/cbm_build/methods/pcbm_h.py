@@ -11,7 +11,8 @@ from bntools.kernels.linear.design import Design, Factored, Floats
 from bntools.kernels.linear.fit import Penalty, Problem, Support, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.tools.cbm_build.methods import pcbm
-from bntools.tools.cbm_build.settings import Progress, Settings
+from bntools.core.progress import Progress
+from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
 _L2 = 0.03
@@ -34,7 +35,9 @@ def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     width = training.embeddings.shape[1]
     plain = Factored(training.embeddings, np.eye(width, dtype=np.float32))
     offset = training.design.scores(frozen.weight) + frozen.bias[:, None]
-    problem = Problem(Shifted(plain, offset), plain.gram(), training.labels)
+    gram = plain.gram()
+    values, vectors = np.linalg.eigh(gram)
+    problem = Problem(Shifted(plain, offset), gram, training.labels, (values, vectors))
     start = null(problem)
     bias = np.zeros_like(start.bias)
     start = start._replace(bias=bias, scores=offset + 0)
@@ -43,5 +46,9 @@ def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     weight = result.weight * plain.standard.inverse.astype(np.float32)
     shift = result.bias - weight @ plain.center
     share = float(np.abs(plain.scores(result.weight)).mean() / max(float(np.abs(offset).mean()), 1e-12))
-    notes = {**frozen.notes, "residual_over_concepts": share, "fault": "the residual is explained by no concept"}
+    notes = {
+        **frozen.notes,
+        "residual_over_concepts": share,
+        "fault": "the residual is explained by no concept",
+    }
     return Head(frozen.weight, frozen.bias, [], notes, residual=(weight, shift))

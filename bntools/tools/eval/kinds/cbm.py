@@ -1,4 +1,4 @@
-"""A concept bottleneck on labelled rows: accuracy at each sparsity beside its baselines, and whether concepts are true."""
+"""A concept bottleneck on labelled rows: accuracy beside its baselines, and whether concepts are true."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from bntools.core.artifact.reader import Artifact
 from bntools.core.errors import usage
 from bntools.core.methods.cbm import file, inputs
 from bntools.core.methods.cbm import score as scoring
+from bntools.core.progress import Progress
+from bntools.tools.eval.kinds import Request
 
 
-def score(source: Artifact, request: Any, progress: Any) -> dict[str, Any]:
-    """The report of kind cbm-eval. request.data: embeddings with labels, which may hold annotations."""
-    if request.data is None:
+def score(source: Artifact, request: Request, progress: Progress) -> dict[str, Any]:
+    """The report of kind cbm-eval. request.data: embeddings with labels, then annotations where the first has none."""
+    if not request.data:
         raise usage("a concept bottleneck is scored on labelled embeddings", "--data test.safetensors")
     model = file.read(source)
     data = inputs.read_embeddings(request.data)
     truth = (getattr(request, "options", None) or {}).get("truth")
-    annotations = inputs.read_truth(truth, len(data.x)) if truth else inputs.own_truth(request.data, len(data.x))
+    annotations = (
+        inputs.read_truth(truth, len(data.x)) if truth else inputs.own_truth(request.data, len(data.x))
+    )
     return scoring.score(model, data, annotations)
 
 
