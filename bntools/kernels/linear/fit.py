@@ -173,7 +173,7 @@ def _gap(problem: Problem, penalty: Penalty, point, first, support: Support | No
     if support is not None:
         classes = np.repeat(np.arange(len(weight)), np.diff(support.starts))
         pull = slope[classes, support.columns].astype(np.float64)
-        conjugate, _fraction = float(pull @ pull) / (2 * penalty.l2), 1.0
+        conjugate, shrunk = float(pull @ pull) / (2 * penalty.l2), 1.0
     else:
         size = np.abs(slope)
         top = float(size.max())

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from bntools.core.methods.cbm.bottleneck import Floats, unit
+from bntools.core.progress import Progress
 from bntools.kernels.linear.design import Factored
 from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
 from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head, spectral
-from bntools.core.progress import Progress
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 
@@ -45,12 +45,11 @@ def baselines(
     if training.bank.activation == "linear" and len(pool) <= _DENSE:
         whole, part = _dense(training.with_bank(pool))
         add("all_concepts", *whole, part=part)
-    if training.bank.activation == "linear":
-        if len(pool) > len(training.bank):
-            chosen = pool.at(select.random(len(training.bank), len(pool), settings.seed + 1))
-            for point in _random(training.with_bank(chosen), head, settings, progress):
-                report[f"random_concepts_{point[0]}"] = {"validation_accuracy": point[2]}
-                maps[f"random_concepts_{point[0]}"] = point[1]
+    if training.bank.activation == "linear" and len(pool) > len(training.bank):
+        chosen = pool.at(select.random(len(training.bank), len(pool), settings.seed + 1))
+        for point in _random(training.with_bank(chosen), head, settings, progress):
+            report[f"random_concepts_{point[0]}"] = {"validation_accuracy": point[2]}
+            maps[f"random_concepts_{point[0]}"] = point[1]
     return report, maps
 
 

@@ -12,6 +12,7 @@ from bntools.core.errors import bad_input, usage
 from bntools.core.methods.cbm import inputs
 from bntools.core.methods.cbm.bottleneck import Bottleneck, Floats, unit
 from bntools.core.methods.cbm.inputs import Embeddings, Truth
+from bntools.core.progress import Progress
 from bntools.kernels.linear.design import Factored, Standard
 from bntools.kernels.linear.softmax import Labels
 from bntools.tools.cbm_build import bank as banks
@@ -19,7 +20,6 @@ from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
 from bntools.tools.cbm_build.baselines import baselines
 from bntools.tools.cbm_build.methods import method
-from bntools.core.progress import Progress
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training, divide
 
@@ -181,7 +181,8 @@ def _class_means(model: Bottleneck, training: Training) -> Floats:
 
 def _report(training: Training, model: Bottleneck, head: Head, settings: Settings) -> dict[str, Any]:
     path = [
-        {"nec": p.nec, "weights": int((p.fit.weight != 0).sum()), "l2": p.l2, "validation_accuracy": _number(p.validation)}
+        {"nec": p.nec, "weights": int((p.fit.weight != 0).sum()), "l2": p.l2,
+         "validation_accuracy": _number(p.validation)}
         for p in head.points
     ]  # fmt: skip
     order = np.argsort(-np.abs(model.weight), axis=1, kind="stable")[:, :5]

@@ -9,6 +9,7 @@ import click
 
 from bntools import options, terminal
 from bntools.options import Session
+from bntools.tools.cbm_build import parse
 
 EPILOG = """\b
 Examples:
@@ -17,36 +18,6 @@ Examples:
   bntools cbm-build wordnet/ --encoder wordllama/ --demo -o demo.cbm.safetensors
 """
 _METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", "linear"]
-
-
-def _nec(context: click.Context, _: click.Parameter, value: str) -> int:
-    from bntools.core.errors import usage
-
-    if value == "auto":
-        return 0
-    if not value.isdecimal() or int(value) < 1:
-        raise usage(f"--nec {value} is neither auto nor a number of concepts", "--nec 5")
-    return int(value)
-
-
-def _table(context: click.Context, _: click.Parameter, value: str) -> tuple[int, ...]:
-    from bntools.core.errors import usage
-
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise usage(f"--table {value} is no list of numbers of concepts", "--table 1,2,5,10")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _l2(context: click.Context, _: click.Parameter, value: str) -> float | None:
-    from bntools.core.errors import usage
-
-    if value == "auto":
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        raise usage(f"--l2 {value} is neither auto nor a number", "--l2 0.03") from None
 
 
 @click.command("cbm-build", short_help="Build a concept bottleneck from embeddings.", epilog=EPILOG)
@@ -78,13 +49,18 @@ def _l2(context: click.Context, _: click.Parameter, value: str) -> float | None:
     "--paper", is_flag=True, help="labo: the paper's association matrix in place of the sparse head."
 )
 @click.option(
-    "--nec", default="5", show_default=True, callback=_nec, metavar="N|auto", help="Concepts a class."
+    "--nec",
+    default="5",
+    show_default=True,
+    callback=parse.sparsity,
+    metavar="N|auto",
+    help="Concepts a class.",
 )
 @click.option(
     "--table",
     default="1,2,3,5,10,15,20,30",
     show_default=True,
-    callback=_table,
+    callback=parse.sparsities,
     metavar="N,...",
     help="Sparsities fitted beside it.",
 )
@@ -105,7 +81,7 @@ def _l2(context: click.Context, _: click.Parameter, value: str) -> float | None:
     "--l2",
     default="auto",
     show_default=True,
-    callback=_l2,
+    callback=parse.ridge,
     metavar="X|auto",
     help="Ridge penalty; auto: by validation.",
 )
@@ -185,7 +161,7 @@ def command(session: Session, source: str, output: str, force: bool, concepts: s
 
     settings = Settings(**given, seed=session.seed)
     _set_threads(session)
-    _check(session, output, force, audit or strict, truth or (demo or None))
+    _check(session, output, force, audit=audit or strict, annotated=truth is not None or demo)
     made = None
     if demo:
         made = _demo(session, source, encoder, demo_data, force)
@@ -208,13 +184,13 @@ def _set_threads(session: Session) -> None:
             os.environ.setdefault(name, str(session.threads))
 
 
-def _check(session: Session, output: str, force: bool, audit: bool, truth: Any) -> None:
+def _check(session: Session, output: str, force: bool, *, audit: bool, annotated: bool) -> None:
     import sys
 
     from bntools.core.artifact.writer import STDOUT, check_target
     from bntools.core.errors import usage
 
-    if audit and truth is None:
+    if audit and not annotated:
         raise usage("--audit looks at annotations", "--truth FILE")
     if not session.dry_run and output == STDOUT and sys.stdout.isatty():
         raise usage("an artifact is not written to a terminal", "-o cbm.safetensors, or a pipe")

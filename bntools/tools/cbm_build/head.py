@@ -1,4 +1,4 @@
-"""The sparse head: an l1 path for the support, then every sparsity in one backward pass, the l2 penalty by validation."""
+"""The sparse head: an l1 path for the support, then every sparsity in one pass, l2 by validation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bntools.core.progress import Progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
 from bntools.kernels.linear.fit import Fit, Penalty, Problem, Support, fit, null
 from bntools.kernels.linear.prune import backward, keep_largest, restrict
 from bntools.kernels.linear.softmax import Labels
-from bntools.core.progress import Progress
 
 ALPHA = 0.99
 """Share of l1 in the elastic net (glm_saga's and LF-CBM's)."""
@@ -91,9 +91,7 @@ def sparse_head(train: Split, part: Split, held: Split, plan: Plan, progress: Pr
     budgets = [nec * classes for nec in plan.necs]
     room = int(_ROOM * max(budgets)) + classes
     smaller = problem_of(part)
-    start, fraction = null(smaller), 1.0
-    for fraction, start in l1_path(smaller, room, _PATH_RATIO, _PATH_TOLERANCE):
-        pass
+    fraction, start = list(l1_path(smaller, room, _PATH_RATIO, _PATH_TOLERANCE))[-1]
     tried = {}
     with progress("validation", len(budgets) * len(L2)) as advance:
         for l2 in L2 if plan.l2 is None else (plan.l2,):

@@ -17,12 +17,48 @@ from numpy.typing import NDArray
 from bntools.core.errors import bad_input
 from bntools.kernels.counter_random import permutation
 
-CLASSES = ["act", "animal", "artifact", "attribute", "body", "cognition", "communication", "event", "feeling", "food", "group", "location", "object", "person", "phenomenon", "plant", "possession", "process", "quantity", "relation", "shape", "state", "substance", "time"]
+CLASSES = (
+    *(
+        "act",
+        "animal",
+        "artifact",
+        "attribute",
+        "body",
+        "cognition",
+        "communication",
+        "event",
+        "feeling",
+        "food",
+    ),
+    *("group", "location", "object", "person", "phenomenon", "plant", "possession", "process", "quantity"),
+    *("relation", "shape", "state", "substance", "time"),
+)
 _NUMBERS = [*range(4, 16), *range(17, 29)]
 """Lexicographer files of nouns without the 52 tops and the 42 motives (lexnames(5WN))."""
 _PER_CLASS, _TRAIN, _POOL, _LEAST_WORDS = 400, 0.6, 60, 3
 _COMMON = frozenset(
-    ["the", "of", "a", "an", "or", "and", "in", "to", "is", "that", "with", "for", "by", "on", "as", "from", "at", "are", "it", "its", "be", "which", "used", "who", "has", "have", "not", "one", "something", "someone", "being", "usually", "especially", "made", "having", "any"]
+    (
+        *(
+            "the",
+            "of",
+            "a",
+            "an",
+            "or",
+            "and",
+            "in",
+            "to",
+            "is",
+            "that",
+            "with",
+            "for",
+            "by",
+            "on",
+            "as",
+            "from",
+        ),
+        *("at", "are", "it", "its", "be", "which", "used", "who", "has", "have", "not", "one", "something"),
+        *("someone", "being", "usually", "especially", "made", "having", "any"),
+    )
 )
 _POSITIVES = (60, 2500)
 """Hypernyms annotated: those of at least and at most so many training rows."""

@@ -167,7 +167,8 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
     if "adaptation" in report:
         a = report["adaptation"]
         console.print(
-            f"{a['rows']} rows: accuracy {100 * a['accuracy_before']:.1f} %, leaving one out {100 * a['left_one_out']:.1f} %"
+            f"{a['rows']} rows: accuracy {100 * a['accuracy_before']:.1f} % before, "
+            f"{100 * a['left_one_out']:.1f} % leaving one out"
         )
     if "guard" in report:
         g = report["guard"]

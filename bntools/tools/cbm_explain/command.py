@@ -80,7 +80,7 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
 def command(session: Session, source: str, data: str, row: int, overall: bool, nec: str | None, top: int,
             changes: dict[str, float], intervene: str | None, policy: str, budget: tuple[int, ...],
             plot: str | None) -> None:  # fmt: skip
-    """Explain decisions of the concept bottleneck INPUT: contributions that add up to the logit, and a counterfactual."""
+    """Explain decisions of the bottleneck INPUT: contributions that add up to the logit, and a counterfactual."""
     if sum((overall, bool(changes), intervene is not None)) > 1:
         raise usage("--global, --set and --intervene are different questions", "ask one at a time")
     if plot is not None:

@@ -22,7 +22,8 @@ _MARGIN_STEPS = 3
 class Questions:
     """One round after another of asking, for every row, about the concept a policy wants to know most.
 
-    scores [N, K] standardised, present [N, k] the answers, concepts [k] their indices. What is known is not asked again.
+    scores [N, K] standardised, present [N, k] the answers, concepts [k] their indices.
+    What is known is not asked again.
     """
 
     def __init__(self, model: Bottleneck, scores: Floats, concepts: NDArray[np.int64], present: NDArray[Any]):
@@ -138,10 +139,11 @@ def apply_changes(model: Bottleneck, data: Embeddings, row: int, changes: dict[s
     for name, value in changes.items():
         k = model.names.index(name)
         after += model.weight[:, k] * (value - scores[k])
-    result = []
     before, later = (_softmax(v.astype(np.float64)) for v in (logits, after))
-    for c in topmost(later, 5):
-        result.append({"class": model.classes[c], "before": float(before[c]), "after": float(later[c])})
+    result = [
+        {"class": model.classes[c], "before": float(before[c]), "after": float(later[c])}
+        for c in topmost(later, 5)
+    ]
     return {
         "kind": "cbm-change", "row": row, "set": changes, "predicted": model.classes[int(logits.argmax())],
         "changed_to": model.classes[int(after.argmax())], "classes": result,

@@ -26,7 +26,8 @@ def _local(console: Any, report: dict[str, Any]) -> None:
     parts = report["contributions"]
     largest = max((abs(c["contribution"]) for c in parts), default=1.0)
     rows = [
-        [c["concept"], f"{c['score']:+.2f}", f"{c['weight']:+.2f}", f"{c['contribution']:+.3f}", _bar(c["contribution"] / largest)]
+        [c["concept"], *(f"{c[key]:+.2f}" for key in ("score", "weight")), f"{c['contribution']:+.3f}",
+         _bar(c["contribution"] / largest)]
         for c in parts
     ]  # fmt: skip
     rows += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.artifact.reader import Artifact
-from bntools.core.errors import bad_input, usage
+from bntools.core.datasets.activations import open_activations
+from bntools.core.errors import bad_input
 from bntools.core.methods.cbm.bottleneck import Floats
 from bntools.core.methods.cbm.file import array
 from bntools.core.model.open import open_input
@@ -57,31 +59,30 @@ def open_tensors(source: str) -> Artifact:
 
 
 def read_embeddings(source: str) -> Embeddings:
-    """Rows x [N, d] of an artifact of kind activations, or of any safetensors file with one matrix.
+    """Rows x [N, d] with label [N], from whatever `open_activations` reads: a file, shards, numpy, a stream.
 
-    Raises BnError: exit 3 for NaN or infinity, no rows, labels that do not fit; 2 where several matrices are there.
+    Raises BnError: exit 3 for NaN or infinity, no rows, labels that do not fit; 2 for a path that is not there.
     """
-    with open_tensors(source) as opened:
-        x = np.array(array(opened, _matrix(opened)), np.float32)
-        labels = array(opened, "label").astype(np.int64) if "label" in opened.entries else None
-        facts, names = opened.json("bntools.activations", dict), _names(opened)
-        label, digest = opened.label, opened.sha256()
-    if not x.size:
-        raise bad_input(f"{label} holds no rows", "was anything written to it?")
-    bad = ~np.isfinite(x).all(1)
-    if bad.any():
-        raise bad_input(
-            f"{label}: {int(bad.sum())} rows hold NaN or infinity, the first is row {int(bad.argmax())}"
-        )
-    if labels is not None and labels.shape != (len(x),):
-        raise bad_input(f"{label}: {len(x)} rows, labels {list(labels.shape)}", "one label a row")
-    if names and len(names) != len(x):
-        raise bad_input(f"{label}: {len(x)} rows and {len(names)} names", "names.txt holds one line a row")
-    return Embeddings(x, labels, names, facts, label, digest)
+    with open_activations(source) as opened:
+        x, columns = opened.load()
+        facts, label = opened.facts, opened.label
+    labels, names = columns.get("label"), columns.get("names")
+    if labels is not None and not np.issubdtype(labels.dtype, np.integer):
+        raise bad_input(f"{label}: labels have type {labels.dtype}", "whole numbers, a class each")
+    return Embeddings(
+        x,
+        None if labels is None else labels.astype(np.int64),
+        [] if names is None else [str(name) for name in names],
+        facts,
+        label,
+        hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
+    )
 
 
 def read_owner(source: str) -> NDArray[np.int64] | None:
     """Which classes a concept was written for: the tensor `owner` [K, C] of 0 and 1, or None."""
+    if not source.endswith(".safetensors"):
+        return None
     with open_tensors(source) as opened:
         return array(opened, "owner").astype(np.int64) if "owner" in opened.entries else None
 
@@ -106,8 +107,8 @@ def read_truth(source: str, rows: int) -> Truth:
 
 
 def own_truth(source: str, rows: int) -> Truth | None:
-    """The annotations in a file of embeddings itself, None where it has none; standard input is not read again."""
-    if source == "-":
+    """The annotations in a file of embeddings itself, None where it is no file that has some."""
+    if not source.endswith(".safetensors"):
         return None
     with open_tensors(source) as opened:
         there = "concept" in opened.entries
@@ -130,19 +131,3 @@ def same_width(first: int, second: int, labels: tuple[str, str]) -> None:
     if first != second:
         what = f"{labels[0]} has {first} dimensions, {labels[1]} {second}"
         raise bad_input(what, "embed both with one encoder")
-
-
-def _matrix(opened: Artifact) -> str:
-    names = [
-        n for n in opened.names() if len(opened.entries[n].shape) == 2 and opened.entries[n].dtype[0] in "FB"
-    ]
-    if "x" in names:
-        return "x"
-    if len(names) != 1:
-        raise usage(f"{opened.label} has {len(names)} matrices of floats, none named x", "name the rows x")
-    return names[0]
-
-
-def _names(opened: Artifact) -> list[str]:
-    text = opened.files.get("names.txt", b"").decode("utf-8", "replace")
-    return text.removesuffix("\n").split("\n") if text else []

@@ -1,12 +1,13 @@
 """SparseCBM with Gumbel noise: -log of softmax samples of the concept layer, over concepts and over the batch.
 
-The published hard samples take the logarithm of 0; these are soft, at temperature 1 (arXiv 2404.03323; faults: joint.py).
+The published hard samples take the logarithm of 0; these are soft, at temperature 1 (arXiv 2404.03323; faults:
+joint.py).
 """
 
 from __future__ import annotations
 
-from bntools.tools.cbm_build.methods.joint import train
 from bntools.core.progress import Progress
+from bntools.tools.cbm_build.methods.joint import train
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

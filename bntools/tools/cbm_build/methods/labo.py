@@ -1,16 +1,16 @@
 """LaBo (arXiv 2211.11158): submodular selection of concepts, then a head on them.
 
 Ours puts the exactly sparse head on the selection. --paper has the association matrix: class y is the embedding
-t_y = sum_c softmax(A_y)_c v_c, and logits are 100 e't_y. Its faults: every concept has a weight, so no class is explained
-by a few; weights cannot be negative; 1000 epochs where a convex head takes seconds.
+t_y = sum_c softmax(A_y)_c v_c, and logits are 100 e't_y. Its faults: every concept has a weight, so no class is
+explained by a few; weights cannot be negative; 1000 epochs where a convex head takes seconds.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bntools.tools.cbm_build.head import Plan, sparse_head
 from bntools.core.progress import Progress
+from bntools.tools.cbm_build.head import Plan, sparse_head
 from bntools.tools.cbm_build.settings import AUTO, Settings
 from bntools.tools.cbm_build.training import Head, Training
 

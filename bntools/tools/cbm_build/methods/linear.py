@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bntools.tools.cbm_build.head import L2, dense_head, predict_accuracy, spectral
 from bntools.core.progress import Progress
+from bntools.tools.cbm_build.head import L2, dense_head, predict_accuracy, spectral
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from bntools.core.progress import Progress
 from bntools.kernels.linear.fit import Penalty, Problem, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.kernels.linear.softmax import Labels
-from bntools.core.progress import Progress
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

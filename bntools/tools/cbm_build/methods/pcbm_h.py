@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from bntools.core.progress import Progress
 from bntools.kernels.linear.design import Design, Factored, Floats
 from bntools.kernels.linear.fit import Penalty, Problem, Support, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.tools.cbm_build.methods import pcbm
-from bntools.core.progress import Progress
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -18,11 +18,9 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     if not request.data:
         raise usage("a concept bottleneck is scored on labelled embeddings", "--data test.safetensors")
     model = file.read(source)
-    data = inputs.read_embeddings(request.data)
-    truth = (getattr(request, "options", None) or {}).get("truth")
-    annotations = (
-        inputs.read_truth(truth, len(data.x)) if truth else inputs.own_truth(request.data, len(data.x))
-    )
+    data = inputs.read_embeddings(request.data[0])
+    truth, rows = request.data[1:2], len(data.x)
+    annotations = inputs.read_truth(truth[0], rows) if truth else inputs.own_truth(request.data[0], rows)
     return scoring.score(model, data, annotations)
 
 
