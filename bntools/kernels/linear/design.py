@@ -41,7 +41,7 @@ class Standard(NamedTuple):
     inverse: NDArray[np.float64]
 
 
-class Factored:
+class FactoredDesign:
     """Scores that are linear in an embedding of fewer dimensions: X = (E - mean) V' / std, kept as its factors.
 
     E [N, d], V [K, d]. A product with X costs N d + d K operations a class in place of N K, and the memory is E's.
@@ -84,15 +84,15 @@ class Factored:
             self._covariance = _products(self.embeddings) / self.rows
         return ((self.vectors @ self._covariance.astype(np.float32)) @ self.vectors.T).astype(np.float32)
 
-    def at(self, rows: NDArray[np.int64]) -> Factored:
+    def at(self, rows: NDArray[np.int64]) -> FactoredDesign:
         """The same columns on some of the rows, standardised as here."""
-        part = object.__new__(Factored)
+        part = object.__new__(FactoredDesign)
         part.embeddings, part.vectors = self.embeddings[rows], self.vectors
         part.center, part.standard, part._covariance = self.center, self.standard, None
         return part
 
 
-class Dense:
+class DenseDesign:
     """Scores given as they are, [N, K]: codes of an autoencoder, sigmoids, whatever is not linear."""
 
     def __init__(self, values: Floats, standard: Standard | None = None):
@@ -122,9 +122,9 @@ class Dense:
     def gram(self) -> Floats:
         return (_products(self.values) / self.rows).astype(np.float32)
 
-    def at(self, rows: NDArray[np.int64]) -> Dense:
+    def at(self, rows: NDArray[np.int64]) -> DenseDesign:
         """The same columns on some of the rows, standardised as here."""
-        part = object.__new__(Dense)
+        part = object.__new__(DenseDesign)
         part.values, part.standard = self.values[rows], self.standard
         return part
 

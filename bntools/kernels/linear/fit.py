@@ -61,7 +61,7 @@ class Problem(NamedTuple):
     spectrum: tuple[Floats, Floats] | None = None
 
 
-class Fit(NamedTuple):
+class SoftmaxFit(NamedTuple):
     """weight [C, K], bias [C], scores [C, N] of the training rows, curvature [C] for a warm start."""
 
     weight: Floats
@@ -73,20 +73,20 @@ class Fit(NamedTuple):
     iterations: int
 
 
-def null(problem: Problem) -> Fit:
+def null(problem: Problem) -> SoftmaxFit:
     """The model without concepts: the bias is the log of each class's share."""
     share = np.maximum(problem.labels.share, 1e-6)
     bias = np.log(share / share.sum()).astype(np.float32)
     scores = np.repeat(bias[:, None], problem.design.rows, 1)
     weight = np.zeros((len(share), problem.design.columns), np.float32)
     curvature = (share * (1 - share) + 1e-3).astype(np.float32)
-    return Fit(weight, bias, scores, curvature, softmax.loss(scores, problem.labels), np.inf, 0)
+    return SoftmaxFit(weight, bias, scores, curvature, softmax.loss(scores, problem.labels), np.inf, 0)
 
 
 def fit(
-    problem: Problem, penalty: Penalty, start: Fit, *,
+    problem: Problem, penalty: Penalty, start: SoftmaxFit, *,
     support: Support | None = None, tolerance: float = 1e-4, limit: int = 500,
-) -> Fit:  # fmt: skip
+) -> SoftmaxFit:  # fmt: skip
     """Minimise mean cross-entropy + penalty from `start` until the duality gap is below tolerance x objective.
 
     support: fit these weights alone (the others of `start` must be 0), without l1.
@@ -100,7 +100,7 @@ def fit(
         if support is None or penalty.l2:
             gap = _gap(problem, penalty, ahead, (ahead_loss, residual, slope), support)
             if gap <= tolerance * max(value, 1e-12):
-                current = Fit(*ahead, curvature, ahead_loss + penalty.of(ahead[0]), gap, count)
+                current = SoftmaxFit(*ahead, curvature, ahead_loss + penalty.of(ahead[0]), gap, count)
                 break
         while True:
             weight = _step(problem, penalty, current.weight, (ahead[0], slope, curvature), support)
@@ -123,7 +123,7 @@ def fit(
             scores + push * (scores - current.scores),
         )
         moved = value - new_value
-        current, value = Fit(weight, bias, scores, curvature, new_value, gap, count), new_value
+        current, value = SoftmaxFit(weight, bias, scores, curvature, new_value, gap, count), new_value
         curvature *= np.float32(SHRINK)
         if support is not None and abs(moved) <= 0.1 * tolerance * value and push > 0:
             break

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.kernels.linear.design import Floats
-from bntools.kernels.linear.fit import Fit, Penalty, Problem, Support, fit
+from bntools.kernels.linear.fit import Penalty, Problem, SoftmaxFit, Support, fit
 from bntools.kernels.linear.softmax import residual
 
 KEEP = 0.8
@@ -52,7 +52,7 @@ def saliency(problem: Problem, weight: Floats, scores: Floats, l2: float) -> Flo
     return result
 
 
-def restrict(problem: Problem, current: Fit, mask: NDArray[np.bool_]) -> Fit:
+def restrict(problem: Problem, current: SoftmaxFit, mask: NDArray[np.bool_]) -> SoftmaxFit:
     """The same model with the weights outside of the mask set to 0."""
     weight = np.where(mask, current.weight, np.float32(0))
     scores = problem.design.scores(weight) + current.bias[:, None]
@@ -60,17 +60,17 @@ def restrict(problem: Problem, current: Fit, mask: NDArray[np.bool_]) -> Fit:
 
 
 def refit(
-    problem: Problem, current: Fit, mask: NDArray[np.bool_], l2: float, tolerance: float = _REFIT
-) -> Fit:
+    problem: Problem, current: SoftmaxFit, mask: NDArray[np.bool_], l2: float, tolerance: float = _REFIT
+) -> SoftmaxFit:
     """Ridge fit of the masked weights alone."""
     start = restrict(problem, current, mask)
     return fit(problem, Penalty(0.0, l2), start, support=Support.of(mask), tolerance=tolerance, limit=60)
 
 
 def backward(
-    problem: Problem, start: Fit, budgets: Sequence[int], l2: float, *,
+    problem: Problem, start: SoftmaxFit, budgets: Sequence[int], l2: float, *,
     per_class: bool = False, exchanges: int = 2,
-) -> Iterator[tuple[int, Fit]]:  # fmt: skip
+) -> Iterator[tuple[int, SoftmaxFit]]:  # fmt: skip
     """Models with exactly so many weights (or all there are), largest budget first, in one pass.
 
     start: a fit whose support is larger than the largest budget. At each budget, `exchanges` rounds let in the
@@ -96,7 +96,9 @@ def backward(
         yield budget, current
 
 
-def exchange(problem: Problem, current: Fit, budget: int, l2: float, *, per_class: bool = False) -> Fit:
+def exchange(
+    problem: Problem, current: SoftmaxFit, budget: int, l2: float, *, per_class: bool = False
+) -> SoftmaxFit:
     """Let in a quarter more weights where the loss falls steepest, refit, prune back to the budget, refit."""
     mask = current.weight != 0
     _, off = residual(current.scores, problem.labels)
@@ -108,7 +110,7 @@ def exchange(problem: Problem, current: Fit, budget: int, l2: float, *, per_clas
     return refit(problem, wide, keep_largest(importance, budget, per_class=per_class), l2)
 
 
-def _enough(problem: Problem, start: Fit, count: int) -> NDArray[np.bool_]:
+def _enough(problem: Problem, start: SoftmaxFit, count: int) -> NDArray[np.bool_]:
     """At least `count` columns in each class: its weights, then where the loss falls steepest."""
     _, off = residual(start.scores, problem.labels)
     slope = np.abs(problem.design.gradient(off)) + np.where(start.weight != 0, np.float32(1e3), np.float32(0))

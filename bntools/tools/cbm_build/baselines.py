@@ -8,7 +8,7 @@ import numpy as np
 
 from bntools.core.methods.cbm.bottleneck import Floats, unit
 from bntools.core.progress import Progress
-from bntools.kernels.linear.design import Factored
+from bntools.kernels.linear.design import FactoredDesign
 from bntools.tools.cbm_build import select
 from bntools.tools.cbm_build.bank import Bank
 from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head, spectral
@@ -67,7 +67,7 @@ def _probe(training: Training) -> tuple[Map, Map]:
 
 def _dense(training: Training) -> tuple[Map, Map]:
     """Ridge fits on all rows, and on the part that choices are fitted on."""
-    design = Factored(training.embeddings, training.bank.vectors)
+    design = FactoredDesign(training.embeddings, training.bank.vectors)
     problem = spectral(Split(design, training.labels))
     models = (dense_head(problem, L2[1]), dense_head(problem, L2[1], training.division(design)[0]))
     whole, part = (as_map(design, model.weight, model.bias) for model in models)
@@ -80,7 +80,7 @@ def _random(
     """Random concepts with heads of the same sparsities, as many concepts, and the same penalty."""
     if not head.points:
         return []
-    design = Factored(training.embeddings, training.bank.vectors)
+    design = FactoredDesign(training.embeddings, training.bank.vectors)
     l2 = head.points[0].l2 or None
     plan = Plan(tuple(p.nec for p in head.points), l2, settings.budget == "class", refit=settings.refit)
     part, held = training.division(design)
@@ -91,7 +91,7 @@ def _random(
     ]
 
 
-def as_map(design: Factored, weight: Floats, bias: Floats) -> Map:
+def as_map(design: FactoredDesign, weight: Floats, bias: Floats) -> Map:
     """A head on concepts that are linear in the embedding, as a map of the embedding."""
     direct = (weight @ design.vectors).astype(np.float32)
     return direct, (bias - direct @ design.center).astype(np.float32)

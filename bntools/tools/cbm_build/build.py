@@ -13,7 +13,7 @@ from bntools.core.methods.cbm import inputs
 from bntools.core.methods.cbm.bottleneck import Bottleneck, Floats, unit
 from bntools.core.methods.cbm.inputs import Embeddings, Truth
 from bntools.core.progress import Progress
-from bntools.kernels.linear.design import Factored, Standard
+from bntools.kernels.linear.design import FactoredDesign, Standard
 from bntools.kernels.linear.softmax import Labels
 from bntools.tools.cbm_build import bank as banks
 from bntools.tools.cbm_build import select
@@ -155,7 +155,7 @@ def assemble(training: Training, head: Head, settings: Settings, labels: NDArray
     elif head.bank is None:
         standard = training.design.standard
     else:
-        standard = Factored(training.embeddings, bank.vectors).standard
+        standard = FactoredDesign(training.embeddings, bank.vectors).standard
     mean = standard.mean + (bank.offsets if bank.activation == "linear" and not head.raw else 0)
     std = np.where(standard.inverse > 0, 1 / np.where(standard.inverse > 0, standard.inverse, 1), 0)
     share = Labels.tally(training.y, len(training.classes))

@@ -200,7 +200,7 @@ def _check(session: Session, output: str, force: bool, *, audit: bool, annotated
 
 def _demo(session: Session, source: str, encoder: str | None, folder: str | None, force: bool) -> Any:
     from bntools.core.errors import usage
-    from bntools.tools.cbm_build import demo
+    from bntools.tools.cbm_build.demo import sources as demo
 
     if encoder is None:
         raise usage(

@@ -11,7 +11,7 @@ import numpy as np
 from bntools.core.progress import Progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
-from bntools.kernels.linear.fit import Fit, Penalty, Problem, Support, fit, null
+from bntools.kernels.linear.fit import Penalty, Problem, SoftmaxFit, Support, fit, null
 from bntools.kernels.linear.prune import backward, keep_largest, restrict
 from bntools.kernels.linear.softmax import Labels
 
@@ -47,7 +47,7 @@ class Point(NamedTuple):
     """One line of the table: what was fitted at a sparsity, and its accuracy on validation rows."""
 
     nec: int
-    fit: Fit
+    fit: SoftmaxFit
     l2: float
     validation: float
 
@@ -67,7 +67,9 @@ def strongest(problem: Problem) -> float:
     return max(float(np.abs(problem.design.gradient(residual)).max()) / ALPHA, 1e-12)
 
 
-def l1_path(problem: Problem, count: int, ratio: float, tolerance: float) -> Iterator[tuple[float, Fit]]:
+def l1_path(
+    problem: Problem, count: int, ratio: float, tolerance: float
+) -> Iterator[tuple[float, SoftmaxFit]]:
     """Fits at falling fractions of the strongest penalty, each from the one before, until `count` weights are in."""
     current, fraction, top = null(problem), 1.0, strongest(problem)
     while fraction > 1e-4:
@@ -142,7 +144,7 @@ def truncated(train: Split, held: Split, plan: Plan) -> list[Point]:
     return points + [_cut(problem, last, held, nec) for nec in wanted[len(points) :]]
 
 
-def _cut(problem: Problem, model: Fit, held: Split, nec: int) -> Point:
+def _cut(problem: Problem, model: SoftmaxFit, held: Split, nec: int) -> Point:
     mask = keep_largest(np.abs(model.weight), nec * len(model.weight))
     cut = restrict(problem, model, mask)
     return Point(nec, cut, 0.0, predict_accuracy(held, cut.weight, cut.bias))
@@ -155,7 +157,7 @@ def spectral(split: Split) -> Problem:
     return problem._replace(spectrum=(values, vectors))
 
 
-def dense_head(problem: Problem, l2: float, split: Split | None = None) -> Fit:
+def dense_head(problem: Problem, l2: float, split: Split | None = None) -> SoftmaxFit:
     """Ridge softmax on all columns of a spectral problem; split: on these rows of it in place of its own."""
     if split is not None:
         problem = problem._replace(design=split.design, labels=split.labels)

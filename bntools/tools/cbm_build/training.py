@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bntools.core.methods.cbm.bottleneck import Floats
 from bntools.kernels.counter_random import permutation
-from bntools.kernels.linear.design import Dense, Factored
+from bntools.kernels.linear.design import DenseDesign, FactoredDesign
 from bntools.kernels.linear.softmax import Labels
 from bntools.tools.cbm_build.bank import Bank
 from bntools.tools.cbm_build.head import Point, Split
@@ -35,11 +35,11 @@ class Training:
     class_vectors: Floats | None = None
 
     @cached_property
-    def design(self) -> Factored | Dense:
+    def design(self) -> FactoredDesign | DenseDesign:
         """Standardised concept scores; as factors where they are linear in the embedding."""
         if self.bank.activation == "linear":
-            return Factored(self.embeddings, self.bank.vectors)
-        return Dense(self.bank.raw(self.embeddings))
+            return FactoredDesign(self.embeddings, self.bank.vectors)
+        return DenseDesign(self.bank.raw(self.embeddings))
 
     @property
     def labels(self) -> Labels:
@@ -49,7 +49,7 @@ class Training:
     def whole(self) -> Split:
         return Split(self.design, self.labels)
 
-    def division(self, design: Factored | Dense | None = None) -> tuple[Split, Split]:
+    def division(self, design: FactoredDesign | DenseDesign | None = None) -> tuple[Split, Split]:
         """The rows that choices are fitted on, and those they are judged by."""
         design = self.design if design is None else design
         return tuple(  # type: ignore[return-value]

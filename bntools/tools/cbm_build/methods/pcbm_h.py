@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from bntools.core.progress import Progress
-from bntools.kernels.linear.design import Design, Factored, Floats
+from bntools.kernels.linear.design import Design, FactoredDesign, Floats
 from bntools.kernels.linear.fit import Penalty, Problem, Support, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.tools.cbm_build.methods import pcbm
@@ -33,7 +33,7 @@ class Shifted:
 def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     frozen = pcbm.fit(training, settings, progress)
     width = training.embeddings.shape[1]
-    plain = Factored(training.embeddings, np.eye(width, dtype=np.float32))
+    plain = FactoredDesign(training.embeddings, np.eye(width, dtype=np.float32))
     offset = training.design.scores(frozen.weight) + frozen.bias[:, None]
     gram = plain.gram()
     values, vectors = np.linalg.eigh(gram)

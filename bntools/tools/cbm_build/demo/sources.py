@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bntools.core.artifact.writer import Writer
 from bntools.core.methods.cbm.inputs import Embeddings, Truth
-from bntools.tools.cbm_build import wordnet
 from bntools.tools.cbm_build.build import Sources
-from bntools.tools.cbm_build.static_encoder import StaticEncoder
+from bntools.tools.cbm_build.demo import wordnet
+from bntools.tools.cbm_build.demo.static_encoder import StaticEncoder
 
 
 class Demo(NamedTuple):
