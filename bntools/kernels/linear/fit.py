@@ -181,6 +181,8 @@ def _gap(problem: Problem, penalty: Penalty, point, first, support: Support | No
         over = np.maximum(size - penalty.l1, 0).astype(np.float64)
         if penalty.l2:
             conjugate = float((over * over).sum()) / (2 * penalty.l2)
+        elif over.any():
+            conjugate = np.inf  # outside of the l1 ball: only the scaled point below is a bound
         shrunk = penalty.l1 / top if top > penalty.l1 else 1.0
     own = residual[problem.labels.of, rows]
     # mean H(p) = mean (logsumexp z - <p, z>): cross-entropy + z_y - <p, z>

@@ -157,11 +157,12 @@ def command(session: Session, source: str, output: str, force: bool, concepts: s
     INPUT holds x [N, d] and label [N], as bntools embed writes them. A path as output: the report goes to standard
     output; else the artifact does.
     """
+    from bntools.core.errors import usage
     from bntools.tools.cbm_build.settings import Settings
 
     settings = Settings(**given, seed=session.seed)
     _set_threads(session)
-    _check(session, output, force, audit=audit or strict, annotated=truth is not None or demo)
+    _check(session, output, force)
     made = None
     if demo:
         made = _demo(session, source, encoder, demo_data, force)
@@ -170,6 +171,8 @@ def command(session: Session, source: str, output: str, force: bool, concepts: s
             terminal.detail(session, "hypernyms are the annotations of --bank cav")
     else:
         sources = _sources(source, concepts, truth, class_embeddings, class_names)
+    if (audit or strict) and sources.truth is None:
+        raise usage("--audit looks at annotations", "--truth FILE")
     if session.dry_run:
         return _plan(session, sources, settings)
     return _run(session, (sources, made), settings, (output, force), (audit or strict, strict))
@@ -184,14 +187,12 @@ def _set_threads(session: Session) -> None:
             os.environ.setdefault(name, str(session.threads))
 
 
-def _check(session: Session, output: str, force: bool, *, audit: bool, annotated: bool) -> None:
+def _check(session: Session, output: str, force: bool) -> None:
     import sys
 
     from bntools.core.artifact.writer import STDOUT, check_target
     from bntools.core.errors import usage
 
-    if audit and not annotated:
-        raise usage("--audit looks at annotations", "--truth FILE")
     if not session.dry_run and output == STDOUT and sys.stdout.isatty():
         raise usage("an artifact is not written to a terminal", "-o cbm.safetensors, or a pipe")
     if output != STDOUT:

@@ -37,7 +37,7 @@ def coverage(parts: Floats) -> dict[str, float]:
     running = np.cumsum(ordered, 1) / np.where(total > 0, total, 1)
     some = total[:, 0] > 0
     return {
-        f"{round(100 * share)}": float(((running < share - 1e-9).sum(1) + 1)[some].mean())
+        f"{round(100 * share)}": float(((running < share - 1e-6).sum(1) + 1)[some].mean())
         if some.any()
         else 0.0
         for share in COVERAGES
