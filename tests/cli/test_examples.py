@@ -156,3 +156,12 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         data / "tiny" / "tokenizer.json"
     ).read_bytes()
+
+
+def test_concepts_are_built_scored_explained_and_edited(bntools, tmp_path):
+    built, scored, explained, edited = shell("concepts.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert built["nec"] == 2
+    assert scored["accuracy"]["value"] > 0.7
+    total = explained["bias"] + explained["rest"] + sum(c["contribution"] for c in explained["contributions"])
+    assert total == pytest.approx(explained["logit"], abs=1e-4)
+    assert edited["nec"] == pytest.approx(5 / 3)
