@@ -3,7 +3,7 @@
     bntools fetch wordnet -o wordnet/; bntools fetch wordllama -o wordllama/
     python tests/benchmarks/cbm.py wordnet/ wordllama/ [accuracy speed intervene spurious memory]
 
-Peers for `speed`, where they are installed: scikit-learn's saga, glm-saga. CPU seconds, one thread, in one run.
+Peer for `speed`, where it is installed: scikit-learn's saga. CPU seconds, one thread, in one run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from bntools.core.methods.cbm.bottleneck import Bottleneck
 from bntools.core.methods.cbm.inputs import Embeddings
-from bntools.core.methods.cbm.score import class_indices, score
+from bntools.core.methods.cbm.score import class_indices
 from bntools.core.progress import no_progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import FactoredDesign
@@ -30,6 +30,7 @@ from bntools.kernels.linear.fit import fit, null
 from bntools.tools.cbm_build import head
 from bntools.tools.cbm_build.build import Sources, build, choose, prepare
 from bntools.tools.cbm_build.demo.sources import demo
+from bntools.tools.cbm_build.select import random
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_edit.adapt import adapt
 from bntools.tools.cbm_edit.edit import prune
@@ -47,27 +48,37 @@ def paired(values: list[float]) -> str:
 def accuracy(folder: str, encoder: str, seeds: int = 5) -> None:
     """Mean over seeds, each a task of its own, and the standard error of the mean (of the difference: paired)."""
     rows: dict[str, list[float]] = {}
-
-    def add(name: str, value: float) -> None:
-        rows.setdefault(name, []).append(value)
-
     for seed in range(seeds):
         made = demo(folder, encoder, seed)
-        settings = Settings(per_class=PER_CLASS, seed=seed, table=NECS)
-        model, _ = build(made.sources, settings, no_progress)
-        report = score(model, made.test)
-        everything = score(build(made.sources, replace(settings, select="all"), no_progress)[0], made.test)
-        cut = score(build(made.sources, replace(settings, refit=False), no_progress)[0], made.test)
-        for name, value in report["baselines"].items():
-            add(name, value["value"])
-        for ours, whole, published in zip(report["path"], everything["path"], cut["path"], strict=True):
-            nec, value = ours["nec"], ours["accuracy"]["value"]
-            add(f"NEC {nec:2d} labo", value)
-            add(f"NEC {nec:2d} every candidate", whole["accuracy"]["value"])
-            add(f"NEC {nec:2d} published protocol", published["accuracy"]["value"])
-            add(f"NEC {nec:2d}   labo - published", value - published["accuracy"]["value"])
-            add(f"NEC {nec:2d}   labo - random concepts", ours["gain"]["value"])
-        print(f"seed {seed}: {len(model.names)} concepts", flush=True)
+        settings = Settings(per_class=PER_CLASS, seed=seed)
+        training, _, pool = choose(prepare(made.sources, settings)[0], settings)
+        chance = training.with_bank(pool.at(random(len(training.bank), len(pool), seed)))
+        plan = head.Plan(NECS)
+        cases = {
+            "labo": (training, plan),
+            "random concepts": (chance, plan),
+            "published": (training, replace(plan, refit=False)),
+        }
+        hits: dict[str, dict[int, float]] = {}
+        for name, (data, how) in cases.items():
+            part, held = data.division()
+            design = data.design
+            assert isinstance(design, FactoredDesign)
+            test = FactoredDesign(made.test.x, data.bank.vectors, (design.center, design.standard))
+            truth = softmax.Labels.tally(made.test.need_labels(), len(data.classes))
+            points = head.sparse_head(data.whole, part, held, how, no_progress)
+            hits[name] = {
+                p.nec: head.predict_accuracy(head.Split(test, truth), p.fit.weight, p.fit.bias)
+                for p in points
+            }
+        for nec in NECS:
+            for name, values in hits.items():
+                rows.setdefault(f"NEC {nec:2d} {name}", []).append(values[nec])
+            for name in ("published", "random concepts"):
+                rows.setdefault(f"NEC {nec:2d}   labo - {name}", []).append(
+                    hits["labo"][nec] - hits[name][nec]
+                )
+        print(f"seed {seed}: {len(training.bank)} concepts, {len(pool)} candidates", flush=True)
     for name, values in rows.items():
         print(f"{name:34s} {paired(values)} %")
 
@@ -82,7 +93,9 @@ def speed(folder: str, encoder: str) -> None:
     head.sparse_head(training.whole, part, held, head.Plan((1,), 0.1), no_progress)  # compiled
     began = time.process_time()
     head.sparse_head(training.whole, part, held, plan, no_progress)
-    print(f"whole table, {len(training.bank)} concepts, l2 of three by validation: {time.process_time() - began:.2f} CPU s")
+    print(
+        f"whole table, {len(training.bank)} concepts, l2 of three by validation: {time.process_time() - began:.2f} CPU s"
+    )
     began = time.process_time()
     head.sparse_head(training.whole, part, held, replace(plan, l2=0.03), no_progress)
     print(f"whole table, l2 given: {time.process_time() - began:.2f} CPU s")
@@ -94,13 +107,18 @@ def speed(folder: str, encoder: str) -> None:
     y = training.y
 
     def objective(weight: np.ndarray, bias: np.ndarray) -> float:
-        return softmax.loss((weight.astype(np.float64) @ x.T + bias[:, None]), training.labels) + penalty.of(weight)
+        return softmax.loss((weight.astype(np.float64) @ x.T + bias[:, None]), training.labels) + penalty.of(
+            weight
+        )
 
     best = objective(reference.weight, reference.bias)
 
     def show(name: str, began: float, weight: np.ndarray, bias: np.ndarray) -> None:
         spent, value = time.process_time() - began, objective(weight, bias)
-        print(f"{name:34s} {spent:6.2f} CPU s  gap {value / best - 1:9.1e}  NEC {(weight != 0).sum() / len(weight):6.2f}", flush=True)
+        print(
+            f"{name:34s} {spent:6.2f} CPU s  gap {value / best - 1:9.1e}  NEC {(weight != 0).sum() / len(weight):6.2f}",
+            flush=True,
+        )
 
     for tolerance in (1e-3, 1e-4):
         began = time.process_time()
@@ -124,23 +142,6 @@ def _peers(x: np.ndarray, y: np.ndarray, penalty, show) -> None:
             show(f"scikit-learn saga, {epochs} epochs", began, model.coef_, model.intercept_)
     except ImportError:
         print("scikit-learn is not installed")
-    try:
-        import torch
-        from glm_saga.elasticnet import IndexedTensorDataset, train_saga
-        from torch.utils.data import DataLoader
-
-        for epochs in (5, 20):
-            began = time.process_time()
-            linear = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
-            torch.nn.init.zeros_(linear.weight)
-            torch.nn.init.zeros_(linear.bias)
-            data = DataLoader(IndexedTensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=256, shuffle=True)
-            train_saga(linear, data, 0.1, epochs, strength, penalty.l1 / strength, verbose=None, n_ex=len(y),
-                       n_classes=linear.out_features, family="multinomial", tol=0, lookbehind=None)  # fmt: skip
-            weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
-            show(f"glm_saga, step 0.1, {epochs} epochs", began, weight, bias)
-    except ImportError:
-        print("glm-saga is not installed")
 
 
 def corrected(folder: str, encoder: str, seeds: int = 5) -> None:
@@ -150,7 +151,9 @@ def corrected(folder: str, encoder: str, seeds: int = 5) -> None:
         made = demo(folder, encoder, seed)
         model, _ = build(made.sources, Settings(bank="cav", seed=seed), no_progress)
         for policy in ("random", "uncertainty", "margin", "expected"):
-            report = intervene(model, made.test, made.test_truth, policy=policy, budgets=(1, 2, 5, 10), seed=seed)
+            report = intervene(
+                model, made.test, made.test_truth, policy=policy, budgets=(1, 2, 5, 10), seed=seed
+            )
             for point in report["curve"]:
                 gains.setdefault(f"{policy:12s} {point['corrected']:2d} corrected", []).append(point["gain"])
     for name, values in gains.items():
@@ -173,7 +176,12 @@ def spurious(folder: str, encoder: str, seeds: int = 5) -> None:
         def plant(rows: Embeddings, fraction: float, shift: int, width=width, draw=draw) -> Embeddings:
             y = rows.need_labels()
             with_it = draw.random(len(y)) < np.where((y + shift) % 24 < 6, fraction, 0.05)
-            return replace(rows, x=np.hstack([rows.x, (0.8 * with_it + 0.05 * draw.normal(size=len(y)))[:, None]]).astype(np.float32))
+            return replace(
+                rows,
+                x=np.hstack([rows.x, (0.8 * with_it + 0.05 * draw.normal(size=len(y)))[:, None]]).astype(
+                    np.float32
+                ),
+            )
 
         bank = np.vstack([np.hstack([concepts.x, np.zeros((len(concepts.x), 1))]), np.eye(width + 1)[-1:]])
         pool = replace(concepts, x=bank.astype(np.float32), names=[*concepts.names, "planted"])
@@ -182,7 +190,9 @@ def spurious(folder: str, encoder: str, seeds: int = 5) -> None:
         sources = Sources(train, pool, owner, class_names=data.facts["classes"])
         model, _ = build(sources, Settings(seed=seed, normalize=False), no_progress)
         same, target = plant(made.test, 0.95, 0), plant(made.test, 0.95, 12)
-        clean = replace(made.test, x=np.hstack([made.test.x, np.zeros((len(made.test.x), 1))]).astype(np.float32))
+        clean = replace(
+            made.test, x=np.hstack([made.test.x, np.zeros((len(made.test.x), 1))]).astype(np.float32)
+        )
         y = class_indices(model, target)
         few_rows = np.concatenate([draw.permutation(np.flatnonzero(y == c))[:4] for c in range(24)])
         few = replace(target, x=target.x[few_rows], labels=target.need_labels()[few_rows], names=[])
@@ -215,8 +225,12 @@ def memory() -> None:
         "Settings(select='all', table=(5,), l2=0.03), no_progress);"
         "print(b / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, time.process_time() - t)"
     )
-    before, peak, spent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    print(f"100,000 x 512, 2,000 concepts: {float(peak):.2f} GB at most ({float(before):.2f} before), {float(spent):.0f} CPU s")
+    before, peak, spent = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    print(
+        f"100,000 x 512, 2,000 concepts: {float(peak):.2f} GB at most ({float(before):.2f} before), {float(spent):.0f} CPU s"
+    )
 
 
 if __name__ == "__main__":
@@ -226,5 +240,7 @@ if __name__ == "__main__":
         if name == "memory":
             memory()
         else:
-            {"accuracy": accuracy, "speed": speed, "intervene": corrected, "spurious": spurious}[name](folder, encoder)
+            {"accuracy": accuracy, "speed": speed, "intervene": corrected, "spurious": spurious}[name](
+                folder, encoder
+            )
     print(f"peak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

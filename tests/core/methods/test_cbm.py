@@ -68,7 +68,9 @@ def test_logits_are_the_sum_of_contributions_and_a_bias(model):
 
 def test_a_constant_concept_and_one_scaled_to_zero_have_no_say(model):
     x = np.random.default_rng(3).normal(size=(9, 4)).astype(np.float32)
-    off = replace(model, std=np.array([0, 2, 2, 2, 2], np.float32), scale=np.array([1, 0, 1, 1, 1], np.float32))
+    off = replace(
+        model, std=np.array([0, 2, 2, 2, 2], np.float32), scale=np.array([1, 0, 1, 1, 1], np.float32)
+    )
     assert not off.concepts(x)[:, :2].any()
     assert off.nec <= model.nec
 
@@ -124,7 +126,9 @@ def test_true_concepts_are_set_to_their_levels_and_unknown_ones_stay(model):
 
 def test_a_score_stands_beside_its_baselines_and_needs_the_same_encoder(model):
     draw = np.random.default_rng(7)
-    data = Embeddings(draw.normal(size=(50, 4)).astype(np.float32), draw.choice([2, 7, 40], 50), [], {}, "rows")
+    data = Embeddings(
+        draw.normal(size=(50, 4)).astype(np.float32), draw.choice([2, 7, 40], 50), [], {}, "rows"
+    )
     truth = Truth(draw.integers(0, 2, (50, 2)).astype(np.int8), ["水", "a b"])
     report = score(model, data, truth)
     assert set(report["baselines"]) == {"linear_probe"}

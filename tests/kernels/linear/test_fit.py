@@ -25,7 +25,9 @@ def problem(design, labels: Labels) -> Problem:
     return Problem(design, design.gram(), labels)
 
 
-def objective(design: np.ndarray, labels: Labels, penalty: Penalty, weight: np.ndarray, bias: np.ndarray) -> float:
+def objective(
+    design: np.ndarray, labels: Labels, penalty: Penalty, weight: np.ndarray, bias: np.ndarray
+) -> float:
     """Mean cross-entropy and penalty, as the definition says."""
     total = 0.0
     for row, label in zip(design.astype(np.float64), labels.of, strict=True):
@@ -117,7 +119,9 @@ def test_a_support_is_respected_and_its_ridge_fit_is_stationary():
     setting = problem(FactoredDesign(x, vectors), labels)
     mask = np.zeros((3, 9), bool)
     mask[0, :3] = mask[1, 4:6] = mask[2, 8] = True
-    result = fit(setting, Penalty(0.0, 0.05), null(setting), support=Support.of(mask), tolerance=1e-6, limit=200)
+    result = fit(
+        setting, Penalty(0.0, 0.05), null(setting), support=Support.of(mask), tolerance=1e-6, limit=200
+    )
     assert not result.weight[~mask].any()
     _, residual = softmax.residual(result.scores, labels)
     slope = setting.design.gradient(residual) + 0.05 * result.weight

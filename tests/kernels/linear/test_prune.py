@@ -51,7 +51,7 @@ def test_every_budget_is_met_exactly_and_the_loss_grows_as_it_shrinks(dense, per
 
 def test_pruning_with_refits_beats_truncating_the_path(dense):
     setting, start = dense
-    (_, pruned), = backward(setting, start, [8], 0.01)
+    ((_, pruned),) = backward(setting, start, [8], 0.01)
     cut = restrict(setting, start, keep_largest(np.abs(start.weight), 8))
     assert loss(pruned.scores, setting.labels) < loss(cut.scores, setting.labels) - 0.02
 

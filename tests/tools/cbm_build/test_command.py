@@ -33,7 +33,13 @@ def build(call, root, *words, target="m.safetensors"):
 
 
 def text(root):
-    return ("--concepts", root / "concepts.safetensors", "--class-embeddings", root / "classes.safetensors", "--no-normalize")
+    return (
+        "--concepts",
+        root / "concepts.safetensors",
+        "--class-embeddings",
+        root / "classes.safetensors",
+        "--no-normalize",
+    )
 
 
 def test_the_planted_concepts_are_the_ones_a_class_gets(call, root):
@@ -126,11 +132,17 @@ def test_a_wrong_option_says_what_to_do(call, root, words, code, said):
 def test_inputs_that_do_not_fit_are_refused(call, root, tmp_path):
     x, y, _ = concepts.rows(0)
     cases = {
-        "nan": (concepts.write(tmp_path / "nan.safetensors", np.where(y[:, None] == 9, x, np.nan), label=y), "NaN"),
+        "nan": (
+            concepts.write(tmp_path / "nan.safetensors", np.where(y[:, None] == 9, x, np.nan), label=y),
+            "NaN",
+        ),
         "no labels": (concepts.write(tmp_path / "plain.safetensors", x), "no labels"),
         "one class": (concepts.write(tmp_path / "one.safetensors", x, label=0 * y), "one class"),
         "width": (concepts.write(tmp_path / "narrow.safetensors", x[:, :7], label=y), "dimensions"),
-        "encoder": (concepts.write(tmp_path / "other.safetensors", x, label=y, facts={"encoder": "else"}), "made by else"),
+        "encoder": (
+            concepts.write(tmp_path / "other.safetensors", x, label=y, facts={"encoder": "else"}),
+            "made by else",
+        ),
     }
     for name, (path, said) in cases.items():
         status, _, err = call("cbm-build", path, *text(root), "-o", tmp_path / "x.safetensors")

@@ -43,6 +43,10 @@ def test_a_concept_of_two_classes_is_open_to_both_and_a_class_without_any_choose
 
 
 def test_names_are_whole_words_and_copies_go():
-    assert select.names_a_class(["a cat sits", "category", "Big_Dog"], ["cat", "big dog"]).tolist() == [True, False, True]
+    assert select.names_a_class(["a cat sits", "category", "Big_Dog"], ["cat", "big dog"]).tolist() == [
+        True,
+        False,
+        True,
+    ]
     vectors = np.array([[1, 0], [0, 1], [2, 0.01], [1, 1]], np.float32)
     assert select.duplicates(vectors, 0.95).tolist() == [False, False, True, False]

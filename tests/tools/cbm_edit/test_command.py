@@ -25,11 +25,24 @@ def spurious(seed: int, share: float, count: int = 600):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = concepts.folder(tmp_path_factory.mktemp("edit"))
-    for name, seed, share, count in (("source", 0, 0.95, 1000), ("few", 3, 0.05, 40), ("target", 4, 0.05, 1500), ("guard", 5, 0.5, 1500)):
+    for name, seed, share, count in (
+        ("source", 0, 0.95, 1000),
+        ("few", 3, 0.05, 40),
+        ("target", 4, 0.05, 1500),
+        ("guard", 5, 0.5, 1500),
+    ):
         x, y = spurious(seed, share, count)
-        concepts.write(root / f"{name}.safetensors", x, label=y, facts={"encoder": "planted", "classes": concepts.CLASSES})
+        concepts.write(
+            root / f"{name}.safetensors",
+            x,
+            label=y,
+            facts={"encoder": "planted", "classes": concepts.CLASSES},
+        )
     words = ["--concepts", str(root / "concepts.safetensors"), "--no-normalize", "--nec", "3", "-q"]
-    assert cli.run(["cbm-build", str(root / "source.safetensors"), *words, "-o", str(root / "m.safetensors")]) == 0
+    assert (
+        cli.run(["cbm-build", str(root / "source.safetensors"), *words, "-o", str(root / "m.safetensors")])
+        == 0
+    )
     return root
 
 
@@ -41,7 +54,9 @@ def load(path):
 @pytest.fixture
 def edit(root, capfd):
     def call(*words, target="e.safetensors"):
-        status = cli.run(["cbm-edit", str(root / "m.safetensors"), *map(str, words), "-o", str(root / target), "-f", "-q"])
+        status = cli.run(
+            ["cbm-edit", str(root / "m.safetensors"), *map(str, words), "-o", str(root / target), "-f", "-q"]
+        )
         out, err = capfd.readouterr()
         return status, json.loads(out) if status == 0 else out, err
 
@@ -94,7 +109,9 @@ def test_a_few_labelled_rows_mask_the_spurious_concept_and_the_guard_holds(edit,
 
 def test_an_adaptation_that_would_cost_the_guard_is_not_made(edit, root):
     """On rows like the training rows the spurious concept helps, so taking it out is refused."""
-    status, report, _ = edit("--adapt", root / "few.safetensors", "--guard", root / "source.safetensors", "--epsilon", 0)
+    status, report, _ = edit(
+        "--adapt", root / "few.safetensors", "--guard", root / "source.safetensors", "--epsilon", 0
+    )
     assert status == 0
     assert report["guard"]["after"] >= report["guard"]["before"]
     assert report["adaptation"]["refused"] > 0

@@ -17,7 +17,18 @@ from bntools.tools.cbm_explain.explain import counterfactual
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = concepts.folder(tmp_path_factory.mktemp("explain"))
-    words = ["--bank", "cav", "--nec", "3", "--table", "1,3", "--no-normalize", "-q", "-o", str(root / "m.safetensors")]
+    words = [
+        "--bank",
+        "cav",
+        "--nec",
+        "3",
+        "--table",
+        "1,3",
+        "--no-normalize",
+        "-q",
+        "-o",
+        str(root / "m.safetensors"),
+    ]
     assert cli.run(["cbm-build", str(root / "train.safetensors"), *words]) == 0
     return root
 
@@ -31,7 +42,15 @@ def model(root):
 @pytest.fixture
 def explain(root, capfd):
     def call(*words):
-        status = cli.run(["cbm-explain", str(root / "m.safetensors"), "--data", str(root / "test.safetensors"), *map(str, words)])
+        status = cli.run(
+            [
+                "cbm-explain",
+                str(root / "m.safetensors"),
+                "--data",
+                str(root / "test.safetensors"),
+                *map(str, words),
+            ]
+        )
         out, err = capfd.readouterr()
         return status, json.loads(out) if status == 0 else out, err
 
@@ -46,11 +65,16 @@ def test_contributions_bias_and_rest_are_the_logit(explain):
         assert total == pytest.approx(report["logit"], abs=1e-4)
 
 
-def test_a_counterfactual_overturns_the_decision_and_no_single_concept_does_where_it_takes_two(explain, model):
+def test_a_counterfactual_overturns_the_decision_and_no_single_concept_does_where_it_takes_two(
+    explain, model
+):
     x, _, _ = concepts.rows(1)
     seen = set()
     for row in range(60):
-        scores, logits = model.concepts(x[row : row + 1])[0], model.logits(x[row : row + 1])[0].astype(np.float64)
+        scores, logits = (
+            model.concepts(x[row : row + 1])[0],
+            model.logits(x[row : row + 1])[0].astype(np.float64),
+        )
         change = counterfactual(model, scores, logits)
         if change is None:
             continue
@@ -135,6 +159,8 @@ def test_annotations_need_levels(root, capfd, tmp_path):
     plain = concepts.write(tmp_path / "p.safetensors", x, label=y)
     target = tmp_path / "m.safetensors"
     assert cli.run(["cbm-build", str(plain), *words, "-o", str(target)]) == 0
-    status = cli.run(["cbm-explain", str(target), "--data", str(root / "test.safetensors"), "--intervene", "truth"])
+    status = cli.run(
+        ["cbm-explain", str(target), "--data", str(root / "test.safetensors"), "--intervene", "truth"]
+    )
     assert status == 3
     assert "build it with --truth" in capfd.readouterr().err
