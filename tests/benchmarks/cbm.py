@@ -84,7 +84,7 @@ def accuracy(folder: str, encoder: str, seeds: int = 5) -> None:
 
 
 def speed(folder: str, encoder: str) -> None:
-    """The table of sparsities, and one penalty (0.15 of the strongest) to a gap; objective of ours in double precision."""
+    """The table of sparsities, and one penalty (0.15 of the strongest) to a gap; objectives in double precision."""
     made = demo(folder, encoder, 0)
     settings = Settings(per_class=PER_CLASS)
     training = choose(prepare(made.sources, settings)[0], settings)[0]
@@ -94,7 +94,7 @@ def speed(folder: str, encoder: str) -> None:
     began = time.process_time()
     head.sparse_head(training.whole, part, held, plan, no_progress)
     print(
-        f"whole table, {len(training.bank)} concepts, l2 of three by validation: {time.process_time() - began:.2f} CPU s"
+        f"whole table, {len(training.bank)} concepts, l2 by validation: {time.process_time() - began:.2f} CPU s"
     )
     began = time.process_time()
     head.sparse_head(training.whole, part, held, replace(plan, l2=0.03), no_progress)
@@ -229,7 +229,7 @@ def memory() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     print(
-        f"100,000 x 512, 2,000 concepts: {float(peak):.2f} GB at most ({float(before):.2f} before), {float(spent):.0f} CPU s"
+        f"100,000 x 512, 2,000 concepts: {float(peak):.2f} GB peak ({float(before):.2f} before), {float(spent):.0f} CPU s"
     )
 
 

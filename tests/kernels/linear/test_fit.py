@@ -58,7 +58,7 @@ def slow_fit(design: np.ndarray, labels: Labels, penalty: Penalty) -> tuple[np.n
 
 
 def test_scores_as_factors_are_the_scores_formed():
-    x, vectors, labels = data(0)
+    x, vectors, _ = data(0)
     factored, dense = FactoredDesign(x, vectors), DenseDesign(x @ vectors.T)
     weight = np.random.default_rng(1).normal(size=(3, 9)).astype(np.float32)
     residual = np.random.default_rng(2).normal(size=(3, 120)).astype(np.float32)

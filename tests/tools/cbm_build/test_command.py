@@ -82,7 +82,7 @@ def test_every_method_writes_a_bottleneck_that_beats_chance_and_names_its_fault(
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("sparse",), ("gumbel",), ("contrastive",), ("labo", "--paper")])
 def test_methods_that_train_by_gradients_beat_chance(call, root, words):
-    status, report, err = build(call, root, *text(root), "--method", *words, target="g.safetensors")
+    status, _, err = build(call, root, *text(root), "--method", *words, target="g.safetensors")
     assert status == 0, err
     with open_path(root / "g.safetensors") as opened:
         model = file.read(opened)
