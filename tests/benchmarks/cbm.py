@@ -229,7 +229,7 @@ def memory() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     print(
-        f"100,000 x 512, 2,000 concepts: {float(peak):.2f} GB peak ({float(before):.2f} before), {float(spent):.0f} CPU s"
+        f"100,000 x 512, K = 2,000: {float(peak):.2f} GB peak ({float(before):.2f} before), {float(spent):.0f} CPU s"
     )
 
 
