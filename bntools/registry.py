@@ -19,6 +19,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "stack-compress": "One file, any size: every prefix of it is a model.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
+    "Build": {
+        "cbm-build": "Build a concept bottleneck from embeddings.",
+        "cbm-explain": "Say which concepts decide, and what would change it.",
+        "cbm-edit": "Edit a concept bottleneck without training.",
+    },
     "Score": {
         "eval": "Measure how good a model still is.",
         "bleu-gpu": "BLEU of token ids, per sentence or corpus.",

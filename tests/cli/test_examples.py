@@ -171,3 +171,13 @@ def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, 
     assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}
     assert fitted["selected"][0]["name"] == "x.3"
     assert fitted["columns"] == 20
+
+
+@pytest.mark.slow
+def test_concepts_are_built_scored_explained_and_edited(bntools, tmp_path):
+    built, scored, explained, edited = shell("concepts.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert built["nec"] == 2
+    assert scored["accuracy"]["value"] > 0.7
+    total = explained["bias"] + explained["rest"] + sum(c["contribution"] for c in explained["contributions"])
+    assert total == pytest.approx(explained["logit"], abs=1e-4)
+    assert edited["nec"] == pytest.approx(5 / 3)

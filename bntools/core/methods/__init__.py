@@ -1,1 +1,1 @@
-"""Methods whose artifacts more than one tool reads."""
+"""What several tools need of one kind of artifact: reading it, applying it, scoring it."""

@@ -1,0 +1,1 @@
+"""Concept bottleneck models from embeddings: `build`."""

@@ -1,0 +1,1 @@
+"""Edits of a concept bottleneck that need no training: prune, scale, normalise, adapt."""
