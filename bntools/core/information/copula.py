@@ -56,7 +56,10 @@ def normal_scores(x: Floats) -> Floats:
 
 
 def fit(x: Floats, y: Floats) -> Copula:
-    """The t copula of greatest likelihood for x [N, dx] and y [N, dy]; the normal one unless another is better by BIC."""
+    """The t copula of greatest likelihood for x [N, dx] and y [N, dy].
+
+    The normal one is taken unless another is better by the Bayesian criterion.
+    """
     levels = np.hstack([ranks(x), ranks(y)])
     count, width = len(levels), x.shape[1]
     best = _at(levels, NORMAL, np.eye(levels.shape[1]))
@@ -83,7 +86,7 @@ def refit(x: Floats, y: Floats, model: Copula) -> Copula:
 
 
 def information(model: Copula, width: int, count: int) -> float:
-    """Mutual information of the model: that of its dispersion, less the bias of `count` rows, and of its common scale."""
+    """Mutual information of the model: of its dispersion, less the bias of `count` rows, and of its scale."""
     total = gaussian_information(model.dispersion, width, count - 1)
     return total + student_excess(model.freedom, width, len(model.dispersion) - width)
 
