@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "intrinsic-dim": "How many dimensions a learning problem has.",
         "data-dim": "Measure the intrinsic dimension of a point cloud.",
         "scale-fit": "Fit a scaling law to training runs.",
+        "mi": "Mutual information, and how far to trust it.",
     },
     "Cost": {
         "cost": "Price a model before it runs: FLOPs, bytes, ceilings.",

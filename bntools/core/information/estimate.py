@@ -160,7 +160,7 @@ def _continuous(x: Variable, y: Variable, settings: Settings, rng: np.random.Gen
     return Chosen(
         found.value, "t-copula" if found.accepted else "corrected", why, _again(x, y, found, settings.k), cheap,
         tuple(votes), slack=found.error, doubt=found.debiased - found.value, fewest=5 * width,
-        drifts=not found.accepted,
+        drifts=not found.accepted, flags=x.flags + y.flags,
     )  # fmt: skip
 
 
@@ -203,14 +203,15 @@ def _report(
 ) -> dict[str, Any]:
     """Value, interval and flags in the units asked for. The value is cut to [0, cap], `raw` is not."""
     count = len(sides[0].points)
-    value = min(max(chosen.value, 0.0), cap)
+    value = min(max(float(chosen.value), 0.0), cap)
     low, high = (value, value) if settings.interval else (None, None)
     if settings.interval and chosen.estimator != "none":
         low, high = _interval(chosen, count, cap, rng)
     votes = [chosen.estimators[name] for name in chosen.votes if name in chosen.estimators]
     spread = max(votes) - min(votes) if votes else 0.0
     flags = [*dict.fromkeys((*sides[0].flags, *sides[1].flags, *chosen.flags))]
-    flags += ["near_cap"] * (value > NEAR_CAP * cap and cap > 0)
+    if value > NEAR_CAP * cap > 0:
+        flags.append("near_cap")
     if "near_cap" in flags or spread > max(DISAGREE * value, 0.05) or (high is not None and high >= cap > 0):
         flags.append("unreliable")
     scale = 1 / math.log(2) if settings.units == "bits" else 1.0

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, gammaln, ndtr, ndtri
+from scipy.special import ndtr
+
+from bntools.core.information.copula import student_excess
 
 Floats = NDArray[np.float64]
 Pair = tuple[Floats, Floats]
@@ -68,18 +70,6 @@ def student(width: int, freedom: int) -> Task:
     return Task(f"student {width}x{width}, {freedom} df", student_excess(freedom, width, width), draw)
 
 
-def student_excess(freedom: float, x: int, y: int) -> float:
-    """What the common scale of a multivariate t adds to the information of its dispersion matrix.
-
-    f(v) + f(v + m + n) - f(v + m) - f(v + n) with f(v) = ln Gamma(v / 2) - (v / 2) psi(v / 2), m and n the dimensions.
-    """
-
-    def f(v: float) -> float:
-        return float(gammaln(v / 2) - v / 2 * digamma(v / 2))
-
-    return f(freedom) + f(freedom + x + y) - f(freedom + x) - f(freedom + y)
-
-
 def additive(noise: float) -> Task:
     """x uniform on [0, 1], y = x + uniform on [-noise, noise]."""
 
@@ -114,7 +104,7 @@ def wiggly_y(y: Floats) -> Floats:
 
 
 def spiral(plane: int) -> Callable[[Floats], Floats]:
-    """Turns the plane of coordinates (plane, plane + 1) by the squared length of the whole vector over its dimension."""
+    """Turns the plane of coordinates (plane, plane + 1) by the squared length of the vector over its dimension."""
 
     def turn(x: Floats) -> Floats:
         angle = np.square(x).sum(1) / x.shape[1]
@@ -160,6 +150,6 @@ def tasks() -> list[Task]:
         found.append(mapped("half cube", wide[d], half_cube, half_cube))
         found.append(mapped("spiral", wide[d], spiral(0), spiral(1)))
         found.append(mapped("spiral", found[-3], spiral(0), spiral(1)))
-    return found + [mapped("asinh", student(d, df), np.arcsinh, np.arcsinh) for d, df in ((2, 1), (3, 2), (5, 2))]
-
-
+    return found + [
+        mapped("asinh", student(d, df), np.arcsinh, np.arcsinh) for d, df in ((2, 1), (3, 2), (5, 2))
+    ]
