@@ -26,6 +26,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "intrinsic-dim": "How many dimensions a learning problem has.",
         "data-dim": "Measure the intrinsic dimension of a point cloud.",
         "scale-fit": "Fit a scaling law to training runs.",
+        "record": "Keep every layer's activations while a network trains.",
+        "ib-analyze": "Information planes, with what speaks against them.",
         "mi": "Mutual information, and how far to trust it.",
     },
     "Cost": {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bntools.core.information import copula
 from bntools.kernels.information.covariance import canonical
 from bntools.kernels.information.nearest_neighbour import kraskov_terms
-from bntools.kernels.information.neighbour_counts import TREE_WIDTH, Part, neighbour_counts
+from bntools.kernels.information.neighbour_counts import TREE_WIDTH, Side, neighbour_counts
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def _difference(
     queries = None
     if first.shape[1] + second.shape[1] > TREE_WIDTH and len(x) > QUERIES:
         queries = np.sort(rng.choice(len(x), QUERIES, replace=False))
-    counts = neighbour_counts(Part.of(first), Part.of(second), k, queries)
+    counts = neighbour_counts(Side.of(first), Side.of(second), k, queries)
     terms = kraskov_terms(counts, len(x), k)
     explained = copula.pointwise(model)
     seen = float(terms.mean())

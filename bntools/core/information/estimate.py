@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from bntools.core.errors import bad_input
 from bntools.core.information import copula, intervals
 from bntools.core.information.corrected import Corrected, corrected
-from bntools.core.information.estimators import DEFAULT, ESTIMATORS, Settings, linear, queries, standardized
+from bntools.core.information.estimators import DEFAULT, ESTIMATORS, Estimation, linear, queries, standardized
 from bntools.core.information.reference_entropy import reference_information
 from bntools.core.information.variables import Variable, look_at
 from bntools.kernels.information import histogram
 from bntools.kernels.information.nearest_neighbour import kraskov, labelled_terms, mixed_terms
-from bntools.kernels.information.neighbour_counts import Part
+from bntools.kernels.information.neighbour_counts import Side
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -51,7 +51,7 @@ class Chosen(NamedTuple):
 def mutual_information(
     x: NDArray[Any],
     y: NDArray[Any],
-    settings: Settings = DEFAULT,
+    settings: Estimation = DEFAULT,
     *,
     labels: bool | None = None,
     failing: tuple[str, ...] = (),
@@ -85,7 +85,7 @@ def mutual_information(
     return _report(chosen._replace(votes=votes), settings, cap, rng, (first, second))
 
 
-def _automatic(x: Variable, y: Variable, settings: Settings, rng: np.random.Generator) -> Chosen:
+def _automatic(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
     if x.codes is not None and y.codes is None:
         return _automatic(y, x, settings, rng)
     if x.codes is not None and y.codes is not None:
@@ -129,7 +129,7 @@ def _mixed(x: Variable, y: Variable, k: int) -> Chosen:
     first, second = standardized(x.points), standardized(y.points)
 
     def again(rows: Rows) -> float:
-        return float(mixed_terms(Part.of(first[rows]), Part.of(second[rows]), k)[0].mean())
+        return float(mixed_terms(Side.of(first[rows]), Side.of(second[rows]), k)[0].mean())
 
     whole = {"mixed": again(np.arange(len(first)))}
     share = max(x.repeated, y.repeated)
@@ -137,7 +137,7 @@ def _mixed(x: Variable, y: Variable, k: int) -> Chosen:
                   ("mixed",), drifts=True)  # fmt: skip
 
 
-def _continuous(x: Variable, y: Variable, settings: Settings, rng: np.random.Generator) -> Chosen:
+def _continuous(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
     found = corrected(x.points, y.points, k=settings.k, rng=rng)
     width = x.points.shape[1] + y.points.shape[1]
     cheap = {
@@ -182,7 +182,7 @@ def _named_model(found: Corrected) -> str:
     return "normal copula" if math.isinf(freedom) else f"t copula of {freedom:.1f} degrees of freedom"
 
 
-def _named(x: Variable, y: Variable, settings: Settings, rng: np.random.Generator) -> Chosen:
+def _named(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
     """One estimator by name, on all rows and on some."""
     function = ESTIMATORS[settings.estimator]
 
@@ -199,7 +199,11 @@ def _constant() -> Chosen:
 
 
 def _report(
-    chosen: Chosen, settings: Settings, cap: float, rng: np.random.Generator, sides: tuple[Variable, Variable]
+    chosen: Chosen,
+    settings: Estimation,
+    cap: float,
+    rng: np.random.Generator,
+    sides: tuple[Variable, Variable],
 ) -> dict[str, Any]:
     """Value, interval and flags in the units asked for. The value is cut to [0, cap], `raw` is not."""
     count = len(sides[0].points)

@@ -16,7 +16,7 @@ from bntools.core.information.variables import Variable
 from bntools.kernels.information import histogram, kernel_matrices
 from bntools.kernels.information.covariance import gaussian_information
 from bntools.kernels.information.nearest_neighbour import kraskov, labelled_terms, mixed_terms
-from bntools.kernels.information.neighbour_counts import TREE_WIDTH, Part
+from bntools.kernels.information.neighbour_counts import TREE_WIDTH, Side
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -25,7 +25,7 @@ _MOST_MATRIX_ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Settings:
+class Estimation:
     """estimator: `auto` or a name of ESTIMATORS; k: neighbours; bins: of `binning`; units: `nats` or `bits`."""
 
     estimator: str = "auto"
@@ -68,7 +68,7 @@ def _matrix(
     return function(first, second, widths)
 
 
-def _ross(x: Variable, y: Variable, settings: Settings, rng: np.random.Generator) -> float:
+def _ross(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> float:
     if y.codes is None:
         x, y = y, x
     if y.codes is None:
@@ -76,7 +76,7 @@ def _ross(x: Variable, y: Variable, settings: Settings, rng: np.random.Generator
     return float(labelled_terms(standardized(x.points), y.codes, settings.k)[0].mean())
 
 
-ESTIMATORS: dict[str, Callable[[Variable, Variable, Settings, np.random.Generator], float]] = {
+ESTIMATORS: dict[str, Callable[[Variable, Variable, Estimation, np.random.Generator], float]] = {
     "ksg": lambda x, y, s, r: kraskov(standardized(x.points), standardized(y.points), s.k),
     "corrected": lambda x, y, s, r: corrected(x.points, y.points, k=s.k, rng=r).debiased,
     "t-copula": lambda x, y, s, r: copula.fit(x.points, y.points).information,
@@ -86,7 +86,7 @@ ESTIMATORS: dict[str, Callable[[Variable, Variable, Settings, np.random.Generato
     "weighted-kl": lambda x, y, s, r: three_entropies(x.points, y.points, weighted=True),
     "ross": _ross,
     "mixed": lambda x, y, s, r: float(
-        mixed_terms(Part.of(standardized(x.points)), Part.of(standardized(y.points)), s.k)[0].mean()
+        mixed_terms(Side.of(standardized(x.points)), Side.of(standardized(y.points)), s.k)[0].mean()
     ),
     "binning": lambda x, y, s, r: histogram.discrete_information(_codes(x, s.bins), _codes(y, s.bins)),
     "cauchy-schwarz": lambda x, y, s, r: _matrix(x, y, r, kernel_matrices.cauchy_schwarz_information, 20_000),
@@ -94,4 +94,4 @@ ESTIMATORS: dict[str, Callable[[Variable, Variable, Settings, np.random.Generato
 }
 """Estimators by name; auto chooses among the first five and ross, mixed and the plug-in by what the sides are."""
 
-DEFAULT = Settings()
+DEFAULT = Estimation()

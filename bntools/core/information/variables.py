@@ -45,7 +45,7 @@ def look_at(values: NDArray[Any], what: str, labels: bool | None = None) -> Vari
     points = np.asarray(values.reshape(len(values), -1), np.float64)
     if len(points) < FEWEST:
         raise bad_input(f"{what} has {len(points)} rows, at least {FEWEST} are needed")
-    bad = ~np.isfinite(points).all(1)
+    bad = np.asarray(~np.isfinite(points).all(1))
     if bad.any():
         first = int(np.argmax(bad))
         raise bad_input(f"{what}: {bad.sum()} of {len(bad)} rows hold NaN or infinity, the first is row {first}",

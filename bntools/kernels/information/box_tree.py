@@ -38,7 +38,10 @@ def build(points: Floats) -> BoxTree:
     levels = 0
     while count > _LEAF << levels:
         levels += 1
-    spans, boxes = np.zeros((2 ** (levels + 1) - 1, 2), np.int64), np.empty((2 ** (levels + 1) - 1, 2 * width))
+    spans, boxes = (
+        np.zeros((2 ** (levels + 1) - 1, 2), np.int64),
+        np.empty((2 ** (levels + 1) - 1, 2 * width)),
+    )
     _halve(spans, count)
     if width == 2:
         rows = np.argsort(points[:, 0])

@@ -50,7 +50,9 @@ def cauchy_schwarz_reference(x: Floats, y: Floats, widths: tuple[float, float]) 
         np.exp(-np.square(part[:, None] - part[None]).sum(2) / (2 * width**2))
         for part, width in zip((x, y), widths, strict=True)
     )
-    return float(np.log((k * q).mean()) + np.log(k.mean() * q.mean()) - 2 * np.log((k.mean(1) * q.mean(1)).mean()))
+    return float(
+        np.log((k * q).mean()) + np.log(k.mean() * q.mean()) - 2 * np.log((k.mean(1) * q.mean(1)).mean())
+    )
 
 
 def renyi_information(x: Floats, y: Floats, widths: tuple[float, float], order: float = 1.01) -> float:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from bntools.kernels.information.box_tree import build, kth_distances
 from bntools.kernels.information.neighbour_counts import (
     TREE_WIDTH,
-    Counts,
-    Part,
+    NeighbourCounts,
+    Side,
     nearer,
     neighbour_counts,
 )
@@ -29,7 +29,7 @@ def digamma(values: NDArray | float) -> Floats:
     return torch.special.digamma(torch.as_tensor(np.asarray(values, np.float64))).numpy()
 
 
-def kraskov_terms(counts: Counts, total: int, k: int) -> Floats:
+def kraskov_terms(counts: NeighbourCounts, total: int, k: int) -> Floats:
     """psi(k) + psi(N) - psi(n_x + 1) - psi(n_y + 1) of each measured point (Kraskov et al. 2004, eq. 8)."""
     table = digamma(np.arange(1, total + 1))
     return table[k - 1] + table[total - 1] - table[counts.x] - table[counts.y]
@@ -37,11 +37,11 @@ def kraskov_terms(counts: Counts, total: int, k: int) -> Floats:
 
 def kraskov(x: Floats, y: Floats, k: int = 3, queries: Indices | None = None) -> float:
     """Kraskov's first estimator, in nats; queries: rows over which the mean is taken, all if None."""
-    counts = neighbour_counts(Part.of(x), Part.of(y), k, queries)
+    counts = neighbour_counts(Side.of(x), Side.of(y), k, queries)
     return float(kraskov_terms(counts, len(x), k).mean())
 
 
-def mixed_terms(x: Part, y: Part, k: int) -> tuple[Floats, Indices]:
+def mixed_terms(x: Side, y: Side, k: int) -> tuple[Floats, Indices]:
     """Terms for numbers that repeat, and their rows: Kraskov's, and where neighbours tie Gao's (Gao et al. 2017).
 
     Where more than the neighbour lies just as near in a part, that part's count includes it and k becomes the number
@@ -91,7 +91,7 @@ def labelled_terms(x: Floats, labels: Indices, k: int) -> tuple[Floats, Indices]
     m counts the points of all classes nearer than the k-th neighbour of the point's own class, that one included.
     A class of k points or fewer takes its largest possible k; a class of one point has no term.
     """
-    whole = Part.of(x)
+    whole = Side.of(x)
     rows, terms = [], []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -113,10 +113,7 @@ def _own_class_radii(x: Floats, own: Indices, k: int) -> Floats:
     """Distance of each point to its k-th neighbour in its own class, in the order of `own`."""
     if x.shape[1] >= TREE_WIDTH:
         return _euclidean_kth(x[own], k)
-    if x.shape[1] == 1:  # a tree needs two columns: a constant one changes no distance
-        tree = build(np.column_stack([x[own], np.zeros(len(own))]))
-    else:
-        tree = build(x[own])
+    tree = build(x[own])
     radii = np.empty(len(own))
     radii[tree.rows] = kth_distances(tree, np.arange(len(own)), k)[:, -1]
     return radii

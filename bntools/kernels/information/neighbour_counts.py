@@ -22,7 +22,7 @@ TREE_WIDTH = 8
 _ROWS = 128
 
 
-class Counts(NamedTuple):
+class NeighbourCounts(NamedTuple):
     """Of M queries: k-th joint distance [M], other points nearer than it in x and in y [M], and the queries' rows."""
 
     radii: Floats
@@ -31,7 +31,7 @@ class Counts(NamedTuple):
     rows: Indices
 
 
-class Part(NamedTuple):
+class Side(NamedTuple):
     """One side of a pair, made once for all its partners: points [N, D], and a sorted column with ranks, or a tree."""
 
     points: Floats
@@ -40,7 +40,7 @@ class Part(NamedTuple):
     tree: BoxTree | None = None
 
     @classmethod
-    def of(cls, points: Floats) -> Part:
+    def of(cls, points: Floats) -> Side:
         """The part of points [N, D] or [N]."""
         points = np.ascontiguousarray(points.reshape(len(points), -1), np.float64)
         if points.shape[1] == 1:
@@ -51,7 +51,7 @@ class Part(NamedTuple):
         return cls(points, tree=build(points) if points.shape[1] < TREE_WIDTH else None)
 
 
-def neighbour_counts(x: Part, y: Part, k: int, queries: Indices | None = None) -> Counts:
+def neighbour_counts(x: Side, y: Side, k: int, queries: Indices | None = None) -> NeighbourCounts:
     """Distance of the k-th joint neighbour of each query and how many others are strictly nearer in x and in y.
 
     queries: rows to measure among all rows; None: all, in the tree's order. Equal to `neighbour_counts_reference`.
@@ -66,10 +66,10 @@ def neighbour_counts(x: Part, y: Part, k: int, queries: Indices | None = None) -
         places = np.flatnonzero(wanted[tree.rows])
     radii = kth_distances(tree, places, k)[:, -1]
     rows = tree.rows[places]
-    return Counts(radii, nearer(x, rows, radii), nearer(y, rows, radii), rows)
+    return NeighbourCounts(radii, nearer(x, rows, radii), nearer(y, rows, radii), rows)
 
 
-def neighbour_counts_reference(x: Floats, y: Floats, k: int) -> Counts:
+def neighbour_counts_reference(x: Floats, y: Floats, k: int) -> NeighbourCounts:
     """The specification of `neighbour_counts` for up to 8 coordinates; above, each part's norm is Euclidean."""
     order = np.inf if x.shape[1] + y.shape[1] <= TREE_WIDTH else 2
     apart = [np.linalg.norm(part[:, None] - part[None], ord=order, axis=-1) for part in (x, y)]
@@ -77,10 +77,10 @@ def neighbour_counts_reference(x: Floats, y: Floats, k: int) -> Counts:
     np.fill_diagonal(joint, np.inf)
     radii = np.sort(joint, 1)[:, k - 1]
     nearer_in = [(part < radii[:, None]).sum(1) - (radii > 0) for part in apart]
-    return Counts(radii, nearer_in[0], nearer_in[1], np.arange(len(x)))
+    return NeighbourCounts(radii, nearer_in[0], nearer_in[1], np.arange(len(x)))
 
 
-def nearer(part: Part, rows: Indices, radii: Floats, closed: bool = False) -> Indices:
+def nearer(part: Side, rows: Indices, radii: Floats, closed: bool = False) -> Indices:
     """Points of one part nearer to each row than its radius (`closed`: or just as near), the row itself left out."""
     if part.ranks is not None:
         out = np.empty(len(rows), np.int64)
@@ -116,7 +116,7 @@ def _count_sorted(ascending, ranks, radii, out):  # type: ignore[no-untyped-def]
         out[i] = end - first
 
 
-def _by_products(x: Floats, y: Floats, k: int, queries: Indices | None) -> Counts:
+def _by_products(x: Floats, y: Floats, k: int, queries: Indices | None) -> NeighbourCounts:
     """Squared distances of 128 queries to all points by one product a part, then one compiled pass."""
     rows = np.arange(len(x)) if queries is None else queries
     parts = [np.ascontiguousarray(part - part.mean(0)) for part in (x, y)]
@@ -130,7 +130,7 @@ def _by_products(x: Floats, y: Floats, k: int, queries: Indices | None) -> Count
         ]
         end = start + len(block)
         _scan(apart[0], apart[1], block, k, radii[start:end], counts[:, start:end])
-    return Counts(np.sqrt(radii), counts[0], counts[1], rows)
+    return NeighbourCounts(np.sqrt(radii), counts[0], counts[1], rows)
 
 
 @numba.njit(cache=True, nogil=True)

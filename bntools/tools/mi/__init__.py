@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bntools.core.information.estimate import mutual_information
-    from bntools.core.information.estimators import Settings
+    from bntools.core.information.estimators import Estimation
     from bntools.tools.mi.rank import rank
     from bntools.tools.mi.selftest import selftest
     from bntools.tools.mi.tasks import tasks
 
 _HOME = {
-    "mutual_information": "bntools.core.information.estimate", "Settings": "bntools.core.information.estimators",
+    "mutual_information": "bntools.core.information.estimate", "Estimation": "bntools.core.information.estimators",
     "rank": "bntools.tools.mi.rank", "selftest": "bntools.tools.mi.selftest", "tasks": "bntools.tools.mi.tasks",
 }  # fmt: skip
 
-__all__ = ["Settings", "mutual_information", "rank", "selftest", "tasks"]
+__all__ = ["Estimation", "mutual_information", "rank", "selftest", "tasks"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bntools.core.information.estimate import mutual_information
-from bntools.core.information.estimators import DEFAULT, Settings, linear, standardized
+from bntools.core.information.estimators import DEFAULT, Estimation, linear, standardized
 from bntools.kernels.information.nearest_neighbour import kraskov
 from bntools.tools.mi.tasks import tasks
 
@@ -17,7 +17,7 @@ from bntools.tools.mi.tasks import tasks
 def bench(
     rows: int = 10_000,
     seeds: int = 1,
-    settings: Settings = DEFAULT,
+    settings: Estimation = DEFAULT,
     *,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:

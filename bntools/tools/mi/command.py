@@ -11,7 +11,7 @@ from bntools.core.errors import usage
 from bntools.options import Session
 
 if TYPE_CHECKING:
-    from bntools.core.information.estimators import Settings
+    from bntools.core.information.estimators import Estimation
 
 EPILOG = """\b
 Examples:
@@ -59,10 +59,10 @@ def command(session: Session, x: str | None, y: str | None, **choices: Any) -> N
 
     X and Y are activations, .npy or .npz files, FILE:NAME for one tensor or column of a file, or - for standard input.
     """
-    from bntools.core.information.estimators import Settings
+    from bntools.core.information.estimators import Estimation
 
     session.apply()
-    settings = Settings(
+    settings = Estimation(
         choices["estimator"], choices["neighbours"], choices["bins"], choices["units"], session.seed
     )
     if choices["benched"]:
@@ -78,12 +78,12 @@ def command(session: Session, x: str | None, y: str | None, **choices: Any) -> N
     return _pair(session, settings, (x, y), choices)
 
 
-def _pair(session: Session, settings: Settings, sources: tuple[str, str], choices: dict[str, Any]) -> None:
+def _pair(session: Session, settings: Estimation, sources: tuple[str, str], choices: dict[str, Any]) -> None:
     from bntools.tools.mi import read
     from bntools.tools.mi.run import pair_report
     from bntools.tools.mi.table import draw_pair
 
-    first, second, dropped = read.pair(*map(read.side, sources), choices["drop_bad"])
+    first, second, dropped = read.pair(read.side(sources[0]), read.side(sources[1]), choices["drop_bad"])
     if session.dry_run:
         return _plan(session, {"rows": len(first), "x": list(first.shape), "y": list(second.shape)})
     if dropped:
@@ -95,7 +95,7 @@ def _pair(session: Session, settings: Settings, sources: tuple[str, str], choice
     return terminal.emit(session, report, lambda console: draw_pair(console, report))
 
 
-def _rank(session: Session, settings: Settings, source: str, target: str | None) -> None:
+def _rank(session: Session, settings: Estimation, source: str, target: str | None) -> None:
     from bntools.tools.mi import read
     from bntools.tools.mi.rank import rank
     from bntools.tools.mi.table import draw_rank
@@ -119,7 +119,7 @@ def _rank(session: Session, settings: Settings, source: str, target: str | None)
     return terminal.emit(session, report, lambda console: draw_rank(console, report))
 
 
-def _bench(session: Session, settings: Settings, rows: int, draws: int) -> None:
+def _bench(session: Session, settings: Estimation, rows: int, draws: int) -> None:
     from bntools.tools.mi.bench import bench
     from bntools.tools.mi.table import draw_bench
 

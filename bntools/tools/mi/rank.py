@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.information.estimate import mutual_information
-from bntools.core.information.estimators import DEFAULT, Settings
+from bntools.core.information.estimators import DEFAULT, Estimation
 
 
 def rank(
     columns: NDArray[np.float64],
     names: list[str],
     target: str,
-    settings: Settings = DEFAULT,
+    settings: Estimation = DEFAULT,
     *,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Any]]:

@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.information.estimate import mutual_information
-from bntools.core.information.estimators import Settings
+from bntools.core.information.estimators import Estimation
 from bntools.tools.mi.selftest import selftest
 
 
 def pair_report(
-    x: NDArray[Any], y: NDArray[Any], settings: Settings, *, labels: bool | None = None, tested: bool = False
+    x: NDArray[Any],
+    y: NDArray[Any],
+    settings: Estimation,
+    *,
+    labels: bool | None = None,
+    tested: bool = False,
 ) -> dict[str, Any]:
     """The report of bntools-mi(1). `baseline.permuted` is the same estimate with the rows of y in another order."""
     tests, failing = {}, ()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.information.estimators import DEFAULT, ESTIMATORS, Settings
+from bntools.core.information.estimators import DEFAULT, ESTIMATORS, Estimation
 from bntools.core.information.variables import Variable, look_at
 
 Floats = NDArray[np.float64]
@@ -25,7 +25,7 @@ TOLERANCE = 0.1
 
 
 def selftest(
-    x: NDArray[Any], y: NDArray[Any], settings: Settings = DEFAULT, *, names: tuple[str, ...] = CONTINUOUS
+    x: NDArray[Any], y: NDArray[Any], settings: Estimation = DEFAULT, *, names: tuple[str, ...] = CONTINUOUS
 ) -> dict[str, dict[str, Any]]:
     """For each estimator {value, tests: {test: {expected, value, passed}}, passed}, in nats."""
     first, second = look_at(x, "x", False).points, look_at(y, "y", False).points
@@ -33,8 +33,8 @@ def selftest(
     for name in names:
 
         def estimate(a: Floats, b: Floats, name: str = name) -> float:
-            sides = (Variable(np.ascontiguousarray(part), None, 0.0, ()) for part in (a, b))
-            return ESTIMATORS[name](*sides, settings, np.random.default_rng(settings.seed))
+            first, second = (Variable(np.ascontiguousarray(part), None, 0.0, ()) for part in (a, b))
+            return ESTIMATORS[name](first, second, settings, np.random.default_rng(settings.seed))
 
         value = estimate(first, second)
         tests = {

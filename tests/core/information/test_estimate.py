@@ -11,7 +11,7 @@ from bntools.core.errors import BnError
 from bntools.core.information import copula, intervals
 from bntools.core.information.corrected import corrected
 from bntools.core.information.estimate import mutual_information
-from bntools.core.information.estimators import ESTIMATORS, Settings
+from bntools.core.information.estimators import ESTIMATORS, Estimation
 from bntools.core.information.reference_entropy import reference_information, three_entropies
 
 
@@ -118,7 +118,7 @@ def test_a_curve_in_the_plane_is_called_a_manifold():
 
 def test_bits_are_nats_over_the_logarithm_of_two():
     x, y = _normal(500, 1, 0.8)
-    nats, bits = (mutual_information(x, y, Settings(units=units)) for units in ("nats", "bits"))
+    nats, bits = (mutual_information(x, y, Estimation(units=units)) for units in ("nats", "bits"))
     for key in ("value", "low", "high", "cap", "spread"):
         assert bits[key] == pytest.approx(nats[key] / math.log(2))
 
@@ -165,10 +165,12 @@ def test_half_precision_is_read():
     assert found["value"] == pytest.approx(0.83, abs=0.15)
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("ross", "renyi", "cauchy-schwarz")])
+@pytest.mark.parametrize(
+    "name", [name for name in ESTIMATORS if name not in ("ross", "renyi", "cauchy-schwarz")]
+)
 def test_every_estimator_by_name_sees_a_strong_dependence(name):
     x, y = _normal(1500, 1, 0.9)
-    found = mutual_information(x, y, Settings(estimator=name))
+    found = mutual_information(x, y, Estimation(estimator=name))
     assert found["value"] == pytest.approx(0.83, abs=0.3 if name == "binning" else 0.15)
     assert found["estimator"] == name
 
@@ -176,7 +178,7 @@ def test_every_estimator_by_name_sees_a_strong_dependence(name):
 def test_kernel_estimators_by_name_tell_dependent_from_independent():
     x, y = _normal(800, 1, 0.9)
     for name in ("renyi", "cauchy-schwarz"):
-        near, far = (mutual_information(x, other, Settings(estimator=name, interval=False))["value"]
+        near, far = (mutual_information(x, other, Estimation(estimator=name, interval=False))["value"]
                      for other in (y, y[::-1]))  # fmt: skip
         assert near > 3 * far
 
@@ -198,7 +200,9 @@ def test_the_t_copula_has_the_freedom_of_the_draw_through_any_monotone_maps():
 
 
 def test_equal_numbers_share_a_rank():
-    np.testing.assert_allclose(copula.ranks(np.array([[5.0], [1], [5], [0]])).ravel(), [0.75, 0.375, 0.75, 0.125])
+    np.testing.assert_allclose(
+        copula.ranks(np.array([[5.0], [1], [5], [0]])).ravel(), [0.75, 0.375, 0.75, 0.125]
+    )
 
 
 def test_a_shrunk_copula_carries_the_information_without_bias():
@@ -210,7 +214,9 @@ def test_a_shrunk_copula_carries_the_information_without_bias():
 
 def test_subsamples_give_the_error_of_a_mean():
     values = np.random.default_rng(0).standard_normal(4000)
-    error, freedom = intervals.standard_error(lambda rows: float(values[rows].mean()), 4000, np.random.default_rng(1))
+    error, freedom = intervals.standard_error(
+        lambda rows: float(values[rows].mean()), 4000, np.random.default_rng(1)
+    )
     assert error == pytest.approx(1 / math.sqrt(4000), rel=0.5)
     assert freedom == 19
     few, _ = intervals.standard_error(lambda rows: float(values[rows].mean()), 400, np.random.default_rng(1))

@@ -7,7 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from bntools.kernels.information.covariance import canonical, gaussian_information, log_determinant, spectral_entropy
+from bntools.kernels.information.covariance import (
+    canonical,
+    gaussian_information,
+    log_determinant,
+    spectral_entropy,
+)
 from bntools.kernels.information.histogram import codes, discrete_information, entropy
 from bntools.kernels.information.kernel_density import mixture_bounds, mixture_bounds_reference
 from bntools.kernels.information.kernel_matrices import (
@@ -22,7 +27,7 @@ from bntools.kernels.information.nearest_neighbour import (
     mixed_terms,
     neighbour_entropy,
 )
-from bntools.kernels.information.neighbour_counts import Part
+from bntools.kernels.information.neighbour_counts import Side
 from bntools.kernels.neighbours.exact import nearest
 
 RNG = np.random.default_rng(0)
@@ -40,7 +45,7 @@ def test_mixed_and_labelled_terms_find_a_discrete_cause_of_a_number(values):
     x = RNG.integers(0, values, (4000, 1)).astype(float)
     y = x + 2 * RNG.random((4000, 1))
     truth = math.log(values) - (values - 1) * math.log(2) / values
-    mixed = mixed_terms(Part.of(x), Part.of(y), 5)[0].mean()
+    mixed = mixed_terms(Side.of(x), Side.of(y), 5)[0].mean()
     assert mixed == pytest.approx(truth, abs=0.05)
     assert labelled_terms(y, x[:, 0].astype(int), 5)[0].mean() == pytest.approx(mixed, abs=0.02)
 
@@ -48,14 +53,14 @@ def test_mixed_and_labelled_terms_find_a_discrete_cause_of_a_number(values):
 def test_mixed_terms_on_atoms_are_the_plug_in():
     x = RNG.integers(0, 10, (3000, 1)).astype(float)
     y = x + RNG.integers(0, 3, (3000, 1))
-    mixed = mixed_terms(Part.of(x), Part.of(y), 5)[0].mean()
+    mixed = mixed_terms(Side.of(x), Side.of(y), 5)[0].mean()
     assert mixed == pytest.approx(discrete_information(x[:, 0].astype(int), y[:, 0].astype(int)), abs=0.02)
 
 
 def test_mixed_terms_bear_rounding_to_a_tenth():
     x = RNG.standard_normal((4000, 1))
     y = x + RNG.standard_normal((4000, 1))
-    rounded = mixed_terms(Part.of(x.round(1)), Part.of(y.round(1)), 5)[0].mean()
+    rounded = mixed_terms(Side.of(x.round(1)), Side.of(y.round(1)), 5)[0].mean()
     assert rounded == pytest.approx(math.log(2) / 2, abs=0.1)
 
 
@@ -69,7 +74,9 @@ def test_a_class_of_one_row_has_no_term():
 def test_neighbour_entropy_of_a_normal():
     x = RNG.standard_normal((3000, 3))
     distances = nearest(x, np.arange(3000), 5).distances
-    assert neighbour_entropy(distances, 3, 3000) == pytest.approx(1.5 * math.log(2 * math.pi * math.e), abs=0.1)
+    assert neighbour_entropy(distances, 3, 3000) == pytest.approx(
+        1.5 * math.log(2 * math.pi * math.e), abs=0.1
+    )
 
 
 @pytest.mark.parametrize("width", [1, 4, 8])

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bntools.kernels.information.box_tree import build, counts_within, kth_distances
-from bntools.kernels.information.neighbour_counts import Part, nearer, neighbour_counts, neighbour_counts_reference
+from bntools.kernels.information.neighbour_counts import (
+    Side,
+    nearer,
+    neighbour_counts,
+    neighbour_counts_reference,
+)
 
 
 def _sides(rows: int, x: int, y: int, *, seed: int = 0, digits: int | None = None):
@@ -21,7 +26,7 @@ def _sides(rows: int, x: int, y: int, *, seed: int = 0, digits: int | None = Non
 @pytest.mark.parametrize(("x", "y"), [(1, 1), (1, 2), (3, 1), (3, 3), (4, 4), (5, 5), (1, 9)])
 def test_counts_equal_the_reference_for_every_way_to_count(x, y):
     first, second = _sides(257, x, y)
-    found = neighbour_counts(Part.of(first), Part.of(second), 3)
+    found = neighbour_counts(Side.of(first), Side.of(second), 3)
     expected = neighbour_counts_reference(first, second, 3)
     order = np.argsort(found.rows)
     np.testing.assert_allclose(found.radii[order], expected.radii, rtol=1e-12)
@@ -34,7 +39,7 @@ def test_counts_equal_the_reference_for_every_way_to_count(x, y):
 def test_numbers_that_repeat_are_counted_as_the_reference_counts_them(x, y, rows, k, seed):
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, 6, (rows, x)).astype(float), rng.integers(0, 6, (rows, y)).astype(float)
-    found = neighbour_counts(Part.of(first), Part.of(second), k)
+    found = neighbour_counts(Side.of(first), Side.of(second), k)
     expected = neighbour_counts_reference(first, second, k)
     order = np.argsort(found.rows)
     np.testing.assert_array_equal(found.radii[order], expected.radii)
@@ -46,8 +51,8 @@ def test_numbers_that_repeat_are_counted_as_the_reference_counts_them(x, y, rows
 def test_some_queries_give_the_terms_of_those_rows(width):
     first, second = _sides(200, width, width)
     rows = np.array([3, 77, 150])
-    some = neighbour_counts(Part.of(first), Part.of(second), 3, rows)
-    every = neighbour_counts(Part.of(first), Part.of(second), 3)
+    some = neighbour_counts(Side.of(first), Side.of(second), 3, rows)
+    every = neighbour_counts(Side.of(first), Side.of(second), 3)
     place = {row: index for index, row in enumerate(every.rows.tolist())}
     for index, row in enumerate(some.rows.tolist()):
         assert some.x[index] == every.x[place[row]]
@@ -77,8 +82,8 @@ def test_a_tree_of_any_size_has_the_nearest(rows, width):
 
 def test_a_part_is_made_once_for_many_partners():
     first, second = _sides(300, 2, 1)
-    part = Part.of(first)
+    part = Side.of(first)
     for partner in (second, second + 1, -second):
         assert nearer(part, np.arange(300), np.full(300, 0.5)).shape == (300,)
-        again = neighbour_counts(part, Part.of(partner), 3)
+        again = neighbour_counts(part, Side.of(partner), 3)
         np.testing.assert_array_equal(np.sort(again.rows), np.arange(300))
