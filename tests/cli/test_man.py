@@ -43,6 +43,8 @@ ALSO = {
     "bntools-bleu-gpu.1": {"JSON OUTPUT"},
     "bntools-scale-fit.1": {"LAWS", "METHOD", "WARNINGS", "JSON OUTPUT", "DEFAULTS"},
     "bntools-data-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-mi.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-ib-analyze.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},

@@ -85,44 +85,52 @@ def closed_counts(parts: tuple[Floats, ...], rows: Indices, radii: Floats, block
     return out
 
 
-def labelled_terms(x: Floats, labels: Indices, k: int) -> tuple[Floats, Indices]:
+def labelled_terms(
+    x: Floats, labels: Indices, k: int, queries: Indices | None = None
+) -> tuple[Floats, Indices]:
     """Terms of Ross (2014) for a class label: psi(N) + psi(k) - psi(n_class) - psi(m), and their rows.
 
     m counts the points of all classes nearer than the k-th neighbour of the point's own class, that one included.
-    A class of k points or fewer takes its largest possible k; a class of one point has no term.
+    A class of k points or fewer takes its largest possible k; a class of one point has no term. queries: rows to
+    measure, all if None.
     """
     whole = Side.of(x)
-    rows, terms = [], []
+    wanted = np.ones(len(x), bool)
+    if queries is not None:
+        wanted[:] = False
+        wanted[queries] = True
+    rows, terms = [np.empty(0, np.int64)], [np.empty(0)]
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        if len(own) < 2:
+        places = np.flatnonzero(wanted[own])
+        if len(own) < 2 or not len(places):
             continue
         near = min(k, len(own) - 1)
-        radii = _own_class_radii(x, own, near)
+        measured, radii = own[places], _own_class_radii(x[own], places, near)
         if whole.ranks is None and whole.tree is None:
-            inside = _open_counts(whole.points, own, radii)
+            inside = _open_counts(whole.points, measured, radii)
         else:
-            inside = nearer(whole, own, radii)
+            inside = nearer(whole, measured, radii)
         inside = np.maximum(inside + 1, near)
-        rows.append(own)
+        rows.append(measured)
         terms.append(digamma(len(labels)) + digamma(near) - digamma(len(own)) - digamma(inside))
     return np.concatenate(terms), np.concatenate(rows)
 
 
-def _own_class_radii(x: Floats, own: Indices, k: int) -> Floats:
-    """Distance of each point to its k-th neighbour in its own class, in the order of `own`."""
-    if x.shape[1] >= TREE_WIDTH:
-        return _euclidean_kth(x[own], k)
-    tree = build(x[own])
-    radii = np.empty(len(own))
-    radii[tree.rows] = kth_distances(tree, np.arange(len(own)), k)[:, -1]
-    return radii
+def _own_class_radii(points: Floats, places: Indices, k: int) -> Floats:
+    """Distance of some points of one class to their k-th neighbour in it."""
+    if points.shape[1] >= TREE_WIDTH:
+        return _euclidean_kth(points, places, k)
+    tree = build(points)
+    position = np.empty(len(points), np.int64)
+    position[tree.rows] = np.arange(len(points))
+    return kth_distances(tree, position[places], k)[:, -1]
 
 
-def _euclidean_kth(points: Floats, k: int, block: int = 128) -> Floats:
-    out = np.empty(len(points))
-    for start in range(0, len(points), block):
-        apart = _distances(points[start : start + block], points)
+def _euclidean_kth(points: Floats, places: Indices, k: int, block: int = 128) -> Floats:
+    out = np.empty(len(places))
+    for start in range(0, len(places), block):
+        apart = _distances(points[places[start : start + block]], points)
         out[start : start + block] = np.partition(apart, k, axis=1)[:, k]
     return out
 

@@ -126,7 +126,7 @@ def _compressed(
         loss.append(0.5 * np.log1p(variances[settings.components :] / sigma**2).sum())
         if common.labels is not None:
             every = np.full(len(h), np.nan)
-            terms, rows = labelled_terms(layer, common.labels, settings.neighbours)
+            terms, rows = labelled_terms(layer, common.labels, settings.neighbours, common.rows)
             every[rows] = terms
             y.append(every[common.rows])
     return np.array(x), np.array(y) if y else None, np.zeros(len(sigmas)), np.array(loss)
