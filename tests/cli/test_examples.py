@@ -47,6 +47,9 @@ def test_no_example_is_without_a_test():
         path.name for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".sh") or path.name == "Snakefile"
     ]
     assert [name for name in examples if f'"{name}"' not in sources and f"/{name}" not in sources] == []
+    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
+    tested |= {"scaling.sh", "interpolation_runs.py", "intrinsic_dimension.sh", "information_plane.sh"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file() and path.suffix != ".svg"} == tested
 
 
 @pytest.mark.slow
@@ -156,3 +159,12 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         data / "tiny" / "tokenizer.json"
     ).read_bytes()
+
+
+def test_the_plane_of_blobs_shows_the_label_learned(bntools, tmp_path):
+    manifest, plane, pair = shell("information_plane.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert manifest["kind"] == "activations"
+    label = [point["I_TY"]["value"] for point in plane["points"] if point["layer"] == "2"]
+    assert label[-1] > label[0]
+    assert pair["value"] <= pair["cap"]
+    assert (tmp_path / "plane.svg").stat().st_size > 1000
