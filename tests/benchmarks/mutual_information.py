@@ -100,7 +100,7 @@ def speed(count: int = 100_000) -> None:
         ennemi = importlib.import_module("ennemi")
         jobs["ennemi"] = lambda: ennemi.estimate_mi(y[:, 0], x, k=3, preprocess=False)
     print(f"CPU seconds, {count:,} points of 1 + 1 coordinates")
-    seconds: dict[str, float] = {name: math.inf for name in jobs}
+    seconds: dict[str, float] = dict.fromkeys(jobs, math.inf)
     kraskov(x[:500], y[:500])
     for _ in range(3):
         for name, job in jobs.items():
