@@ -22,7 +22,7 @@ _NAME = re.compile(r"epoch\.(\d+)\.layer\.(.+)")
 INPUTS, LABEL = "inputs", "label"
 
 
-class Place(NamedTuple):
+class LayerDump(NamedTuple):
     """Where the activations of one layer at one epoch lie."""
 
     epoch: int
@@ -46,7 +46,7 @@ class Place(NamedTuple):
 class Dump(NamedTuple):
     """places by epoch and layer, in order; inputs [N, D] and labels [N], None where the dump has none; its facts."""
 
-    places: list[Place]
+    places: list[LayerDump]
     inputs: NDArray[np.float64] | None
     labels: NDArray[np.int64] | None
     facts: dict[int, dict[str, Any]]
@@ -74,11 +74,11 @@ def open_dump(source: str) -> Dump:
         for name in artifact.names():
             match = _NAME.fullmatch(name)
             if match:
-                places.append(Place(int(match[1]), match[2], artifact, name))
+                places.append(LayerDump(int(match[1]), match[2], artifact, name))
                 epochs = about.get("epochs", {})
                 facts[int(match[1])] = epochs.get(match[1], {}) if isinstance(epochs, dict) else {}
             elif name == INPUTS:
-                inputs = Place(0, name, artifact, name).read()
+                inputs = LayerDump(0, name, artifact, name).read()
             elif name == LABEL and labels is None:
                 labels = artifact.tensor(name).numpy()
     if not places:

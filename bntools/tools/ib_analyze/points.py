@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.information.epochs import Dump, Place
+from bntools.core.information.epochs import Dump, LayerDump
 from bntools.core.information.estimate import principal
 from bntools.kernels.information import histogram
 from bntools.kernels.information.covariance import spectral_entropy
@@ -61,7 +61,7 @@ def shared(dump: Dump, labels: Indices | None, settings: Planes) -> Shared:
     return Shared(rows, labels, inputs)
 
 
-def measure(place: Place, common: Shared, settings: Planes) -> Point:
+def measure(place: LayerDump, common: Shared, settings: Planes) -> Point:
     """The point of one layer at one epoch; memory holds its activations and one block of distances."""
     h = place.read()
     level = float(np.sqrt(np.square(h - h.mean(0)).sum(1).mean() / h.shape[1]))
@@ -71,7 +71,7 @@ def measure(place: Place, common: Shared, settings: Planes) -> Point:
     return Point(place.epoch, place.layer, x, y, slack, loss, level, math.exp(spectral_entropy(h)))
 
 
-def _stream(place: Place, settings: Planes) -> np.random.Generator:
+def _stream(place: LayerDump, settings: Planes) -> np.random.Generator:
     """Noise of its own for each epoch and layer, the same in every run."""
     return np.random.default_rng([settings.seed, place.epoch, *place.layer.encode()])
 

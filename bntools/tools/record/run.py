@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bntools.core.datasets import networks
-from bntools.core.datasets.labelled import Dataset, Split
+from bntools.core.datasets.labelled import Dataset, LabelledRows
 from bntools.core.errors import BnError, usage
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -83,7 +83,7 @@ def hidden_widths(spec: str, data: Dataset) -> str:
     return "fc:" + ",".join(map(str, widths))
 
 
-def recorded_rows(data: Dataset, settings: Recording) -> Split:
+def recorded_rows(data: Dataset, settings: Recording) -> LabelledRows:
     """The rows whose activations are kept: the first of the training or the test rows."""
     split = _training(data, settings) if settings.split == "train" else data.test
     return split.at(np.arange(min(settings.rows, len(split))))
@@ -156,6 +156,6 @@ def _facts(module: nn.Module, data: Dataset, rows: tuple[Tensor, Tensor]) -> dic
     return facts
 
 
-def _training(data: Dataset, settings: Recording) -> Split:
+def _training(data: Dataset, settings: Recording) -> LabelledRows:
     count = min(settings.limit or len(data.train), len(data.train))
     return data.train.at(np.arange(count))
