@@ -35,6 +35,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "screen": "Find the columns that say something about one.",
         "sparse-fit": "Fit a sparse regression by SCAD, MCP or lasso.",
         "mixed-fit": "Fit a mixed model with Gaussian or heavy tails.",
+        "record": "Keep every layer's activations while a network trains.",
+        "ib-analyze": "Information planes, with what speaks against them.",
+        "mi": "Mutual information, and how far to trust it.",
     },
     "Cost": {
         "cost": "Price a model before it runs: FLOPs, bytes, ceilings.",

@@ -181,3 +181,13 @@ def test_concepts_are_built_scored_explained_and_edited(bntools, tmp_path):
     total = explained["bias"] + explained["rest"] + sum(c["contribution"] for c in explained["contributions"])
     assert total == pytest.approx(explained["logit"], abs=1e-4)
     assert edited["nec"] == pytest.approx(5 / 3)
+
+
+@pytest.mark.slow
+def test_the_plane_of_blobs_shows_the_label_learned(bntools, tmp_path):
+    manifest, plane, pair = shell("information_plane.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert manifest["kind"] == "activations"
+    label = [point["I_TY"]["value"] for point in plane["points"] if point["layer"] == "2"]
+    assert label[-1] > label[0]
+    assert pair["value"] <= pair["cap"]
+    assert (tmp_path / "plane.svg").stat().st_size > 1000

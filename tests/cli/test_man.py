@@ -49,6 +49,8 @@ ALSO = {
     "bntools-cbm-build.1": {"METHOD", "REPORT"},
     "bntools-cbm-explain.1": {"REPORT"},
     "bntools-cbm-edit.1": {"REPORT"},
+    "bntools-mi.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-ib-analyze.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},

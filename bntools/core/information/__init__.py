@@ -1,0 +1,1 @@
+"""Mutual information of arrays: one interface over the estimators, with a cap, an interval and flags."""

@@ -1,0 +1,50 @@
+"""What a person sees of the planes: a row a layer, and its course as a line of blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bntools import terminal
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def draw(console: Any, report: dict[str, Any]) -> None:
+    three, rows = terminal.three, []
+    for phase in report["phases"]:
+        own = [point for point in report["points"] if point["layer"] == phase["layer"]]
+        last, label = own[-1]["I_XT"], own[-1].get("I_TY")
+        rows.append([
+            phase["layer"], _course([point["I_XT"]["value"] for point in own], last["cap"]), three(last["value"]),
+            _course([point["I_TY"]["value"] for point in own], label["cap"]) if label else "-",
+            three(label["value"]) if label else "-", str(phase["fitted_epoch"]),
+            f"{three(phase['low'])} to {three(phase['high'])}" + ("" if phase["significant"] else " ns"),
+        ])  # fmt: skip
+    headers = ["layer", "I(X;T)", "end", "I(T;Y)", "end", "peak", "compression"]
+    console.print(terminal.table(headers, rows))
+    baseline = report["baseline"]
+    console.print(
+        f"{report['units']}, epochs {report['epochs'][0]} to {report['epochs'][-1]}; caps: ln n "
+        f"{three(baseline['log_rows'])}, H(Y) {three(baseline['label_entropy'])}; noise {report['sigma']:.3g} "
+        f"{report['noise']}, {report['estimator']}"
+    )
+    if "gap" in report:
+        _draw_gap(console, report["gap"])
+
+
+def _draw_gap(console: Any, gap: dict[str, Any]) -> None:
+    three = terminal.three
+    rows = [
+        [str(e["epoch"]), three(e["conditional"]), three(e["scaling"]), three(e["gap"])]
+        for e in gap["epochs"]
+    ]
+    console.print(terminal.table(["epoch", f"I(X;T|Y), layer {gap['layer']}", "scaling", "gap"], rows))
+    if gap["rank_correlation"] is not None:
+        console.print(f"rank correlation of scaling and gap over epochs: {gap['rank_correlation']:+.2f}")
+
+
+def _course(values: list[float], cap: float, width: int = 12) -> str:
+    """At most `width` of the values as blocks of eight heights, full at the cap."""
+    step = max(1, -(-len(values) // width))
+    chosen = [*values[::step][: width - 1], values[-1]] if len(values) > 1 else values
+    return "".join(_BLOCKS[min(int(8 * value / cap), 7) if cap else 0] for value in chosen)
