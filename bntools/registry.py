@@ -19,6 +19,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "stack-compress": "One file, any size: every prefix of it is a model.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
+    "Build": {
+        "sparse-code": "Train a sparse dictionary of activations, or name its latents.",
+        "sparse-encode": "Encode activations by a sparse dictionary.",
+        "sparse-decode": "Decode sparse codes, edited if asked to.",
+        "splat": "Render coded elements, and answer queries in code space.",
+    },
     "Score": {
         "eval": "Measure how good a model still is.",
         "bleu-gpu": "BLEU of token ids, per sentence or corpus.",
@@ -43,6 +49,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Get models and data": {
         "fetch": "Get a model or data set by name, checked and cached.",
+        "embed": "Keep what a model makes of texts or images.",
     },
 }
 

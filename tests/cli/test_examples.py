@@ -171,3 +171,11 @@ def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, 
     assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}
     assert fitted["selected"][0]["name"] == "x.3"
     assert fitted["columns"] == 20
+
+
+def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_path):
+    manifest, report, codes, steered = shell("sparse_codes.sh", tmp_path, BNTOOLS=bntools)
+    assert manifest["kind"] == "sae"
+    assert report["pursuit"]["fvu"]["value"] < report["encoder"]["fvu"]["value"]
+    assert report["model"]["kl"]["pursuit"]["mean"] < report["model"]["kl"]["mean"]["mean"]
+    assert [codes["kind"], steered["kind"]] == ["codes", "activations"]
