@@ -23,6 +23,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "cbm-build": "Build a concept bottleneck from embeddings.",
         "cbm-explain": "Say which concepts decide, and what would change it.",
         "cbm-edit": "Edit a concept bottleneck without training.",
+        "sparse-code": "Train a sparse dictionary of activations, or name its latents.",
+        "sparse-encode": "Encode activations by a sparse dictionary.",
+        "sparse-decode": "Decode sparse codes, edited if asked to.",
+        "splat": "Render coded elements, and answer queries in code space.",
     },
     "Score": {
         "eval": "Measure how good a model still is.",
@@ -51,6 +55,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Get models and data": {
         "fetch": "Get a model or data set by name, checked and cached.",
+        "embed": "Keep what a model makes of texts or images.",
     },
 }
 

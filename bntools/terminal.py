@@ -70,11 +70,11 @@ def manifest(found: dict[str, Any] | None) -> None:
         click.echo(json.dumps(found))
 
 
-def console() -> Any:
+def console(stderr: bool = False) -> Any:
     """A rich console no wider than 100 columns, which honours NO_COLOR and TERM=dumb."""
     from rich.console import Console
 
-    found = Console(highlight=False)
+    found = Console(highlight=False, stderr=stderr)
     if found.width > 100:
         found.width = 100
     return found

@@ -191,3 +191,12 @@ def test_the_plane_of_blobs_shows_the_label_learned(bntools, tmp_path):
     assert label[-1] > label[0]
     assert pair["value"] <= pair["cap"]
     assert (tmp_path / "plane.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_path):
+    manifest, report, codes, steered = shell("sparse_codes.sh", tmp_path, BNTOOLS=bntools)
+    assert manifest["kind"] == "sae"
+    assert report["pursuit"]["fvu"]["value"] < report["encoder"]["fvu"]["value"]
+    assert report["model"]["kl"]["pursuit"]["mean"] < report["model"]["kl"]["mean"]["mean"]
+    assert [codes["kind"], steered["kind"]] == ["codes", "activations"]

@@ -71,25 +71,21 @@ class Writer:
         self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | bytearray | memoryview
     ) -> None:
         """Append one tensor given as bytes."""
-        size = nbytes(dtype, shape)
-        if size != memoryview(data).nbytes:
-            raise ValueError(f"{name}: {memoryview(data).nbytes} bytes for {dtype} {list(shape)}")
-        if name in self._names:
-            raise ValueError(f"{name} was added twice")
-        self._names.add(name)
+        self._note(name, dtype, shape, memoryview(data).nbytes)
         streams.write_all(self._fd, memoryview(data))
-        self._spooled.append((Entry(name, dtype, shape, self._size, self._size + size), size % 8))
-        self._size += size
 
     def add_file(self, name: str, dtype: str, shape: tuple[int, ...], fd: int) -> None:
         """Append one tensor whose bytes are the whole content of an open file, without reading it into memory."""
-        size = nbytes(dtype, shape)
-        if size != os.fstat(fd).st_size:
-            raise ValueError(f"{name}: {os.fstat(fd).st_size} bytes for {dtype} {list(shape)}")
+        size = os.fstat(fd).st_size
+        self._note(name, dtype, shape, size)
+        streams.copy_range(fd, 0, size, self._fd)
+
+    def _note(self, name: str, dtype: str, shape: tuple[int, ...], size: int) -> None:
+        if size != nbytes(dtype, shape):
+            raise ValueError(f"{name}: {size} bytes for {dtype} {list(shape)}")
         if name in self._names:
             raise ValueError(f"{name} was added twice")
         self._names.add(name)
-        streams.copy_range(fd, 0, size, self._fd)
         self._spooled.append((Entry(name, dtype, shape, self._size, self._size + size), size % 8))
         self._size += size
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bntools.core.architecture.sites import Reached
 from bntools.core.blockwise import windows as calibration
 from bntools.core.blockwise.hooks import Gathered, Seen, flat
 from bntools.core.blockwise.loading import Streamed
@@ -25,10 +26,6 @@ from bntools.core.work.states import RESIDENT, States
 
 BATCH_TOKENS = 2048  # tokens of one call of a block: a product of full speed, activations of a few megabytes
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class Reached(Exception):
-    """Ends a forward pass whose rest is not needed."""
 
 
 @dataclass(frozen=True)

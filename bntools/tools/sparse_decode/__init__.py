@@ -1,0 +1,1 @@
+"""Activations from sparse codes."""

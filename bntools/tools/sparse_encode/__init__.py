@@ -1,0 +1,1 @@
+"""Codes of activations in a sparse dictionary."""

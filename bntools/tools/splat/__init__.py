@@ -1,0 +1,1 @@
+"""Rendering coded elements and asking for directions, in code space."""
