@@ -36,14 +36,14 @@ class Penalty(NamedTuple):
         return self.l1 * absolute + self.l2 / 2 * square
 
 
-class Support(NamedTuple):
+class ConceptSupport(NamedTuple):
     """The columns each class may use: columns[starts[c] : starts[c + 1]]."""
 
     columns: NDArray[np.int64]
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> Support:
+    def of(cls, mask: NDArray[np.bool_]) -> ConceptSupport:
         rows, columns = np.nonzero(mask)
         return cls(columns, np.searchsorted(rows, np.arange(len(mask) + 1)))
 
@@ -85,7 +85,7 @@ def null(problem: Problem) -> SoftmaxFit:
 
 def fit(
     problem: Problem, penalty: Penalty, start: SoftmaxFit, *,
-    support: Support | None = None, tolerance: float = 1e-4, limit: int = 500,
+    support: ConceptSupport | None = None, tolerance: float = 1e-4, limit: int = 500,
 ) -> SoftmaxFit:  # fmt: skip
     """Minimise mean cross-entropy + penalty from `start` until the duality gap is below tolerance x objective.
 
@@ -161,7 +161,7 @@ def _model(gram: Floats, curvature: Floats, slopes, steps) -> float:
     return float((slope[:, live] * part).sum() + drift @ shift + 0.5 * (curvature * bend).sum())
 
 
-def _gap(problem: Problem, penalty: Penalty, point, first, support: Support | None) -> float:
+def _gap(problem: Problem, penalty: Penalty, point, first, support: ConceptSupport | None) -> float:
     """Primal minus dual value at a point, 0 at the optimum.
 
     Dual of the softmax: max over rows q of probabilities with the classes' shares of mean H(q) - Omega*(X'(Y - Q)/n),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.kernels.linear.design import Floats
-from bntools.kernels.linear.fit import Penalty, Problem, SoftmaxFit, Support, fit
+from bntools.kernels.linear.fit import ConceptSupport, Penalty, Problem, SoftmaxFit, fit
 from bntools.kernels.linear.softmax import residual
 
 KEEP = 0.8
@@ -64,7 +64,9 @@ def refit(
 ) -> SoftmaxFit:
     """Ridge fit of the masked weights alone."""
     start = restrict(problem, current, mask)
-    return fit(problem, Penalty(0.0, l2), start, support=Support.of(mask), tolerance=tolerance, limit=60)
+    return fit(
+        problem, Penalty(0.0, l2), start, support=ConceptSupport.of(mask), tolerance=tolerance, limit=60
+    )
 
 
 def backward(

@@ -11,7 +11,7 @@ import numpy as np
 from bntools.core.progress import Progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import Design, Floats
-from bntools.kernels.linear.fit import Penalty, Problem, SoftmaxFit, Support, fit, null
+from bntools.kernels.linear.fit import ConceptSupport, Penalty, Problem, SoftmaxFit, fit, null
 from bntools.kernels.linear.prune import backward, keep_largest, restrict
 from bntools.kernels.linear.softmax import Labels
 
@@ -161,5 +161,5 @@ def dense_head(problem: Problem, l2: float, split: Split | None = None) -> Softm
     """Ridge softmax on all columns of a spectral problem; split: on these rows of it in place of its own."""
     if split is not None:
         problem = problem._replace(design=split.design, labels=split.labels)
-    everything = Support.of(np.ones((len(problem.labels.share), problem.design.columns), bool))
+    everything = ConceptSupport.of(np.ones((len(problem.labels.share), problem.design.columns), bool))
     return fit(problem, Penalty(0.0, l2), null(problem), support=everything, tolerance=1e-3, limit=200)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import DenseDesign, FactoredDesign
-from bntools.kernels.linear.fit import Penalty, Problem, Support, fit, null
+from bntools.kernels.linear.fit import ConceptSupport, Penalty, Problem, fit, null
 from bntools.kernels.linear.softmax import Labels
 
 
@@ -120,7 +120,7 @@ def test_a_support_is_respected_and_its_ridge_fit_is_stationary():
     mask = np.zeros((3, 9), bool)
     mask[0, :3] = mask[1, 4:6] = mask[2, 8] = True
     result = fit(
-        setting, Penalty(0.0, 0.05), null(setting), support=Support.of(mask), tolerance=1e-6, limit=200
+        setting, Penalty(0.0, 0.05), null(setting), support=ConceptSupport.of(mask), tolerance=1e-6, limit=200
     )
     assert not result.weight[~mask].any()
     _, residual = softmax.residual(result.scores, labels)
@@ -132,7 +132,7 @@ def test_a_support_is_respected_and_its_ridge_fit_is_stationary():
 def test_direct_steps_over_the_spectrum_end_where_coordinates_do():
     x, vectors, labels = data(7)
     setting = problem(FactoredDesign(x, vectors), labels)
-    everything = Support.of(np.ones((3, 9), bool))
+    everything = ConceptSupport.of(np.ones((3, 9), bool))
     plain = fit(setting, Penalty(0.0, 0.1), null(setting), support=everything, tolerance=1e-6, limit=300)
     values, vectors = np.linalg.eigh(setting.gram)
     direct = setting._replace(spectrum=(values, vectors))

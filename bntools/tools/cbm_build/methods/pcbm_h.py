@@ -9,7 +9,7 @@ import numpy as np
 
 from bntools.core.progress import Progress
 from bntools.kernels.linear.design import Design, FactoredDesign, Floats
-from bntools.kernels.linear.fit import Penalty, Problem, Support, null
+from bntools.kernels.linear.fit import ConceptSupport, Penalty, Problem, null
 from bntools.kernels.linear.fit import fit as minimise
 from bntools.tools.cbm_build.methods import pcbm
 from bntools.tools.cbm_build.settings import Settings
@@ -41,7 +41,7 @@ def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     start = null(problem)
     bias = np.zeros_like(start.bias)
     start = start._replace(bias=bias, scores=offset + 0)
-    everything = Support.of(np.ones(start.weight.shape, bool))
+    everything = ConceptSupport.of(np.ones(start.weight.shape, bool))
     result = minimise(problem, Penalty(0.0, _L2), start, support=everything, tolerance=1e-3, limit=200)
     weight = result.weight * plain.standard.inverse.astype(np.float32)
     shift = result.bias - weight @ plain.center
