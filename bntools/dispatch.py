@@ -35,7 +35,8 @@ class Division:
     """How a command divides.
 
     inputs: parameters that may name files; late: those that only the joining command needs; library: module to import
-    before local tasks are forked; units: the command has a --work of its own; ledger: its parts share one.
+    before local tasks are forked; units: the command has a --work of its own; ledger: its parts share one. One that
+    has neither prints a report, and writes only parts.
     """
 
     inputs: tuple[str, ...] = ("source",)
@@ -43,6 +44,10 @@ class Division:
     library: str = ""
     units: bool = False
     ledger: bool = False
+
+    @property
+    def report(self) -> bool:
+        return not (self.units or self.ledger)
 
 
 def divided(division: Division) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -56,13 +61,21 @@ def divided(division: Division) -> Callable[[Callable[..., Any]], Callable[..., 
         def wrapped(session: Session, placement: Placement, **given: Any) -> Any:
             if placement.jobs is not None:
                 return _run(division, function, session, placement, given)
-            if not (division.units or division.ledger) and given.pop("work") is not None:
-                raise usage("--work is the folder of the parts of --on", "--on local --jobs 2, or drop --work")
+            if division.report:
+                _check_report(given)
             return function(session=session, **given)
 
         return wrapped
 
     return decorate
+
+
+def _check_report(given: dict[str, Any]) -> None:
+    """Refuse places for parts where there are none."""
+    if given.pop("work") is not None:
+        raise usage("--work is the folder of the parts of --on", "--on local --jobs 2, or drop --work")
+    if given["output"] != "-" and not given["shard"]:
+        raise usage("-o is for the part that --shard makes", "redirect the report: > FILE")
 
 
 def _run(
@@ -91,17 +104,17 @@ def _run(
     try:
         if placement.no_wait:
             return _leave(session, placement, folder, given)
-        summary = _parts(division, session, placement, folder, began)
+        summary = _parts(division, session, placement, folder)
     finally:
         folder.close()
     joined = {"gather": True, "work": str(folder.path / "units")} if division.ledger else {
         "gather": (str(folder.path / "parts"),), **({"work": None} if division.units else {})
     }  # fmt: skip
-    if not (division.units or division.ledger):
+    if division.report:
         given.pop("work")
     result = function(session=session, **given | joined)
     if not session.quiet:
-        click.echo(json.dumps({"jobs": summary}), err=True)
+        click.echo(json.dumps({"jobs": summary(began)}), err=True)
     return result
 
 
@@ -194,9 +207,9 @@ def _engine(
 
 
 def _parts(
-    division: Division, session: Session, placement: Placement, folder: RunFolder, began: float
-) -> dict[str, Any]:
-    """Make all parts; returns what they took."""
+    division: Division, session: Session, placement: Placement, folder: RunFolder
+) -> Callable[[float], dict[str, Any]]:
+    """Make all parts; returns a function that says what they took."""
     from bntools.core.jobs.drive import Drive
 
     def note(text: str) -> None:
@@ -205,7 +218,7 @@ def _parts(
     missing = folder.missing()
     engine = _engine(division, session, placement, folder) if missing else None
     if engine is None:
-        return {"array": [], "retries": 0, "seconds": 0.0, "cpu_seconds": 0.0, "restarts": 0}
+        return lambda began: {"array": [], "retries": 0, "seconds": 0.0, "cpu_seconds": 0.0, "restarts": 0}
     drive = Drive(folder, engine, placement, note)
     try:
         with terminal.progress(session, "parts", folder.plan.jobs) as advance:
@@ -215,7 +228,7 @@ def _parts(
     except KeyboardInterrupt:
         _interrupted(session, placement, engine, folder)
     folder.sweep()
-    return drive.summary(began)
+    return drive.summary
 
 
 def _interrupted(session: Session, placement: Placement, engine: Any, folder: RunFolder) -> NoReturn:

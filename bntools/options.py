@@ -200,12 +200,16 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def part_output(function: Callable[..., Any]) -> Callable[..., Any]:
-    """-o and --force of tools that print a report and write only parts."""
-    function = click.option("-f", "--force", is_flag=True, help="Replace an existing part.")(function)
+    """-o of tools that print a report and write only parts."""
     return click.option(
         "-o", "--output", default="-", metavar="PATH", show_default="standard output",
         help="Where --shard writes its part.",
     )(function)  # fmt: skip
+
+
+def part_force(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--force that goes with it."""
+    return click.option("-f", "--force", is_flag=True, help="Replace an existing part.")(function)
 
 
 def run_folder(function: Callable[..., Any]) -> Callable[..., Any]:

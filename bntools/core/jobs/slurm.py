@@ -17,7 +17,6 @@ from bntools.core.jobs.outcome import Ended, exit_code
 from bntools.core.jobs.placement import Placement
 
 NUDGE = 60.0  # seconds between two requests to start a requeued task now
-_FINISH = 5.0  # seconds
 _USUAL = ("None", "Resources", "Priority", "BeginTime", "JobArrayTaskLimit", "Dependency", "")
 
 
@@ -165,13 +164,7 @@ class Slurm:
             self.note(f"task {name} waits: {seen.reason}")
 
     def finish(self) -> None:
-        """Let tasks whose parts are there write what they took, for a moment."""
-        end = time.monotonic() + _FINISH
-        while time.monotonic() < end:
-            facts = [self.folder.status(index) for index, (_, token) in self._tasks.items()]
-            if all("seconds" in told for told in facts if told):
-                return
-            time.sleep(0.2)
+        """Nothing to do: a task whose part is there ends by itself."""
 
     def cancel(self, ids: Iterable[str] | None = None) -> None:
         """scancel of these arrays, or all."""
