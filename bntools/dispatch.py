@@ -36,7 +36,7 @@ class Division:
 
     inputs: parameters that may name files; late: those that only the joining command needs; library: module to import
     before local tasks are forked; units: the command has a --work of its own; ledger: its parts share one. One that
-    has neither prints a report, and writes only parts.
+    has neither prints a report, and writes only parts. check: refuses parameters that do not go with parts.
     """
 
     inputs: tuple[str, ...] = ("source",)
@@ -44,6 +44,7 @@ class Division:
     library: str = ""
     units: bool = False
     ledger: bool = False
+    check: Callable[[dict[str, Any]], None] = lambda given: None
 
     @property
     def report(self) -> bool:
@@ -86,6 +87,7 @@ def _run(
 
     began = time.monotonic()
     _check(placement)
+    division.check(given if given.get("source") != "-" else {**given, "source": "standard input"})
     work, given = given["work"], dict(given)
     spooled = _spooled(work, given) if given.get("source") == "-" else None
     try:

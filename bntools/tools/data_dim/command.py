@@ -44,7 +44,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
 @options.shard
 @options.jobs
 @options.common
-@dispatch.divided(dispatch.Division(library="bntools.tools.data_dim.parts"))
+@dispatch.divided(dispatch.Division(late=("chosen",), library="bntools.tools.data_dim.parts"))
 def command(
     session: Session, source: str, tensor: str | None, chosen: str, queries: int, plot: str | None, **given: Any
 ) -> None:

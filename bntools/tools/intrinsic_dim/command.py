@@ -97,7 +97,12 @@ class Numbers(click.ParamType):
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 @options.jobs
 @options.common
-@dispatch.divided(dispatch.Division(("data", "model"), library="bntools.tools.intrinsic_dim.measure", ledger=True))
+@dispatch.divided(
+    dispatch.Division(
+        ("data", "model"), ("codes",), "bntools.tools.intrinsic_dim.measure", ledger=True,
+        check=lambda given: _check(given["output"], {**given, "gather": True}),
+    )
+)  # fmt: skip
 def command(session: Session, output: str | None, force: bool, **given: Any) -> None:
     """Search for the smallest random subspace in which a network still learns: its d_int90, with an interval.
 

@@ -98,7 +98,10 @@ Examples:
 @options.shard
 @options.jobs
 @options.common
-@dispatch.divided(dispatch.Division(("source", "data_dim", "features"), library="bntools.tools.scale_fit.minimise"))
+@dispatch.divided(
+    dispatch.Division(late=("level", "compute", "predict", "data_dim", "features", "tensor"),
+                      library="bntools.tools.scale_fit.parts")
+)  # fmt: skip
 def command(session: Session, source: str, **given: Any) -> None:
     """Fit L = E + A N^-alpha + B D^-beta to the lines {"N": .., "D": .., "loss": ..} of INPUT.
 
