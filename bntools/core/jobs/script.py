@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import shlex
 import shutil
@@ -64,8 +66,10 @@ def submit(command: list[str], logs: Path, told: Mapping[str, Any]) -> str:
     try:
         executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=0)
         executor.update_parameters(**told)
-        # The task is a command line, not a pickled function, so submitit's own job object is of no use.
-        return str(executor._submit_command(shlex.join(command)).job_id)
+        # The task is a command line, not a pickled function, so submitit's own job object is of no use. What it
+        # repeats of sbatch's errors is in the exception.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return str(executor._submit_command(shlex.join(command)).job_id)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if "sbatch: error:" in line]
         what = " ".join(line.partition("sbatch: error:")[2].strip() for line in lines) or str(error).strip()

@@ -124,14 +124,13 @@ class Slurm:
 
     def ended(self, waiting: Iterable[int]) -> dict[int, Ended]:
         """Tasks that ended without their part: by the exit codes they wrote, from time to time by the scheduler."""
-        found, rest = {}, []
+        found, rest = dict[int, Ended](), list[tuple[int, str]]()
         for index in waiting:
-            name, token = self._tasks[index]
-            told = self.folder.status(index)
-            if told.get("token") == token and told.get("code"):  # of 0 the scheduler says how long ago
-                found[index] = Ended(exit_code(told["code"]), "")
+            told = self._code(index)
+            if told is not None:
+                found[index] = told
             else:
-                rest.append((index, name))
+                rest.append((index, self._tasks[index][0]))
         now = time.monotonic()
         if now - self._asked >= min(30.0, max(3.0, (now - self._began) / 8)):
             self._asked = now
@@ -149,7 +148,13 @@ class Slurm:
         for index, name in rest:
             self._look_at(index, name, (queue or {}).get(name), now)
         ended = self._ladder.judge(names, queue, account, now)
-        return {index: ended[name] for index, name in rest if name in ended}
+        return {index: self._code(index) or ended[name] for index, name in rest if name in ended}
+
+    def _code(self, index: int) -> Ended | None:
+        """The exit code that the last task of a part wrote, if it is not 0: of that the scheduler says how long ago."""
+        told = self.folder.status(index)
+        mine = told.get("token") == self._tasks[index][1]
+        return Ended(exit_code(told["code"]), "") if mine and told.get("code") else None
 
     def _look_at(self, index: int, name: str, seen: Seen | None, now: float) -> None:
         """Start a requeued task at once, which Slurm puts off by two minutes; say why others wait."""
