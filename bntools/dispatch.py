@@ -80,7 +80,11 @@ def _check_report(given: dict[str, Any]) -> None:
 
 
 def _run(
-    division: Division, function: Callable[..., Any], session: Session, placement: Placement, given: dict[str, Any]
+    division: Division,
+    function: Callable[..., Any],
+    session: Session,
+    placement: Placement,
+    given: dict[str, Any],
 ) -> Any:
     """Everything under --on."""
     from bntools.core.jobs.folder import RunFolder
@@ -164,7 +168,11 @@ def _plan(
         if name == "source" and spooled is not None:
             texts = (str(spooled[0]),)
         named[name] = [fingerprint(text) for text in texts]
-    identity = {"version": __version__, "options": json.loads(json.dumps(values, default=str)), "inputs": named}
+    identity = {
+        "version": __version__,
+        "options": json.loads(json.dumps(values, default=str)),
+        "inputs": named,
+    }
     assert placement.jobs is not None
     return RunPlan(
         session.tool, tuple(_words(context, left_out, given.get("source"))), identity, placement.jobs, os.getcwd(),
@@ -189,9 +197,7 @@ def _words(context: click.Context, left_out: set[str], source: str | None) -> li
     return words
 
 
-def _engine(
-    division: Division, session: Session, placement: Placement, folder: RunFolder
-) -> Any:
+def _engine(division: Division, session: Session, placement: Placement, folder: RunFolder) -> Any:
     if placement.on == "slurm":
         from bntools.core.jobs.slurm import Slurm
 
@@ -258,7 +264,9 @@ def _leave(session: Session, placement: Placement, folder: RunFolder, given: Map
     missing = folder.missing()
     engine = Slurm(folder, placement, lambda text: terminal.note(session, text))
     Drive(folder, engine, placement, lambda text: None).start(missing)
-    words = _words(click.get_current_context(), {"shard", "gather", "work", *Placement._fields}, given.get("source"))
+    words = _words(
+        click.get_current_context(), {"shard", "gather", "work", *Placement._fields}, given.get("source")
+    )
     place = ["--gather", "--work", f"{folder.path}/units"] if folder.plan.ledger else [
         "--gather", f"{folder.path}/parts"]  # fmt: skip
     engine.submit_gather([session.tool, *words, *place])

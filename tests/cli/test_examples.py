@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import schedulers
+
+from bntools.registry import COMMANDS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -48,6 +51,12 @@ def test_no_example_is_without_a_test():
         path.name for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".sh") or path.name == "Snakefile"
     ]
     assert [name for name in examples if f'"{name}"' not in sources and f"/{name}" not in sources] == []
+    tested = {"demo.sh", "pipeline.sh", "sweep.sh", "make_texts.py", "train_tiny_model.py", "reward_bleu.py"}
+    tested |= {"slurm.sh", "parallel.sh"}
+    tested |= {"scaling.sh", "interpolation_runs.py", "intrinsic_dimension.sh"}
+    assert {
+        path.name for path in EXAMPLES.iterdir() if path.is_file() and path.suffix not in (".svg", ".md")
+    } == tested
 
 
 @pytest.mark.slow
@@ -181,3 +190,30 @@ def test_concepts_are_built_scored_explained_and_edited(bntools, tmp_path):
     total = explained["bias"] + explained["rest"] + sum(c["contribution"] for c in explained["contributions"])
     assert total == pytest.approx(explained["logit"], abs=1e-4)
     assert edited["nec"] == pytest.approx(5 / 3)
+def runs(folder):
+    lines = [{"N": n, "D": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
+             for n in (1e6, 3e6, 1e7, 3e7) for d in (1e8, 3e8, 1e9)]  # fmt: skip
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "runs.jsonl"
+
+
+def test_parts_by_any_engine_are_the_whole(bntools, tmp_path):
+    (report,) = shell("parallel.sh", runs(tmp_path), tmp_path / "run", 3, BNTOOLS=bntools)
+    assert report["kind"] == "scale-fit"
+    assert report["bootstrap"]["replicates"] == 8000
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 3
+
+
+@pytest.mark.slurm
+@pytest.mark.skipif(bool(schedulers.missing()), reason=schedulers.missing() or "never")
+def test_parts_by_an_array_are_the_whole(bntools, tmp_path):
+    with schedulers.slurm(tmp_path / "slurm") as here:
+        (report,) = shell("slurm.sh", runs(tmp_path), tmp_path / "run", 3, BNTOOLS=bntools, **here)
+    assert report["bootstrap"]["replicates"] == 8000
+
+
+def test_the_workflow_calls_options_that_exist():
+    text = (EXAMPLES / "snakemake" / "Snakefile").read_text()
+    for option in ("--shard", "--gather", "--threads", "--calib", "--calib-tokens", "--bits"):
+        assert option in text
+        assert any(option in parameter.opts for parameter in COMMANDS["quantize"].params)

@@ -17,13 +17,17 @@ def judge(ladder, state, now, reason="None", account=None):
     return ladder.judge(["1_0"], queue, account or {}, now).get("1_0")
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED"])
+@pytest.mark.parametrize(
+    "state", ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED"]
+)
 def test_a_task_that_the_scheduler_still_has_is_waited_for(state):
     ladder = Ladder()
     assert all(judge(ladder, state, now) is None for now in (0, 100, 1e5))
 
 
-@pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"])
+@pytest.mark.parametrize(
+    "state", ["FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"]
+)
 def test_a_task_that_has_ended_is_reported_at_once(state):
     assert judge(Ladder(), state, 0).reason == state
 

@@ -24,7 +24,9 @@ def inputs(tmp_path_factory):
     np.save(folder / "points.npy", rng.standard_normal((600, 3)) @ rng.standard_normal((3, 6)))
     x = rng.standard_normal((400, 10)).astype("f4")
     np.savez(folder / "labelled.npz", x=x, y=(x[:, 0] > 0).astype("i8"))
-    pairs = [{"hyp": rng.integers(0, 9, 12).tolist(), "refs": [rng.integers(0, 9, 12).tolist()]} for _ in range(51)]
+    pairs = [
+        {"hyp": rng.integers(0, 9, 12).tolist(), "refs": [rng.integers(0, 9, 12).tolist()]} for _ in range(51)
+    ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return folder
 
@@ -58,7 +60,17 @@ def untimed(text):
     "words",
     [
         ["quantize", "default:", "--bits", "3", *NONE],
-        ["stack-compress", "default:", "--calib-tokens", "512", "--no-compensate", "--rescore", "0", "--curve", "0"],
+        [
+            "stack-compress",
+            "default:",
+            "--calib-tokens",
+            "512",
+            "--no-compensate",
+            "--rescore",
+            "0",
+            "--curve",
+            "0",
+        ],
     ],
     ids=lambda words: words[0],
 )
@@ -73,7 +85,18 @@ def test_a_model_in_parts_has_the_plain_models_tensors(run, tmp_path, words):
 
 
 def test_dimensions_in_parts_are_those_gathered_by_hand(run, inputs, tmp_path):
-    words = ["intrinsic-dim", "--data", inputs / "labelled.npz", "--dims", "4,8", "--seeds", 1, "--lr", "0.1", "--json"]
+    words = [
+        "intrinsic-dim",
+        "--data",
+        inputs / "labelled.npz",
+        "--dims",
+        "4,8",
+        "--seeds",
+        1,
+        "--lr",
+        "0.1",
+        "--json",
+    ]
     for index in (0, 1):
         assert run(*words, "--shard", f"{index}/2", "--work", tmp_path / "hand").returncode == 0
     hand = json.loads(run(*words, "--gather", "--work", tmp_path / "hand").stdout)
@@ -106,7 +129,11 @@ def test_a_killed_worker_is_replaced(quick, plain, tmp_path):
         "    return child\n"
         "os.fork = fork\n"
     )
-    here = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "ONCE": f"{tmp_path}/once"}
+    here = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+        "ONCE": f"{tmp_path}/once",
+    }
     words = [sys.executable, "-m", "bntools", *quick, *map(str, LOCAL), str(tmp_path / "run")]
     done = subprocess.run(words, env=here, capture_output=True, timeout=300, check=False)
     assert done.stdout == plain
@@ -119,7 +146,9 @@ def test_sigkill_of_everything_at_any_moment_costs_no_byte(quick, plain, tmp_pat
     chance = random.Random(0)
     for number in range(6):
         words = [sys.executable, "-m", "bntools", *quick, *map(str, LOCAL), str(tmp_path / f"run-{number}")]
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             child.wait(chance.uniform(0.2, 3))
         except subprocess.TimeoutExpired:
@@ -212,4 +241,3 @@ def test_the_tools_tell_what_they_do_not_divide(run, inputs, tmp_path):
         done = run(*words, *LOCAL, tmp_path / "run")
         assert done.returncode == 2, done.stderr
         assert not (tmp_path / "run").exists()
-

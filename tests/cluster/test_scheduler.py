@@ -131,7 +131,9 @@ def test_a_killed_task_is_tried_again_with_twice_the_memory_and_then_reported(cl
     assert done.returncode == 1
     assert "part 1 failed: exit code 137" in done.stderr
     scripts = [(cluster.folder / f"script-{n}").read_text() for n in (1, 2, 3)]
-    assert [f"--mem={size}M\n" in text for size, text in zip((100, 200, 400), scripts, strict=True)] == [True] * 3
+    assert [f"--mem={size}M\n" in text for size, text in zip((100, 200, 400), scripts, strict=True)] == [
+        True
+    ] * 3
     assert "--array=1\n" in scripts[1]
     assert cluster(*quick, "--jobs", 3).returncode == 0
 
@@ -149,7 +151,18 @@ def test_jobs_that_never_see_the_folder_are_explained(cluster, quick, tmp_path):
 
 def test_an_interrupt_leaves_the_jobs_and_says_how_to_go_on(tmp_path, quick):
     here = schedulers.fake(tmp_path / "cluster", FAKE_IDLE="1")
-    words = [sys.executable, "-m", "bntools", *quick, "--jobs", "2", "--on", "slurm", "--work", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        "-m",
+        "bntools",
+        *quick,
+        "--jobs",
+        "2",
+        "--on",
+        "slurm",
+        "--work",
+        str(tmp_path / "run"),
+    ]
     child = subprocess.Popen(words, env={**os.environ, **here}, stderr=subprocess.PIPE, text=True)
     schedulers.wait(lambda: schedulers.calls(tmp_path / "cluster", "squeue"))
     child.send_signal(signal.SIGINT)
@@ -161,7 +174,18 @@ def test_an_interrupt_leaves_the_jobs_and_says_how_to_go_on(tmp_path, quick):
 
 def test_cancel_on_interrupt_cancels(tmp_path, quick):
     here = schedulers.fake(tmp_path / "cluster", FAKE_IDLE="1")
-    words = [sys.executable, "-m", "bntools", *quick, "--jobs", "2", "--on", "slurm", "--work", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        "-m",
+        "bntools",
+        *quick,
+        "--jobs",
+        "2",
+        "--on",
+        "slurm",
+        "--work",
+        str(tmp_path / "run"),
+    ]
     words.append("--cancel-on-interrupt")
     child = subprocess.Popen(words, env={**os.environ, **here}, stderr=subprocess.PIPE, text=True)
     schedulers.wait(lambda: schedulers.calls(tmp_path / "cluster", "squeue"))

@@ -66,7 +66,9 @@ def pids(folder: Path) -> list[int]:
 def test_an_array_gives_the_plain_models_tensors(run, here, tmp_path):
     words = ("quantize", "default:", "--bits", 3, "--calib", "none", "--calib-tokens", 0)
     assert run(*words, "-o", tmp_path / "plain.safetensors").returncode == 0
-    done = run(*words, "-o", tmp_path / "out.safetensors", *ON, "--jobs", 3, "--work", tmp_path / "run", **here)
+    done = run(
+        *words, "-o", tmp_path / "out.safetensors", *ON, "--jobs", 3, "--work", tmp_path / "run", **here
+    )
     assert done.returncode == 0, done.stderr
     plain, parts = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "out"))
     assert list(plain) == list(parts)
@@ -115,11 +117,17 @@ def test_a_killed_tool_and_a_killed_task_are_reported_within_a_minute(begin, qui
         assert "part 1 failed" in error
 
 
-def test_a_preempted_task_starts_again_at_once_and_the_result_is_the_same(begin, here, quick, plain, tmp_path):
-    child = begin(*quick, *ON, "--jobs", 2, "--work", tmp_path / "run", PYTHONPATH=slow_part(tmp_path, 1, 600))
+def test_a_preempted_task_starts_again_at_once_and_the_result_is_the_same(
+    begin, here, quick, plain, tmp_path
+):
+    child = begin(
+        *quick, *ON, "--jobs", 2, "--work", tmp_path / "run", PYTHONPATH=slow_part(tmp_path, 1, 600)
+    )
     schedulers.wait(lambda: pids(tmp_path))
     (tmp_path / "free").touch()
-    schedulers.tell(here, "sbatch", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+    schedulers.tell(
+        here, "sbatch", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3"
+    )
     out, error = child.communicate(timeout=180)
     assert out.encode() == plain, error
     assert json.loads(error.splitlines()[-1])["jobs"]["restarts"] >= 1

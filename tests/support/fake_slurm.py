@@ -58,7 +58,9 @@ def run(arguments):
         here = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": number}
         name = log.replace("%A", number).replace("%a", str(task)).replace("%j", number)
         with open(name, "ab") as file:
-            code = subprocess.run(["sh", script], env=here, stdout=file, stderr=file, start_new_session=True).returncode
+            code = subprocess.run(
+                ["sh", script], env=here, stdout=file, stderr=file, start_new_session=True
+            ).returncode
         place.write_text(os.environ.get("FAKE_ENDS", "FAILED") if code else "COMPLETED")
 
 

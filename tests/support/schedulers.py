@@ -93,9 +93,15 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     here = {"SLURM_CONF": str(file), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     daemons: list[subprocess.Popen[bytes]] = []
     try:
-        for index, words in enumerate((["slurmctld", "-c", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"])):
+        for index, words in enumerate(
+            (["slurmctld", "-c", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"])
+        ):
             log = open(folder / "log" / f"{index}.out", "wb")  # noqa: SIM115 - the daemon's
-            daemons.append(subprocess.Popen(words, env={**os.environ, **here}, stdout=log, stderr=log, start_new_session=True))
+            daemons.append(
+                subprocess.Popen(
+                    words, env={**os.environ, **here}, stdout=log, stderr=log, start_new_session=True
+                )
+            )
             log.close()
         wait(lambda: "idle 2" in tell(here, "sinfo", "-h", "-o", "%t %D"))
         yield here
@@ -112,7 +118,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 def tell(here: dict[str, str], *words: str) -> str:
     """What a command of Slurm prints."""
-    done = subprocess.run(words, env={**os.environ, **here}, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        words, env={**os.environ, **here}, capture_output=True, text=True, timeout=60, check=False
+    )
     return done.stdout
 
 

@@ -58,7 +58,9 @@ class Drive:
         waiting = set(missing)
         while waiting:
             ended = self.engine.ended(waiting)
-            done = self.folder.done(waiting)  # after the look at the tasks: a part is there before its task ends
+            done = self.folder.done(
+                waiting
+            )  # after the look at the tasks: a part is there before its task ends
             advance(len(done))
             waiting -= done
             lost = {index: end for index, end in ended.items() if index in waiting}

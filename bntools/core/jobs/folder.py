@@ -1,11 +1,11 @@
 """The folder of a run in parts: its plan, its finished parts, what became of each task.
 
-    plan.json          what is run; a folder of another run is refused
-    parts/I.*          finished parts: a part that is there is whole
-    units/             what tasks keep of unfinished parts
-    status/I.json      the last task of part I: its token, host and, once ended, its exit code
-    logs/              standard error of tasks, scripts and logs of the scheduler
-    state.json         the arrays that were submitted
+plan.json          what is run; a folder of another run is refused
+parts/I.*          finished parts: a part that is there is whole
+units/             what tasks keep of unfinished parts
+status/I.json      the last task of part I: its token, host and, once ended, its exit code
+logs/              standard error of tasks, scripts and logs of the scheduler
+state.json         the arrays that were submitted
 """
 
 from __future__ import annotations

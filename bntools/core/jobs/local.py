@@ -119,4 +119,3 @@ class Local:
 
     def pause(self) -> None:
         time.sleep(0.05)
-

@@ -126,7 +126,9 @@ def _undivided(given: dict[str, Any]) -> None:
     """Refuse what is not divided by lines (exit 2)."""
     for name in ("refs", "self_bleu", "stats"):
         if given[name]:
-            raise usage(f"--{name.replace('_', '-')} is not divided into parts", "drop --shard, --gather or --on")
+            raise usage(
+                f"--{name.replace('_', '-')} is not divided into parts", "drop --shard, --gather or --on"
+            )
     if given["source"] == "-":
         raise usage("parts are of a file, not of standard input", "name a .jsonl file")
 

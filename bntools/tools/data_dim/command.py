@@ -46,7 +46,13 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
 @options.common
 @dispatch.divided(dispatch.Division(late=("chosen",), library="bntools.tools.data_dim.parts"))
 def command(
-    session: Session, source: str, tensor: str | None, chosen: str, queries: int, plot: str | None, **given: Any
+    session: Session,
+    source: str,
+    tensor: str | None,
+    chosen: str,
+    queries: int,
+    plot: str | None,
+    **given: Any,
 ) -> None:
     """Intrinsic dimension of the points in INPUT, with a 95 % interval and the scale it is seen at.
 

@@ -94,7 +94,9 @@ Examples:
 @options.jobs
 @options.common
 @dispatch.divided(
-    dispatch.Division(("source", "against", "text"), ("max_ppl", "max_kl", "tasks"), "bntools.tools.eval.evaluate")
+    dispatch.Division(
+        ("source", "against", "text"), ("max_ppl", "max_kl", "tasks"), "bntools.tools.eval.evaluate"
+    )
 )
 def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: tuple[str, ...],
             file: str | None, assignments: tuple[str, ...], max_ppl: float | None, max_kl: float | None,
@@ -150,7 +152,9 @@ def _check_parts(shard: Any, scored_by: Any, apart: str, tasks: str | None) -> N
     if apart:
         raise usage(f"--{apart} is not divided into parts", "drop --shard, --gather or --on")
     if shard and tasks is not None:
-        raise usage("--tasks is answered when the parts are joined", "drop --tasks here, give it with --gather")
+        raise usage(
+            "--tasks is answered when the parts are joined", "drop --tasks here, give it with --gather"
+        )
 
 
 def _part(

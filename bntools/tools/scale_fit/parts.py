@@ -34,7 +34,9 @@ def read(paths: Sequence[str], found: Runs, settings: Settings) -> Array:
     """The replicates of all parts. Raises BnError (exit 3) where some are missing."""
     samples = array_parts.joined(array_parts.read(paths, KIND, _identity(found, settings)), "samples")
     if len(samples) != settings.bootstrap:
-        raise bad_input(f"{len(samples)} replicates in the parts, not {settings.bootstrap}", "make them again")
+        raise bad_input(
+            f"{len(samples)} replicates in the parts, not {settings.bootstrap}", "make them again"
+        )
     return samples
 
 

@@ -132,9 +132,7 @@ Examples:
 @options.jobs
 @options.common
 @dispatch.divided(
-    dispatch.Division(
-        ("source", "calib"), ("curve",), library="bntools.tools.stack_compress.run", units=True
-    )
+    dispatch.Division(("source", "calib"), ("curve",), library="bntools.tools.stack_compress.run", units=True)
 )
 def command(
     session: Session, source: str, output: str, force: bool, truncate: str | None, **given: Any,
