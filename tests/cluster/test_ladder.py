@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from bntools.core.errors import BnError
 from bntools.core.jobs import script
-from bntools.core.jobs.ladder import FORGOTTEN, GRACE, SILENCE, Ladder, Seen, _parse
+from bntools.core.jobs.ladder import FORGOTTEN, GRACE, SILENCE, Ladder, Sighting, _parse
 from bntools.core.jobs.outcome import Ended
 
 
 def judge(ladder, state, now, reason="None", account=None):
-    queue = {"1_0": Seen(state, reason)} if state else {}
+    queue = {"1_0": Sighting(state, reason)} if state else {}
     return ladder.judge(["1_0"], queue, account or {}, now).get("1_0")
 
 
@@ -53,7 +53,7 @@ def test_a_task_that_comes_back_is_not_lost():
 
 
 def test_accounting_knows_what_the_queue_has_forgotten():
-    assert judge(Ladder(), None, 0, account={"1_0": Seen("TIMEOUT", "")}).reason == "TIMEOUT"
+    assert judge(Ladder(), None, 0, account={"1_0": Sighting("TIMEOUT", "")}).reason == "TIMEOUT"
 
 
 def test_a_part_may_take_a_while_to_be_seen_after_its_task():
@@ -76,7 +76,7 @@ def test_a_task_held_after_failed_launches_has_ended():
 def test_lines_of_squeue_and_sacct_are_read():
     text = "12_3|RUNNING|None\n12_4|CANCELLED by 0|\n\nnonsense\n12_5|PENDING|BeginTime\n"
     assert _parse(text) == {
-        "12_3": Seen("RUNNING", "None"), "12_4": Seen("CANCELLED", ""), "12_5": Seen("PENDING", "BeginTime")
+        "12_3": Sighting("RUNNING", "None"), "12_4": Sighting("CANCELLED", ""), "12_5": Sighting("PENDING", "BeginTime")
     }  # fmt: skip
 
 

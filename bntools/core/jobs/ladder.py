@@ -22,7 +22,7 @@ _ENDS = {
 }  # fmt: skip
 
 
-class Seen(NamedTuple):
+class Sighting(NamedTuple):
     """A line of squeue or sacct."""
 
     state: str
@@ -42,7 +42,11 @@ class Ladder:
         self._heard: float | None = None
 
     def judge(
-        self, ids: Iterable[str], queue: Mapping[str, Seen] | None, account: Mapping[str, Seen], now: float
+        self,
+        ids: Iterable[str],
+        queue: Mapping[str, Sighting] | None,
+        account: Mapping[str, Sighting],
+        now: float,
     ) -> dict[str, Ended]:
         """Those of the tasks that have ended; queue: None where squeue gave no answer."""
         if self._heard is None or queue is not None:
@@ -59,7 +63,7 @@ class Ladder:
                 ended[name] = verdict
         return ended
 
-    def _verdict(self, name: str, seen: Seen | None, now: float) -> Ended | None:
+    def _verdict(self, name: str, seen: Sighting | None, now: float) -> Ended | None:
         if seen is None:
             lost = now - self._missed.setdefault(name, now) >= FORGOTTEN
             return Ended(None, "the scheduler forgot it") if lost else None
@@ -73,12 +77,12 @@ class Ladder:
             return Ended(0, "it left no part")
         return Ended(_ENDS.get(seen.state), seen.state)
 
-    def unknown(self, ids: Iterable[str], queue: Mapping[str, Seen] | None) -> list[str]:
+    def unknown(self, ids: Iterable[str], queue: Mapping[str, Sighting] | None) -> list[str]:
         """Tasks for which accounting is asked."""
         return [] if queue is None else [name for name in ids if name not in queue]
 
 
-def squeue(arguments: Iterable[str]) -> dict[str, Seen] | None:
+def squeue(arguments: Iterable[str]) -> dict[str, Sighting] | None:
     """Tasks by id, `123_4` or `123`; one call for all of them. None: no answer."""
     done = _call(["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r", *arguments])
     if done is None:
@@ -88,7 +92,7 @@ def squeue(arguments: Iterable[str]) -> dict[str, Seen] | None:
     return _parse(done.stdout)
 
 
-def sacct(arrays: Iterable[str]) -> dict[str, Seen]:
+def sacct(arrays: Iterable[str]) -> dict[str, Sighting]:
     """The same from accounting; empty where that is off."""
     done = _call(["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason", "-j", ",".join(arrays)])
     return _parse(done.stdout) if done is not None and done.returncode == 0 else {}
@@ -101,11 +105,11 @@ def _call(words: list[str]) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def _parse(text: str) -> dict[str, Seen]:
+def _parse(text: str) -> dict[str, Sighting]:
     found = {}
     for line in text.splitlines():
         name, _, rest = line.strip().partition("|")
         state, _, reason = rest.partition("|")
         if state:
-            found[name] = Seen(state.split()[0].rstrip("+"), reason)  # `CANCELLED by 0`
+            found[name] = Sighting(state.split()[0].rstrip("+"), reason)  # `CANCELLED by 0`
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from bntools.core.errors import BnError
 from bntools.core.jobs import ladder, script
 from bntools.core.jobs.folder import RunFolder
-from bntools.core.jobs.ladder import Ladder, Seen
+from bntools.core.jobs.ladder import Ladder, Sighting
 from bntools.core.jobs.outcome import Ended, exit_code
 from bntools.core.jobs.placement import Placement
 
@@ -156,7 +156,7 @@ class Slurm:
         mine = told.get("token") == self._tasks[index][1]
         return Ended(exit_code(told["code"]), "") if mine and told.get("code") else None
 
-    def _look_at(self, index: int, name: str, seen: Seen | None, now: float) -> None:
+    def _look_at(self, index: int, name: str, seen: Sighting | None, now: float) -> None:
         """Start a requeued task at once, which Slurm puts off by two minutes; say why others wait."""
         if seen is None or seen.state != "PENDING":
             return

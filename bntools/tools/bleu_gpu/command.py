@@ -186,34 +186,20 @@ def _skip(session: Session, skipped: list[int], wanted: bool) -> Any:
 @contextlib.contextmanager
 def _batches(source: str, given: dict[str, Any], reading: Reading) -> Iterator[Iterable[Batch]]:
     """Batches of statistics from where the options say."""
-    from bntools.tools.bleu_gpu import sources
+    from bntools.tools.bleu_gpu import parts, sources
 
     if given["refs"]:
         yield sources.from_tensors("/dev/stdin" if source == "-" else source, given["refs"], reading)
         return
     with _opened(source) as file:
         if given["shard"]:
-            file, reading = _mine(file, given["shard"], reading)
+            file, reading = parts.mine(file, given["shard"], reading)
         if given["from_stats"]:
             yield sources.from_stats(file, reading)
         elif given["self_bleu"]:
             yield sources.from_samples(file, given["group"], reading)
         else:
             yield sources.from_pairs(file, reading)
-
-
-def _mine(file: Any, shard: Any, reading: Reading) -> tuple[Any, Reading]:
-    """The lines of a part, with the numbers they have in the whole file."""
-    from dataclasses import replace
-
-    from bntools.tools.bleu_gpu.parts import Lines
-
-    lines = Lines(file, shard)
-
-    def skip(number: int, reason: str) -> None:
-        reading.skip(number + lines.before(), reason)
-
-    return lines, replace(reading, skip=skip)
 
 
 @contextlib.contextmanager

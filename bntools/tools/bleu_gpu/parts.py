@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,7 +14,7 @@ from bntools.core.jobs.inputs import fingerprint
 from bntools.core.work import array_parts
 from bntools.core.work.folder import identity
 from bntools.core.work.shards import Shard
-from bntools.tools.bleu_gpu.sources import Batch
+from bntools.tools.bleu_gpu.sources import Batch, Reading
 
 KIND = "bleu-gpu-part"
 _BLOCK = 1 << 20
@@ -54,6 +55,16 @@ class Lines:
             lines, left = lines + block.count(b"\n"), left - len(block)
         self._file.seek(position)
         return lines
+
+
+def mine(file: BinaryIO, shard: Shard, reading: Reading) -> tuple[Any, Reading]:
+    """The lines of a part, with the numbers they have in the whole file."""
+    lines = Lines(file, shard)
+
+    def skip(number: int, reason: str) -> None:
+        reading.skip(number + lines.before(), reason)
+
+    return lines, replace(reading, skip=skip)
 
 
 def told_identity(source: str, orders: int, given: Mapping[str, Any]) -> dict[str, Any]:

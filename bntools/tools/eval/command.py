@@ -107,6 +107,7 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     """
     from bntools.core.model.open import as_model, open_input
     from bntools.core.text.documents import default_text, read_documents
+    from bntools.tools.eval import table
     from bntools.tools.eval.choice import read_tasks
     from bntools.tools.eval.evaluate import Settings, evaluate
     from bntools.tools.eval.kinds import module_of
@@ -141,7 +142,7 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     report = evaluate(
         model, reference, documents, tasks, settings, functools.partial(terminal.progress, session)
     )
-    terminal.emit(session, report, lambda console: _draw(console, report))
+    terminal.emit(session, report, lambda console: table.draw(console, report))
     return _gates(report, max_ppl, max_kl)
 
 
@@ -285,41 +286,6 @@ def _plan(session: Session, model: Any, reference: Any, documents: list[str], se
     }  # fmt: skip
     rows = [[key.replace("_", " "), str(value)] for key, value in report.items() if key != "kind"]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-
-
-def _draw(console: Any, report: dict[str, Any]) -> None:
-    three = terminal.three
-    rows = []
-    if "perplexity" in report:
-        if "kl" in report:
-            rows.append(["reference perplexity", three(report["reference_perplexity"]), ""])
-        rows.append(["perplexity", three(report["perplexity"]), three(report["perplexity_se"])])
-    if "kl" in report:
-        ratio = report["ppl_ratio"]
-        rows.append(
-            ["perplexity ratio", three(ratio["value"]), f"{three(ratio['low'])} to {three(ratio['high'])}"]
-        )
-        rows.append(
-            ["KL from the reference (nats/token)", three(report["kl"]["mean"]), three(report["kl"]["se"])]
-        )
-        rows.append(["KL, 99th percentile", three(report["kl"]["p99"]), ""])
-        rows.append(["top-1 agreement (%)", three(100 * report["top1"]), three(100 * report["top1_se"])])
-    if "cosine" in report:
-        rows.append(
-            ["cosine to the reference", f"{report['cosine']['mean']:.5f}", three(report["cosine"]["se"])]
-        )
-    if "tasks" in report:
-        tasks = report["tasks"]
-        rows.append(
-            ["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])]
-        )
-        rows.append(["chance (%)", three(100 * tasks["chance"]), ""])
-    rows.append(["bits per weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
-    rows.append(["bits per weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
-    rows.append(["size", terminal.megabytes(report["bytes"]), ""])
-    console.print(terminal.table([report["model"], "value", "± se, or 95 %"], rows))
-    rest = f"protocol {report['protocol']}, {report['tokens']:,} tokens"
-    console.print(rest + (f" in windows of {report['window']}" if "window" in report else ""))
 
 
 def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) -> None:

@@ -116,8 +116,8 @@ def fit_scaling_law(
     """The law of least Huber loss on log losses, with replicates for its intervals.
 
     After Hoffmann et al. (arXiv 2203.15556, section 3.3), whose 4,500 starts are replaced by the best nodes of a grid
-    over the exponents alone (`starts`). `step` is called with the number of replicates done. With `shard` only that part
-    of the replicates is made; `samples`: those that parts have made.
+    over the exponents alone (`starts`). `step` is called with the number of replicates done. With `shard` only that
+    part of the replicates is made; `samples`: those that parts have made.
     Raises BnError: exit 2 for a law the runs cannot have, 3 for too few runs.
     """
     settings = settings or Settings()
