@@ -209,9 +209,16 @@ def _engine(division: Division, session: Session, placement: Placement, folder: 
         os.environ.setdefault(name, str(placement.cpus))
     if division.library:
         importlib.import_module(division.library)
-    main = click.get_current_context().find_root().obj
+    main = click.get_current_context().find_root().obj or _called
     cores = len(os.sched_getaffinity(0))
     return Local(folder, main, placement.parallel or max(1, cores // placement.cpus))
+
+
+def _called(words: list[str]) -> int:
+    """A command line as a process of its own, where this command was not begun by `bntools.cli`."""
+    import subprocess
+
+    return subprocess.run([sys.executable, "-m", "bntools", *words], check=False).returncode
 
 
 def _parts(

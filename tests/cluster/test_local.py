@@ -60,17 +60,20 @@ def untimed(text):
     "words",
     [
         ["quantize", "default:", "--bits", "3", *NONE],
-        [
-            "stack-compress",
-            "default:",
-            "--calib-tokens",
-            "512",
-            "--no-compensate",
-            "--rescore",
-            "0",
-            "--curve",
-            "0",
-        ],
+        pytest.param(
+            [
+                "stack-compress",
+                "default:",
+                "--calib-tokens",
+                "512",
+                "--no-compensate",
+                "--rescore",
+                "0",
+                "--curve",
+                "0",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda words: words[0],
 )
