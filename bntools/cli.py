@@ -109,7 +109,7 @@ def _compiles(frame: FrameType | None) -> bool:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. Messages go to standard error."""
     try:
-        result = bntools.main(arguments, prog_name="bntools", standalone_mode=False)
+        result = bntools.main(arguments, prog_name="bntools", standalone_mode=False, obj=run)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:

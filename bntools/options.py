@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bntools.core.errors import usage
+from bntools.job_options import PLACE_FLAGS, PLACES, jobs
 
 if TYPE_CHECKING:
     import torch
 
-_PLACES = ("--work", "--shard", "--gather")
+__all__ = ["jobs"]  # beside what is defined here
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -196,6 +197,26 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def part_output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """-o of tools that print a report and write only parts."""
+    return click.option(
+        "-o", "--output", default="-", metavar="PATH", show_default="standard output",
+        help="Where --shard writes its part.",
+    )(function)  # fmt: skip
+
+
+def part_force(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--force that goes with it."""
+    return click.option("-f", "--force", is_flag=True, help="Replace an existing part.")(function)
+
+
+def run_folder(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--work of tools that keep nothing there but the parts of --on."""
+    return click.option(
+        "--work", type=click.Path(), metavar="DIR", help="With --on: the folder of the parts."
+    )(function)
+
+
 def _shard(context: click.Context, _: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
@@ -240,8 +261,8 @@ def argv() -> list[str]:
     words = iter(["bntools", *sys.argv[1:]])
     kept = []
     for word in words:
-        if word in _PLACES:
+        if word in PLACES:
             next(words, None)
-        elif not word.startswith(tuple(f"{place}=" for place in _PLACES)):
+        elif word not in PLACE_FLAGS and not word.startswith(tuple(f"{place}=" for place in PLACES)):
             kept.append(word)
     return kept

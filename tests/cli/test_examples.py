@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import schedulers
+
+from bntools.registry import COMMANDS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -200,3 +203,33 @@ def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_p
     assert report["pursuit"]["fvu"]["value"] < report["encoder"]["fvu"]["value"]
     assert report["model"]["kl"]["pursuit"]["mean"] < report["model"]["kl"]["mean"]["mean"]
     assert [codes["kind"], steered["kind"]] == ["codes", "activations"]
+
+
+def runs(folder):
+    lines = [{"N": n, "D": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
+             for n in (1e6, 3e6, 1e7, 3e7) for d in (1e8, 3e8, 1e9)]  # fmt: skip
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "runs.jsonl"
+
+
+@pytest.mark.slow
+def test_parts_by_any_engine_are_the_whole(bntools, tmp_path):
+    (report,) = shell("parallel.sh", runs(tmp_path), tmp_path / "run", 3, BNTOOLS=bntools)
+    assert report["kind"] == "scale-fit"
+    assert report["bootstrap"]["replicates"] == 8000
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == 3
+
+
+@pytest.mark.slurm
+@pytest.mark.skipif(bool(schedulers.missing()), reason=schedulers.missing() or "never")
+def test_parts_by_an_array_are_the_whole(bntools, tmp_path):
+    with schedulers.slurm(tmp_path / "slurm") as here:
+        (report,) = shell("slurm.sh", runs(tmp_path), tmp_path / "run", 3, BNTOOLS=bntools, **here)
+    assert report["bootstrap"]["replicates"] == 8000
+
+
+def test_the_workflow_calls_options_that_exist():
+    text = (EXAMPLES / "snakemake" / "Snakefile").read_text()
+    for option in ("--shard", "--gather", "--threads", "--calib", "--calib-tokens", "--bits"):
+        assert option in text
+        assert any(option in parameter.opts for parameter in COMMANDS["quantize"].params)

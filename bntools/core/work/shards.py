@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,10 @@ class Shard:
 
 
 def describe(shard: Shard, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata `bntools.part` of a part's artifact."""
-    return {"index": shard.index, "of": shard.count, "identity": dict(identity)}
+    """Metadata `bntools.part` of a part's artifact; a task of a run in parts adds the digest of that run's plan."""
+    plan = os.environ.get("BNTOOLS_PLAN")
+    told = {"index": shard.index, "of": shard.count, "identity": dict(identity)}
+    return {**told, "plan": plan} if plan else told
 
 
 def open_parts(paths: Iterable[str], kind: str, identity: Mapping[str, Any]) -> list[Artifact]:

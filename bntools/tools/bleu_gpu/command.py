@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
@@ -65,7 +65,18 @@ Examples:
     "--also", type=click.Choice(ALSO), multiple=True, help="Another metric of each line; repeatable."
 )
 @click.option("--skip-bad", is_flag=True, help="Report a bad line and go on.")
+@options.part_output
+@options.part_force
+@options.run_folder
+@options.shard
+@options.jobs
 @options.common
+@dispatch.divided(
+    dispatch.Division(
+        ("source", "tokenizer"), ("corpus", "bootstrap", "baseline"), "bntools.tools.bleu_gpu.sources",
+        check=lambda given: _undivided(given),
+    )
+)  # fmt: skip
 def command(session: Session, source: str, **given: Any) -> None:
     """Score lines {"hyp": [ids], "refs": [[ids], ...]} of INPUT: a line {"bleu": 0..1} for each.
 
@@ -89,10 +100,37 @@ def command(session: Session, source: str, **given: Any) -> None:
         _skip(session, skipped, given["skip_bad"]), encoder(given["tokenizer"]) if given["tokenizer"] else None,
         session.threads or len(os.sched_getaffinity(0)),
     )  # fmt: skip
+    if given["shard"] or given["gather"]:
+        from bntools.tools.bleu_gpu import parts
+
+        _undivided({**given, "source": source})
+        told = parts.told_identity(source, settings.orders, given)
+        if given["gather"]:
+            return _scored(session, parts.read(given["gather"], told, skipped), settings, given, skipped)
+        with _batches(source, given, reading) as batches:
+            return terminal.manifest(parts.write(batches, told, given, skipped))
     with _batches(source, given, reading) as batches:
-        if given["corpus"]:
-            return _corpus(session, batches, settings, given, skipped)
-        return _lines(session, batches, settings, given["stats"], skipped)
+        return _scored(session, batches, settings, given, skipped)
+
+
+def _scored(
+    session: Session, batches: Iterable[Batch], settings: Settings, given: dict[str, Any], skipped: list[int]
+) -> None:
+    """One report, or a line for each."""
+    if given["corpus"]:
+        return _corpus(session, batches, settings, given, skipped)
+    return _lines(session, batches, settings, given["stats"], skipped)
+
+
+def _undivided(given: dict[str, Any]) -> None:
+    """Refuse what is not divided by lines (exit 2)."""
+    for name in ("refs", "self_bleu", "stats"):
+        if given[name]:
+            raise usage(
+                f"--{name.replace('_', '-')} is not divided into parts", "drop --shard, --gather or --on"
+            )
+    if given["source"] == "-":
+        raise usage("parts are of a file, not of standard input", "name a .jsonl file")
 
 
 def _fits(given: dict[str, Any]) -> None:
@@ -148,12 +186,14 @@ def _skip(session: Session, skipped: list[int], wanted: bool) -> Any:
 @contextlib.contextmanager
 def _batches(source: str, given: dict[str, Any], reading: Reading) -> Iterator[Iterable[Batch]]:
     """Batches of statistics from where the options say."""
-    from bntools.tools.bleu_gpu import sources
+    from bntools.tools.bleu_gpu import parts, sources
 
     if given["refs"]:
         yield sources.from_tensors("/dev/stdin" if source == "-" else source, given["refs"], reading)
         return
     with _opened(source) as file:
+        if given["shard"]:
+            file, reading = parts.mine(file, given["shard"], reading)
         if given["from_stats"]:
             yield sources.from_stats(file, reading)
         elif given["self_bleu"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -38,9 +38,21 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
     help="Measure the neighbourhoods of so many points at most, among all points.",
 )
 @click.option("--plot", metavar="FILE", help="Draw dimension against scale: .svg, .png or .pdf.")
+@options.part_output
+@options.part_force
+@options.run_folder
+@options.shard
+@options.jobs
 @options.common
+@dispatch.divided(dispatch.Division(late=("chosen",), library="bntools.tools.data_dim.parts"))
 def command(
-    session: Session, source: str, tensor: str | None, chosen: str, queries: int, plot: str | None
+    session: Session,
+    source: str,
+    tensor: str | None,
+    chosen: str,
+    queries: int,
+    plot: str | None,
+    **given: Any,
 ) -> None:
     """Intrinsic dimension of the points in INPUT, with a 95 % interval and the scale it is seen at.
 
@@ -60,7 +72,15 @@ def command(
     settings = Settings(estimators=which, queries=queries, seed=session.seed, threads=session.threads)
     if session.dry_run:
         return _plan(session, array.shape, name, settings)
-    report = data_dimension(array, settings, precision, functools.partial(terminal.progress, session))
+    progress, neighbours = functools.partial(terminal.progress, session), None
+    if given["shard"] or given["gather"]:
+        from bntools.tools.data_dim.parts import Points
+
+        points = Points(array, precision, settings)
+        if given["shard"]:
+            return terminal.manifest(points.write(given["shard"], given["output"], given["force"], progress))
+        neighbours = points.read(given["gather"])
+    report = data_dimension(array, settings, precision, progress, neighbours)
     _notes(session, report)
     if plot is not None:
         from bntools.tools.data_dim.plot import draw

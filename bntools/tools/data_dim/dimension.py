@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input
 from bntools.core.progress import Progress, no_progress
-from bntools.kernels.neighbours.exact import count_within, nearest
+from bntools.kernels.neighbours.exact import Neighbours, count_within, nearest
 from bntools.tools.data_dim import estimators
 from bntools.tools.data_dim.calibrated import (
     ANGLE_NEIGHBOURS,
@@ -55,16 +55,16 @@ def data_dimension(
     settings: Settings = Settings(),
     precision: float | None = None,
     progress: Progress = no_progress,
+    neighbours: Neighbours | None = None,
 ) -> dict[str, Any]:
     """Intrinsic dimension of points [..., D], leading axes flattened: the report of bntools-data-dim(1).
 
-    precision: relative rounding of the numbers where they come from a coarser type than the array's. Intervals are
+    precision: relative rounding of the numbers where they come from a coarser type than the array's; neighbours: of
+    all measured points, where parts have found them. Intervals are
     95 %. Raises BnError (exit 3) when fewer than 50 distinct points are left, or 100 for the calibrated estimate.
     """
-    if precision is None:
-        precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
-    cloud = clean(array, precision)
-    measured, close = measure(cloud, settings, progress)
+    cloud = clean(array, rounding(array) if precision is None else precision)
+    measured, close = measure(cloud, settings, progress, neighbours)
     found = {name: _ESTIMATES[name](cloud, measured, settings) for name in settings.estimators}
     first = "calibrated" if "calibrated" in found else settings.estimators[0]
     return {
@@ -81,19 +81,33 @@ def data_dimension(
     }
 
 
-def measure(cloud: Cloud, settings: Settings, progress: Progress) -> tuple[Measured, int]:
+def rounding(array: NDArray[Any]) -> float:
+    """Relative rounding of an array's own type."""
+    return float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+
+
+def chosen_rows(count: int, settings: Settings, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of the points whose neighbourhoods are measured, ascending."""
+    if settings.queries >= count:
+        return np.arange(count)
+    return np.sort(rng.choice(count, settings.queries, replace=False))
+
+
+def measure(
+    cloud: Cloud, settings: Settings, progress: Progress, neighbours: Neighbours | None = None
+) -> tuple[Measured, int]:
     """Neighbours of a random choice of points among all points, and how many coincided within rounding.
 
     A point whose nearest neighbour is as near as the rounding of its coordinates has no ratio of distances that
     means anything; it is counted and not measured, but stays a neighbour of others.
     """
     points, rng = cloud.points, np.random.default_rng(settings.seed)
-    rows = np.arange(len(points))
-    if settings.queries < len(points):
-        rows = np.sort(rng.choice(len(points), settings.queries, replace=False))
+    rows = chosen_rows(len(points), settings, rng)
     k = min(FARTHEST, len(points) - 1)
-    with progress("neighbours", len(rows)) as advance:
-        found = nearest(points, rows, k, settings.threads, advance)
+    if neighbours is None:
+        with progress("neighbours", len(rows)) as advance:
+            neighbours = nearest(points, rows, k, settings.threads, advance)
+    found = neighbours
     noise = cloud.precision * np.sqrt(np.square(points[rows]).sum(1))
     apart = found.distances[:, 0] > noise
     if apart.sum() < FEWEST:

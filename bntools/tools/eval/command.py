@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core.errors import GATE, BnError, usage
 from bntools.options import Session
 
@@ -87,7 +87,17 @@ Examples:
     "--plot", metavar="FILE", help="With --curve: draw the divergence against the size: .svg, .png or .pdf."
 )
 @options.dtype
+@options.part_output
+@options.part_force
+@options.run_folder
+@options.shard
+@options.jobs
 @options.common
+@dispatch.divided(
+    dispatch.Division(
+        ("source", "against", "text"), ("max_ppl", "max_kl", "tasks"), "bntools.tools.eval.evaluate"
+    )
+)
 def command(session: Session, source: str, against: str, text: str | None, tasks: str | None, data: tuple[str, ...],
             file: str | None, assignments: tuple[str, ...], max_ppl: float | None, max_kl: float | None,
             budget: int | None, curve: int | None, plot: str | None, dtype: str, **given: Any) -> None:  # fmt: skip
@@ -97,12 +107,17 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     """
     from bntools.core.model.open import as_model, open_input
     from bntools.core.text.documents import default_text, read_documents
+    from bntools.tools.eval import table
     from bntools.tools.eval.choice import read_tasks
     from bntools.tools.eval.evaluate import Settings, evaluate
     from bntools.tools.eval.kinds import module_of
 
+    place = given.pop("output"), given.pop("force")
+    shard, apart = given.pop("shard"), ("curve" if curve else "data" if data else "")
     opened = open_input(source, budget)
     scored_by = module_of(getattr(opened, "kind", ""))
+    if shard or given["gather"]:
+        _check_parts(shard, scored_by, apart, tasks)
     if scored_by is not None:
         places = {"data": data, "model": file, "text": text, "plot": plot, "tokens": given["tokens"]}
         return _kind(session, scored_by, opened, places, assignments)
@@ -118,6 +133,8 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     reference = _reference(session, model, against)
     session.apply()
     settings = Settings(**given, dtype=options.torch_dtype(dtype), device=session.torch_device())
+    if shard:
+        return _part(session, model, reference, documents, settings, (shard, place))
     if session.dry_run:
         return _plan(session, model, reference, documents, settings)
     if curve is not None:
@@ -125,8 +142,34 @@ def command(session: Session, source: str, against: str, text: str | None, tasks
     report = evaluate(
         model, reference, documents, tasks, settings, functools.partial(terminal.progress, session)
     )
-    terminal.emit(session, report, lambda console: _draw(console, report))
+    terminal.emit(session, report, lambda console: table.draw(console, report))
     return _gates(report, max_ppl, max_kl)
+
+
+def _check_parts(shard: Any, scored_by: Any, apart: str, tasks: str | None) -> None:
+    """Only windows of a text are scored in parts."""
+    if scored_by is not None:
+        raise usage("only language models are scored in parts", "drop --shard, --gather or --on")
+    if apart:
+        raise usage(f"--{apart} is not divided into parts", "drop --shard, --gather or --on")
+    if shard and tasks is not None:
+        raise usage(
+            "--tasks is answered when the parts are joined", "drop --tasks here, give it with --gather"
+        )
+
+
+def _part(
+    session: Session, model: Any, reference: Any, documents: list[str], settings: Any, which: tuple[Any, Any]
+) -> None:
+    """Score and write the windows of one part."""
+    from bntools.core.text.tokens import open_tokenizer
+    from bntools.tools.eval.evaluate import make_corpus, write_part
+    from bntools.tools.eval.parts import Scored
+
+    corpus = make_corpus(model, documents, open_tokenizer(model.files, model.config, model.label), settings)
+    scored = Scored(model, reference, corpus, settings.dtype)
+    progress = functools.partial(terminal.progress, session)
+    terminal.manifest(write_part(scored, settings, which[0], place=which[1], progress=progress))
 
 
 def _check_curve(curve: int | None, plot: str | None, budget: int | None, tasks: str | None) -> None:
@@ -243,41 +286,6 @@ def _plan(session: Session, model: Any, reference: Any, documents: list[str], se
     }  # fmt: skip
     rows = [[key.replace("_", " "), str(value)] for key, value in report.items() if key != "kind"]
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
-
-
-def _draw(console: Any, report: dict[str, Any]) -> None:
-    three = terminal.three
-    rows = []
-    if "perplexity" in report:
-        if "kl" in report:
-            rows.append(["reference perplexity", three(report["reference_perplexity"]), ""])
-        rows.append(["perplexity", three(report["perplexity"]), three(report["perplexity_se"])])
-    if "kl" in report:
-        ratio = report["ppl_ratio"]
-        rows.append(
-            ["perplexity ratio", three(ratio["value"]), f"{three(ratio['low'])} to {three(ratio['high'])}"]
-        )
-        rows.append(
-            ["KL from the reference (nats/token)", three(report["kl"]["mean"]), three(report["kl"]["se"])]
-        )
-        rows.append(["KL, 99th percentile", three(report["kl"]["p99"]), ""])
-        rows.append(["top-1 agreement (%)", three(100 * report["top1"]), three(100 * report["top1_se"])])
-    if "cosine" in report:
-        rows.append(
-            ["cosine to the reference", f"{report['cosine']['mean']:.5f}", three(report["cosine"]["se"])]
-        )
-    if "tasks" in report:
-        tasks = report["tasks"]
-        rows.append(
-            ["accuracy (%)", three(100 * tasks["accuracy"]["value"]), three(100 * tasks["accuracy"]["se"])]
-        )
-        rows.append(["chance (%)", three(100 * tasks["chance"]), ""])
-    rows.append(["bits per weight, linear", f"{report['bits_per_weight']['linear']:.3f}", ""])
-    rows.append(["bits per weight, whole model", f"{report['bits_per_weight']['model']:.3f}", ""])
-    rows.append(["size", terminal.megabytes(report["bytes"]), ""])
-    console.print(terminal.table([report["model"], "value", "± se, or 95 %"], rows))
-    rest = f"protocol {report['protocol']}, {report['tokens']:,} tokens"
-    console.print(rest + (f" in windows of {report['window']}" if "window" in report else ""))
 
 
 def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) -> None:

@@ -16,13 +16,15 @@ from bntools.core.architecture import linears
 from bntools.core.artifact.reader import Artifact, open_path
 from bntools.core.artifact.writer import Writer
 from bntools.core.datasets import cache
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.core.model.model import Model
 from bntools.core.model.open import open_model
 from bntools.core.progress import Progress
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
+from bntools.core.work.shards import Shard
 from bntools.tools.eval import choice, divergence, encoder, perplexity
 from bntools.tools.eval.head import Head, split
+from bntools.tools.eval.parts import Scored
 from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
 
 _KEPT_REFERENCES = 4
@@ -31,13 +33,14 @@ _VERIFIED = 4 << 30  # bytes up to which the recorded sha256 is worth the readin
 
 @dataclass(frozen=True)
 class Settings:
-    """What to score and how. window None: the protocol's own; tokens None: the whole text."""
+    """What to score and how. window None: the protocol's own; tokens None: the whole text; gather: parts to join."""
 
     protocol: str = "gptq"
     window: int | None = None
     tokens: int | None = 8192
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    gather: tuple[str, ...] = ()
 
 
 def find_reference(model: Model) -> Model | None:
@@ -75,22 +78,48 @@ def evaluate(
     if not linears.model_class(model.config).can_generate():
         return {**report, **_encoder(model, reference, documents, tokenizer, settings, progress)}
     corpus = make_corpus(model, documents, tokenizer, settings)
+    if settings.gather:
+        found, seconds = Scored(model, reference, corpus, settings.dtype).read(settings.gather)
+        built = None
+    else:
+        found, seconds, built = score(model, reference, corpus, settings, progress)
+    report["tokens_per_second"] = round(corpus.tokens / max(seconds, 1e-9), 1)
+    losses = found if isinstance(found, perplexity.Losses) else found.losses
+    report |= perplexity.report(losses, corpus)
+    if isinstance(found, divergence.Divergence) and reference is not None:
+        report |= divergence.report(found) | {"reference": reference.label}
+    if tasks is not None:
+        run = built or _build(model, settings)
+        report["tasks"] = _tasks(*run, tokenizer, tasks, _longest(model, 1 << 20), progress)
+    return report
+
+
+def score(
+    model: Model, reference: Model | None, corpus: Corpus, settings: Settings, progress: Progress
+) -> tuple[perplexity.Losses | divergence.Divergence, float, tuple[Any, Head]]:
+    """Losses of a corpus or the divergence on it, the seconds that took, and the built model."""
     kept = _reference_run(reference, corpus, settings, progress) if reference else None
     built, head = _build(model, settings)
     began = time.monotonic()
     with progress("scoring", corpus.tokens) as step:
         if kept is None:
-            losses, compared = perplexity.score(built, head, corpus, step), {}
+            found = perplexity.score(built, head, corpus, step)
         else:
             found = divergence.compare(built, head, kept, corpus, step)
-            losses, compared = found.losses, divergence.report(found)
-    report["tokens_per_second"] = round(corpus.tokens / (time.monotonic() - began), 1)
-    report |= perplexity.report(losses, corpus) | compared
-    if reference is not None:
-        report["reference"] = reference.label
-    if tasks is not None:
-        report["tasks"] = _tasks(built, head, tokenizer, tasks, _longest(model, 1 << 20), progress)
-    return report
+    return found, time.monotonic() - began, (built, head)
+
+
+def write_part(
+    scored: Scored, settings: Settings, shard: Shard, *, place: tuple[str, bool], progress: Progress
+) -> dict[str, Any] | None:
+    """Score part I of N of the windows and write it; place: target, whether to replace it. Returns the manifest."""
+    if not linears.model_class(scored.model.config).can_generate():
+        raise usage(f"{scored.model.label} is an encoder: it is not scored in parts", "drop --shard or --on")
+    corpus = scored.share(shard)
+    if not corpus.windows:
+        return scored.write(shard, place, None, 0.0)
+    found, seconds, _ = score(scored.model, scored.reference, corpus, settings, progress)
+    return scored.write(shard, place, found, seconds)
 
 
 def make_corpus(model: Model, documents: list[str], tokenizer: Tokenizer, settings: Settings) -> Corpus:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -95,7 +95,14 @@ class Numbers(click.ParamType):
 @click.option("--codes", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True,
               help="Type of the numbers that -o writes.")  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+@options.jobs
 @options.common
+@dispatch.divided(
+    dispatch.Division(
+        ("data", "model"), ("codes",), "bntools.tools.intrinsic_dim.measure", ledger=True,
+        check=lambda given: _check(given["output"], {**given, "gather": True}),
+    )
+)  # fmt: skip
 def command(session: Session, output: str | None, force: bool, **given: Any) -> None:
     """Search for the smallest random subspace in which a network still learns: its d_int90, with an interval.
 

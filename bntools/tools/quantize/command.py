@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core import EMBEDDED
 from bntools.core.errors import usage
 from bntools.options import Session
@@ -187,7 +187,9 @@ Examples:
 )
 @options.work
 @options.shard
+@options.jobs
 @options.common
+@dispatch.divided(dispatch.Division(("source", "calib"), library="bntools.tools.quantize.run", units=True))
 def command(session: Session, source: str, output: str, force: bool, per_ic: bool, **given: Any) -> None:  # fmt: skip
     """Quantize the linear weights of a model: rounded, by GPTQ, or behind an entropy coder.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
@@ -92,13 +92,22 @@ Examples:
 )
 @click.option("--tensor", metavar="NAME", help="The matrix in --features, if there are several.")
 @click.option("--plot", metavar="FILE", help="Draw runs, law and residuals: .svg, .png or .pdf.")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing picture.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing picture or part.")
+@options.part_output
+@options.run_folder
+@options.shard
+@options.jobs
 @options.common
+@dispatch.divided(
+    dispatch.Division(late=("level", "compute", "predict", "data_dim", "features", "tensor"),
+                      library="bntools.tools.scale_fit.parts")
+)  # fmt: skip
 def command(session: Session, source: str, **given: Any) -> None:
     """Fit L = E + A N^-alpha + B D^-beta to the lines {"N": .., "D": .., "loss": ..} of INPUT.
 
     INPUT is a .jsonl file, or - for standard input, also when left out. C, the FLOPs of training, may stand for N or D.
     """
+    from bntools.tools.scale_fit import parts
     from bntools.tools.scale_fit.fit import Settings, choose_law, fit_scaling_law
     from bntools.tools.scale_fit.report import fit_report
     from bntools.tools.scale_fit.runs import assignment, column_names
@@ -119,7 +128,11 @@ def command(session: Session, source: str, **given: Any) -> None:
     if session.dry_run:
         return _plan(session, found, law, variables, settings, given)
     with terminal.progress(session, "bootstrap", settings.bootstrap) as advance:
-        fit = fit_scaling_law(found, settings, advance)
+        if given["shard"]:
+            place = given["output"], given["force"]
+            return terminal.manifest(parts.write(found, settings, given["shard"], place, advance))
+        samples = parts.read(given["gather"], found, settings) if given["gather"] else None
+        fit = fit_scaling_law(found, settings, advance, samples=samples)
     result = fit_report(fit, compute=list(given["compute"]), points=points, data=data, kernel=kernel)
     result["skipped"] = skipped
     if given["plot"]:

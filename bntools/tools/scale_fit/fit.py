@@ -11,6 +11,7 @@ import numpy as np
 
 from bntools.core.errors import usage
 from bntools.core.progress import Step, no_step
+from bntools.core.work.shards import Shard
 from bntools.tools.scale_fit.laws import Array, Law, evaluate
 from bntools.tools.scale_fit.minimise import Minima, minimise
 from bntools.tools.scale_fit.objective import Problem, curvature, objective
@@ -108,11 +109,15 @@ def choose_law(found: Runs, settings: Settings) -> tuple[Law, tuple[str, ...]]:
     return Law(name, irreducible), (settings.x or ("C" if joint else varying[0]),)
 
 
-def fit_scaling_law(found: Runs, settings: Settings | None = None, step: Step = no_step) -> Fit:
+def fit_scaling_law(
+    found: Runs, settings: Settings | None = None, step: Step = no_step, *, shard: Shard | None = None,
+    samples: Array | None = None,
+) -> Fit:  # fmt: skip
     """The law of least Huber loss on log losses, with replicates for its intervals.
 
     After Hoffmann et al. (arXiv 2203.15556, section 3.3), whose 4,500 starts are replaced by the best nodes of a grid
-    over the exponents alone (`starts`). `step` is called with the number of replicates done.
+    over the exponents alone (`starts`). `step` is called with the number of replicates done. With `shard` only that
+    part of the replicates is made; `samples`: those that parts have made.
     Raises BnError: exit 2 for a law the runs cannot have, 3 for too few runs.
     """
     settings = settings or Settings()
@@ -122,7 +127,8 @@ def fit_scaling_law(found: Runs, settings: Settings | None = None, step: Step = 
     center = x.mean(1)
     problem = Problem(law, x - center[:, None], np.log(found.loss), settings.delta)
     theta, value, reached, tried = _best(problem, settings.starts)
-    samples = _bootstrap(problem, theta, settings, step)
+    if samples is None:
+        samples = _bootstrap(problem, theta, settings, step, shard)
     return Fit(law, variables, found, settings, problem, center, theta, value, reached, tried, samples)
 
 
@@ -150,7 +156,7 @@ def _best(problem: Problem, count: int) -> tuple[Array, float, int, int]:
     return theta, value, int(close.sum()), len(order)
 
 
-def _bootstrap(problem: Problem, theta: Array, settings: Settings, step: Step) -> Array:
+def _bootstrap(problem: Problem, theta: Array, settings: Settings, step: Step, shard: Shard | None) -> Array:
     """Minima [replicates, parameters] of reweighted objectives, each searched from the fit.
 
     The blocks do not depend on the number of threads, nor do their random numbers: neither does the result.
@@ -165,8 +171,9 @@ def _bootstrap(problem: Problem, theta: Array, settings: Settings, step: Step) -
         found = polish(problem, np.repeat(theta[None], len(weights), 0), weights, 1e-9)
         return found.theta
 
+    mine = range(len(blocks)) if shard is None else shard.of([len(block) for block in blocks])
     parts = []
-    for part in _mapped(work, len(blocks), settings.threads or os.cpu_count() or 1):
+    for part in _mapped(work, mine, settings.threads or os.cpu_count() or 1):
         parts.append(part)
         step(len(part))
     return np.concatenate(parts) if parts else np.empty((0, len(theta)))
@@ -179,14 +186,14 @@ def _weights(random: np.random.Generator, count: int, runs: int, resample: str) 
     return random.dirichlet(np.ones(runs), count) * runs
 
 
-def _mapped(work: Callable[[int], Array], count: int, threads: int) -> Iterator[Array]:
+def _mapped(work: Callable[[int], Array], indices: range, threads: int) -> Iterator[Array]:
     """Results in order, by threads: numpy computes without the interpreter. An interrupt drops what is queued."""
-    if threads == 1 or count < 2:
-        yield from map(work, range(count))
+    if threads == 1 or len(indices) < 2:
+        yield from map(work, indices)
         return
-    pool = ThreadPoolExecutor(min(threads, count))
+    pool = ThreadPoolExecutor(min(threads, len(indices)))
     try:
-        yield from pool.map(work, range(count))
+        yield from pool.map(work, indices)
     finally:
         pool.shutdown(cancel_futures=True)
 

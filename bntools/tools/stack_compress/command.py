@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, options, terminal
 from bntools.core import EMBEDDED
 from bntools.core.errors import usage
 from bntools.options import Session
@@ -129,7 +129,11 @@ Examples:
 )
 @options.work
 @options.shard
+@options.jobs
 @options.common
+@dispatch.divided(
+    dispatch.Division(("source", "calib"), ("curve",), library="bntools.tools.stack_compress.run", units=True)
+)
 def command(
     session: Session, source: str, output: str, force: bool, truncate: str | None, **given: Any,
 ) -> None:  # fmt: skip
