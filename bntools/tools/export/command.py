@@ -60,6 +60,8 @@ def command(
     else:
         model = open_model(source, budget)
     session.apply()
+    _check_whole(model, layout)
+    terminal.note_left_behind(session, model)
     if layout == "gguf":
         return _gguf(session, model, output, force, requantize)
     if layout == "hf":
@@ -79,6 +81,21 @@ def _check(session: Session, output: str, force: bool, layout: str, requantize: 
         )
     if not session.dry_run:
         check_target(output, force)
+
+
+def _check_whole(model: Any, layout: str) -> None:
+    """Raises BnError (exit 3) for a checkpoint that lacks tensors; of an unknown architecture that cannot be told."""
+    from bntools.core.architecture import linears
+    from bntools.core.errors import BnError
+    from bntools.core.model import checkpoint
+
+    try:
+        linears.hf_config(model.config)
+    except BnError:
+        if layout == "hf":
+            return
+        raise
+    checkpoint.check(model)
 
 
 def _dense(session: Session, model: Any, output: str, force: bool) -> None:
