@@ -109,6 +109,8 @@ def _compiles(frame: FrameType | None) -> bool:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. Messages go to standard error."""
     try:
+        if sys.stdout is None:
+            raise BnError("standard output is closed", "2>&1 >/dev/null leaves it out")
         result = bntools.main(arguments, prog_name="bntools", standalone_mode=False, obj=run)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -48,6 +49,12 @@ class Session(NamedTuple):
 
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise usage(f"--device {self.device} is not auto, cpu, cuda or cuda:N", "--device auto")
+        if ":" in self.device and int(self.device[5:]) >= max(torch.cuda.device_count(), 1):
+            raise usage(
+                f"--device {self.device}: torch sees {torch.cuda.device_count()} GPUs", "--device auto"
+            )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise usage(f"--device {self.device}: torch sees no GPU", "--device cpu")
         return self.device
@@ -145,8 +152,19 @@ def output(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")(function)
     return click.option(
         "-o", "--output", default="-", metavar="PATH", show_default="standard output",
+        callback=not_empty,
         help="A file, or DIR/ for a directory in Hugging Face layout.",
     )(function)  # fmt: skip
+
+
+def not_empty(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A path that is not the empty word; for the options that name one."""
+    if value == "":
+        raise usage(
+            f"{option.opts[0]} '' names no file",
+            f"{option.opts[0]} PATH, or leave it out for standard output",
+        )
+    return value
 
 
 def budget(function: Callable[..., Any]) -> Callable[..., Any]:

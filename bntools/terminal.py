@@ -17,8 +17,18 @@ from bntools.options import Session
 
 def note(session: Session, text: str) -> None:
     """A message the user may want, unless asked to be quiet."""
-    if not session.quiet:
+    if text and not session.quiet:
         click.echo(f"bntools {session.tool}: {text}", err=True)
+
+
+def note_left_behind(session: Session, model: Any) -> None:
+    """Name the files beside a model that do not travel with it."""
+    from bntools.core.model import side_files
+
+    left = side_files.left_behind(model.path) if model.path is not None and model.path.is_dir() else []
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        note(session, f"not taken along: {', '.join(left[:3])}{more}")
 
 
 def detail(session: Session, text: str) -> None:

@@ -63,6 +63,16 @@ def test_a_killed_quantize_leaves_no_file_under_the_final_name(tmp_path):
             reader.open_path(target).close()  # finished before the shot: then it is whole
 
 
+def opened_by_a_reader(fifo, process):
+    """Our end of a pipe once the process reads from the other, and so has its signals set."""
+    while process.poll() is None:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(process.communicate())
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_nothing_behind(number, code, tmp_path):
     fifo = tmp_path / "never-written"
@@ -71,10 +81,14 @@ def test_a_signal_leaves_nothing_behind(number, code, tmp_path):
         [*COMMAND, "quantize", str(fifo), "-o", str(tmp_path / "q")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # as a shell has it, whoever runs this
     )
-    time.sleep(3)
+    writer = opened_by_a_reader(fifo, process)
     process.send_signal(number)
     out, errors = process.communicate(timeout=60)
+    os.close(writer)
     assert process.returncode == code
     assert out == b""
     assert b"Traceback" not in errors

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import bad_input
@@ -19,12 +22,14 @@ class Linear:
     """A linear weight of the checkpoint.
 
     tensor: its name there. module: the module that holds it. transposed: stored [in, out] (GPT-2's Conv1D, some
-    expert stacks) rather than [out, in]. A stack of experts has one leading dimension more.
+    expert stacks) rather than [out, in]. A stack of experts has one leading dimension more. router: it chooses
+    experts, or lies in what does.
     """
 
     tensor: str
     module: str
     transposed: bool
+    router: bool = False
 
 
 def skeleton(config: dict[str, Any]) -> PreTrainedModel:
@@ -43,12 +48,27 @@ def hf_config(config: dict[str, Any]) -> Any:
     method = (config.get("quantization_config") or {}).get("quant_method")
     if method not in (None, "bntools"):
         raise bad_input(f"the checkpoint is already quantized by {method}", "start from the original weights")
-    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    plain = {key: decoded(value) for key, value in config.items() if key != "quantization_config"}
     try:
         return transformers.AutoConfig.for_model(**plain)
     except Exception as error:  # whatever a damaged config makes the library raise, the config is at fault
         name = config.get("model_type", "(none)")
         raise bad_input(f"config.json: model_type {name!r}: {_first_line(error)}", _MODEL_HINT) from error
+
+
+_FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+
+
+def decoded(value: Any) -> Any:
+    """A value of config.json, {"__float__": "Infinity"} in it, at any depth, as the number that transformers reads."""
+    if isinstance(value, list):
+        return [decoded(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    tag = value.get("__float__") if len(value) == 1 else None
+    if isinstance(tag, str) and tag in _FLOATS:
+        return _FLOATS[tag]
+    return {key: decoded(one) for key, one in value.items()}
 
 
 _MODEL_HINT = "only architectures that transformers implements are read; remote code is never run"
@@ -91,11 +111,14 @@ def _first_line(error: Exception) -> str:
 def linear_parameters(model: torch.nn.Module) -> dict[str, Linear]:
     """Linear weights of a module tree by parameter name: nn.Linear, Conv1D and stacked 3-D expert weights.
 
-    The output head is not among them, nor is anything tied to an embedding.
+    The output head is not among them, nor is anything tied to an embedding. Routers are, and marked.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
+    from bntools.core.architecture import experts
+
+    routers = experts.routers(model)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     found = {}
@@ -103,17 +126,14 @@ def linear_parameters(model: torch.nn.Module) -> dict[str, Linear]:
         if module is head or id(getattr(module, "weight", None)) in embeddings:
             continue
         if isinstance(module, torch.nn.Linear | Conv1D):
-            found[f"{path}.weight"] = Linear(f"{path}.weight", path, isinstance(module, Conv1D))
+            turned = isinstance(module, Conv1D)
+            found[f"{path}.weight"] = Linear(f"{path}.weight", path, turned, path in routers)
             continue
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim == 3 and _is_experts(module):
+            if experts.is_stack(module, parameter):
                 full = f"{path}.{name}"
                 found[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
     return found
-
-
-def _is_experts(module: torch.nn.Module) -> bool:
-    return hasattr(module, "num_experts") or hasattr(module, "is_transposed")
 
 
 def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Linear]:
@@ -125,12 +145,29 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
     model = skeleton(config)
     parameters = linear_parameters(model)
     to_parameter = renamer(model)
+    targets = {name: to_parameter(name) for name in names}
+    merged = {target for target, count in Counter(targets.values()).items() if count > 1}
+    cut = cut_on_loading(model)
     found = {}
-    for name in names:
-        parameter = parameters.get(to_parameter(name))
+    for name, target in targets.items():
+        parameter = parameters.get(target)
         if parameter is not None:
-            found[name] = Linear(name, parameter.module, parameter.transposed)
+            # What is merged or cut on loading is the weight of no module: its own name stands for one.
+            whole = target not in merged and not any(re.search(pattern, target) for pattern in cut)
+            alone = whole or not target.endswith(".weight")
+            module = parameter.module if alone else name.removesuffix(".weight")
+            found[name] = replace(parameter, tensor=name, module=module)
     return found
+
+
+def block_tensors(config: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """The tensors `names` of a checkpoint that lie in the repeated blocks, in that order."""
+    import torch
+
+    model = skeleton(config)
+    lists = [path for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    to_parameter = renamer(model)
+    return [name for name in names if to_parameter(name).startswith(tuple(f"{path}." for path in lists))]
 
 
 def conversions(model: PreTrainedModel) -> list[Any]:
@@ -138,6 +175,16 @@ def conversions(model: PreTrainedModel) -> list[Any]:
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     return list(get_model_conversion_mapping(model))
+
+
+def cut_on_loading(model: PreTrainedModel) -> list[str]:
+    """Patterns of parameters of which several are made from the same tensors of a checkpoint."""
+    try:
+        transforms = conversions(model)
+    except ImportError:
+        return []
+    targets = [getattr(one, "target_patterns", []) for one in transforms]
+    return [re.escape(str(pattern)) for some in targets if len(some) > 1 for pattern in some]
 
 
 def renamer(model: PreTrainedModel) -> Callable[[str], str]:

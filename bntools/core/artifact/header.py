@@ -15,7 +15,7 @@ MAX_HEADER = 100_000_000  # the limit of the safetensors format
 MAX_METADATA = 64 * 1024
 FILE_PREFIX = "bntools.file/"
 BLOCK_PREFIX = "bntools.block/"  # of the tensors of a stack that may be missing (bntools-stack(5))
-FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+FILE_NAME = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)?[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -181,6 +181,6 @@ def side_file_name(tensor: str) -> str | None:
     if not FILE_NAME.fullmatch(name):
         raise bad_input(
             f"hostile side-file name {name[:80]!r}",
-            "names may hold A-Z a-z 0-9 . _ - and not start with a dot",
+            "names may hold A-Z a-z 0-9 . _ - and one /, and no part may start with a dot",
         )
     return name

@@ -141,6 +141,12 @@ class Artifact:
                 found[name.removesuffix(".xz")] = _expand(name, data) if name.endswith(".xz") else data
         return found
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's config, which lies among the side files where it is large; empty without one."""
+        text = self.files.get("config.json")
+        return self.json("config.json", dict) if text is None else parse_json(text, dict, "config.json")
+
     def sha256(self) -> str:
         """Digest of the whole stream, header included; of a stack, of what is there."""
         digest = hashlib.sha256()

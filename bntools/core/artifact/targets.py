@@ -47,11 +47,16 @@ def check_target(target: str, force: bool) -> None:
     if stat.S_ISDIR(mode) and any(path.iterdir()):
         if not force:
             raise usage(f"{target} exists and is not empty", "use --force to replace it")
-        if not (path / "config.json").is_file() or any(child.is_dir() for child in path.iterdir()):
+        if not (path / "config.json").is_file() or any(map(_is_foreign, path.iterdir())):
             raise usage(
                 f"{target} does not look like a model directory",
                 "--force replaces only those; choose another -o DIR/",
             )
+
+
+def _is_foreign(child: Path) -> bool:
+    """Whether a folder inside a model's is none that holds templates only."""
+    return child.is_dir() and any(path.suffix != ".jinja" for path in child.iterdir())
 
 
 def publish(temporary: Path, path: Path, force: bool) -> None:
@@ -84,9 +89,12 @@ def replace_directory(temporary: Path, path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a flat directory of ours."""
+    """Remove a directory of ours, whose folders hold files only."""
     for child in path.iterdir() if path.is_dir() else ():
-        child.unlink()
+        if child.is_dir() and not child.is_symlink():
+            remove_tree(child)
+        else:
+            child.unlink()
     with contextlib.suppress(FileNotFoundError):
         path.rmdir()
 

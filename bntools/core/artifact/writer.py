@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 ALIGN = 64
+_LARGE_CONFIG = 24_000  # bytes; a larger one is a side file, since the header has other things to hold
 _WORTH_COMPRESSING = 1 << 16
 
 
@@ -143,17 +144,24 @@ class Writer:
 
     def _side_files(self) -> list[tuple[str, bytes]]:
         """Side files as they are stored in a stream: with `compress`, the large ones by xz under NAME.xz."""
+        files, text = (
+            self.files,
+            "" if self.config is None else json.dumps(self.config, separators=(",", ":")),
+        )
+        if len(text) > _LARGE_CONFIG:
+            files = {**files, "config.json": text.encode()}
         return [
             compressed(name, data) if self.compress and len(data) >= _WORTH_COMPRESSING else (name, data)
-            for name, data in self.files.items()
+            for name, data in files.items()
         ]
 
     def _send(self, fd: int, digest: hashlib._Hash | None, side_files: bool) -> None:
         metadata = dict(self.metadata)
-        if side_files and self.files:
+        small = "" if self.config is None else json.dumps(self.config, separators=(",", ":"))
+        if side_files and (self.files or len(small) > _LARGE_CONFIG):
             metadata["bntools.files"] = json.dumps({name: len(data) for name, data in self._side_files()})
-        if self.config is not None:
-            metadata["config.json"] = json.dumps(self.config, separators=(",", ":"))
+        if self.config is not None and len(small) <= _LARGE_CONFIG:
+            metadata["config.json"] = small
         layout = self._layout(side_files)
         self._put(fd, encode(metadata, [entry for entry, _ in layout], self.room), digest)
         run_start = run_size = 0
@@ -206,8 +214,9 @@ class Writer:
                 texts["config.json"] = json.dumps(self.config, indent=2).encode() + b"\n"
             for name, data in texts.items():
                 side_file_name(FILE_PREFIX + name)
+                (temporary / name).parent.mkdir(exist_ok=True)
                 write_durably(temporary / name, data)
-            size = sum(child.stat().st_size for child in temporary.iterdir())
+            size = sum(child.stat().st_size for child in temporary.rglob("*") if child.is_file())
             replace_directory(temporary, path)
         except BaseException:
             remove_tree(temporary)

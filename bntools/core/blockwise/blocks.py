@@ -16,7 +16,7 @@ from bntools.core.blockwise import windows as calibration
 from bntools.core.blockwise.hooks import Gathered, Seen, flat
 from bntools.core.blockwise.loading import Streamed
 from bntools.core.blockwise.second_moments import accumulate
-from bntools.core.errors import bad_input
+from bntools.core.errors import BnError, bad_input
 from bntools.core.model.model import Model
 from bntools.core.progress import Step, no_step
 from bntools.core.system.bfloat16 import gains, products
@@ -24,6 +24,7 @@ from bntools.core.system.memory import return_freed
 from bntools.core.system.threads import single_threaded
 from bntools.core.work.states import RESIDENT, States
 
+NEEDS_NONE = "--method rtn needs no calibration"
 BATCH_TOKENS = 2048  # tokens of one call of a block: a product of full speed, activations of a few megabytes
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -171,15 +172,19 @@ class Blocks:
             with self.around(around):
                 try:
                     calibration.run(self.model, ids)
-                except (IndexError, AttributeError, TypeError, RuntimeError):
+                except BnError:
+                    raise
+                except Exception as error:  # whatever a model raises that wants more than token ids
                     if not calls:  # nothing to do with the blocks
-                        raise
+                        first = (str(error) or type(error).__name__).splitlines()[0][:120]
+                        kind = type(self.model).__name__
+                        raise bad_input(
+                            f"{kind} is not run on token ids alone: {first}", NEEDS_NONE
+                        ) from error
             if linked[0] and len(calls) == len(self.layers):
                 self._calls[len(ids)] = calls
                 return
-        raise bad_input(
-            "the blocks of this model do not simply follow each other", "--method rtn needs no calibration"
-        )
+        raise bad_input("the blocks of this model do not simply follow each other", NEEDS_NONE)
 
     @contextlib.contextmanager
     def around(self, stand_in: Callable[[int, tuple[Any, ...], dict[str, Any]], Tensor]) -> Iterator[None]:

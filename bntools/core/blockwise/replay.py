@@ -80,7 +80,8 @@ class Replay:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             batch: Batch = self._local.batch
-            return closed.wrap(states.get(batch.start, batch.stop).to(self.blocks.device))
+            known = states.get(batch.start, batch.stop).to(self.blocks.device)
+            return closed.wrap(known.flatten(0, -2) if closed.flat else known)
 
         self.forget(inside=closed.path)
         module.forward = forward

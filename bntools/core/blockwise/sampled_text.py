@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bntools.core.architecture import linears
+from bntools.core.architecture import inputs, linears
 from bntools.core.blockwise.blocks import BATCH_TOKENS, Batch, Blocks
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
@@ -25,8 +25,7 @@ LOGITS_BYTES = 16 << 20  # of logits of a batch; seven times as much exists whil
 
 def shape(source: Model, tokens: int, window: int = 512) -> tuple[int, int]:
     """How many windows of what length hold about `tokens`, none longer than the model has positions for."""
-    longest = source.config.get("max_position_embeddings") or source.config.get("n_positions") or window
-    window = min(window, int(longest))
+    window = inputs.longest_window(source.config, window)
     return max(1, tokens // window), window
 
 
@@ -69,12 +68,13 @@ def _behind(bos: int | None, rows: Tensor) -> Tensor:
 
 def makes(source: Model) -> bool:
     """Whether a model is a causal language model, which can be sampled from."""
-    return bool(linears.model_class(source.config).can_generate())
+    pairs = source.config.get("is_encoder_decoder") and linears.hf_config(source.config).is_encoder_decoder
+    return bool(linears.model_class(source.config).can_generate()) and not pairs
 
 
 def ordinary(source: Model, tokenizer: Tokenizer | None) -> Tensor:
     """Ids of text, in order: in the tokenizer's vocabulary, none that was added to it, no BOS, EOS or padding."""
-    size = int(source.config["vocab_size"])
+    size = inputs.vocabulary(source.config) or int(source.config["vocab_size"])
     special: set[int] = set()
     for name in ("bos", "eos", "pad"):
         value = source.config.get(f"{name}_token_id")

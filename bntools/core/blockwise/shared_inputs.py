@@ -19,11 +19,13 @@ _UNEXPLAINED = 1e-3  # of what a block adds to the stream, at most, for the line
 
 class Closed(NamedTuple):
     """A module whose output is that of a linear in it (or itself). path: inside the block. place, length: where that
-    is in the tuple that it gives, and how long that is; a place of -1 for no tuple."""
+    is in the tuple that it gives, and how long that is; a place of -1 for no tuple. flat: it gives [tokens, width],
+    all windows in one row, rather than [windows, tokens, width]."""
 
     path: str
     place: int
     length: int
+    flat: bool = False
 
     def wrap(self, out: Tensor) -> Any:
         """What the module gives, made of the linear's output."""
@@ -115,7 +117,7 @@ def _closed(one: _Seen, gave: dict[str, Any], later: Sequence[str]) -> Closed | 
         places = [at for at, part in enumerate(whole) if isinstance(part, Tensor) and same(part, one.out)]
         rest = [part for at, part in enumerate(whole) if at not in places[:1] and part is not None]
         if places and not rest and not any(name.startswith(f"{path}.") for name in later):
-            return Closed(path, places[0] if isinstance(out, tuple) else -1, len(whole))
+            return Closed(path, places[0] if isinstance(out, tuple) else -1, len(whole), one.out.dim() == 2)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bntools.core.architecture import inputs
 from bntools.core.errors import bad_input
 from bntools.core.model.model import Model
 from bntools.core.text.documents import default_text, read_text
@@ -34,9 +35,11 @@ def text_windows(model: Model, calib: str, tokens: int, window: int = 512) -> Te
     """Windows of a text file, or of the `default` calibration text, no longer than the model has positions for."""
     tokenizer = open_tokenizer(model.files, model.config, model.label)
     text = default_text("calib") if calib == "default" else read_text(calib)
-    longest = model.config.get("max_position_embeddings") or model.config.get("n_positions") or window
-    window = min(window, longest)
-    return token_windows(tokenizer.ids(text), tokens, window, tokenizer.window_bos)
+    inputs.refuse_pairs(model.config, model.label)
+    window = inputs.longest_window(model.config, window)
+    found = token_windows(tokenizer.ids(text), tokens, window, tokenizer.window_bos)
+    inputs.check_ids(model.config, [int(found.max())], tokenizer.size, model.label)
+    return found
 
 
 def run(model: nn.Module, ids: Tensor) -> None:

@@ -64,6 +64,36 @@ class Recoded:
         return self._store.sha256()
 
 
+def method_of(config: Config) -> str | None:
+    """The method by which a checkpoint is packed, by its config; None for a dense one or one of ours."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for part in parts:
+        for key in ("quantization_config", "compression_config", "quantization"):
+            settings = part.get(key)
+            if settings:
+                method = settings.get("quant_method") if isinstance(settings, dict) else None
+                return None if method == "bntools" else str(method or f"{key} without a quant_method")
+    return None
+
+
+def refuse_unread(method: str | None, entries: Mapping[str, Entry], label: str) -> None:
+    """Raises BnError (exit 3) where tensors are packed in a way that is not read: they are no weights as they stand."""
+    hint = "start from the original weights"
+    if method is not None:
+        raise bad_input(f"{label}: the checkpoint is already quantized by {method}", hint)
+    coded = {name for name, entry in entries.items() if entry.dtype.startswith(("F8", "F4", "F6"))}
+    scales = [name for name in entries if "_scale" in name.rpartition(".")[2] and _beside(name, coded)]
+    if scales:
+        what = f"{label}: {scales[0]!r} scales an 8-bit weight, and no quantization_config says how"
+        raise bad_input(what, hint)
+
+
+def _beside(name: str, coded: set[str]) -> bool:
+    """Whether a scale lies beside a weight of few bits: its module's, or its own with a suffix."""
+    module, _, last = name.rpartition(".")
+    return f"{module}.{last.partition('_scale')[0]}" in coded or f"{module}.weight" in coded
+
+
 def adopt(store: Any, config: Config, files: Files, label: str) -> tuple[Any, Config, Files]:
     """The store, config and side files of a checkpoint in our own terms; unchanged where it is not quantized.
 

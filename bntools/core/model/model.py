@@ -150,7 +150,17 @@ class Model:
 
     @cached_property
     def linears(self) -> dict[str, modules.Linear]:
-        """Linear weights by tensor name, in checkpoint order."""
+        """Linear weights by tensor name, in checkpoint order; a router only where it is packed."""
+        found = self._all_linears.items()
+        return {name: linear for name, linear in found if not linear.router or name in self.packing}
+
+    @cached_property
+    def routers(self) -> dict[str, modules.Linear]:
+        """Linear weights that choose experts."""
+        return {name: linear for name, linear in self._all_linears.items() if linear.router}
+
+    @cached_property
+    def _all_linears(self) -> dict[str, modules.Linear]:
         return modules.linear_tensors(self.config, self.entries)
 
     def stored_bytes(self, name: str) -> int:

@@ -11,17 +11,12 @@ from bntools.core import EMBEDDED
 from bntools.core.artifact import streams
 from bntools.core.artifact.reader import STACK, Artifact, open_path, parse_json
 from bntools.core.errors import BnError, bad_input, require, usage
+from bntools.core.model import side_files
+from bntools.core.model.folders import INDEX, check_index, check_no_dead_links, weight_files
 from bntools.core.model.model import Model, Shards
-from bntools.core.packing.grouped import FILE as PACKING_FILE
 
 STDIN = "-"
-INDEX = "model.safetensors.index.json"
 _VERIFIED = 1 << 30  # bytes up to which a recorded sha256 is worth the reading
-SIDE_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt",
-    "tokenizer.model", PACKING_FILE,
-)  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -137,7 +132,9 @@ def _follow(manifest: dict[str, Any], budget: int | None) -> Artifact | Path | d
             "was it written on another machine? pipe the stream instead",
         )
     size = (
-        sum(c.stat().st_size for c in path.iterdir() if c.is_file()) if path.is_dir() else path.stat().st_size
+        sum(c.stat().st_size for c in path.rglob("*") if c.is_file())
+        if path.is_dir()
+        else path.stat().st_size
     )
     if size != manifest.get("bytes"):
         raise bad_input(
@@ -152,17 +149,20 @@ def _follow(manifest: dict[str, Any], budget: int | None) -> Artifact | Path | d
     return opened
 
 
-def as_model(opened: Artifact | Path | dict[str, Any], label: str) -> Model:
-    """An opened input as a model; BnError (exit 3) when it is a report or an artifact of another kind."""
+def as_model(opened: Artifact | Path | dict[str, Any], label: str, *, unread: bool = False) -> Model:
+    """An opened input as a model; BnError (exit 3) when it is a report or an artifact of another kind.
+
+    unread: also one packed by a method that is not read, whose tensors then mean nothing; only to look at.
+    """
     if isinstance(opened, dict):
         raise bad_input(
             f"{label} is a JSON report (kind {opened.get('kind')!r}) where a model is expected",
             "pipe the model, not its report",
         )
     if isinstance(opened, Artifact):
-        return _from_artifact(opened)
+        return _from_artifact(opened, unread)
     return (
-        _from_directory(opened, label if label == EMBEDDED else str(opened))
+        _from_directory(opened, label if label == EMBEDDED else str(opened), unread)
         if opened.is_dir()
         else _from_gguf(opened, label)
     )
@@ -172,7 +172,7 @@ def _from_file(path: Path) -> Model:
     return as_model(open_input(str(path)), str(path))
 
 
-def _from_artifact(source: Artifact) -> Model:
+def _from_artifact(source: Artifact, unread: bool = False) -> Model:
     if source.kind == "subspace":
         return _from_subspace(source)
     if source.kind not in ("model", "tensors", STACK):
@@ -180,8 +180,8 @@ def _from_artifact(source: Artifact) -> Model:
             f"{source.label} is an artifact of kind {source.kind!r}, not a model",
             f"bntools info {source.label}",
         )
-    config = source.json("config.json", dict)
-    files = dict(source.files)
+    config = source.config
+    files = {name: data for name, data in source.files.items() if name != "config.json"}
     if not config:
         if source.path is None or not (source.path.parent / "config.json").is_file():
             raise bad_input(
@@ -189,20 +189,23 @@ def _from_artifact(source: Artifact) -> Model:
                 "put config.json beside the file, or name its directory",
             )
         config = read_config(source.path.parent)
-        files.update(_side_files(source.path.parent))
-    store, config, files = _adopt(Shards([source]), config, files, source.label)
+        files.update(side_files.read(source.path.parent))
+    store, config, files = _adopt(Shards([source]), config, files, source.label, unread)
     return Model(store, config, files, source.label, source.path, source.history, source.report)
 
 
 def _adopt(
-    store: Shards, config: dict[str, Any], files: dict[str, bytes], label: str
+    store: Shards, config: dict[str, Any], files: dict[str, bytes], label: str, unread: bool
 ) -> tuple[Any, Any, Any]:
-    """A checkpoint quantized by others in our own terms."""
-    if (config.get("quantization_config") or {}).get("quant_method") in (None, "bntools"):
-        return store, config, files
+    """A checkpoint quantized by others in our own terms. Raises BnError (exit 3) where it is none that is read."""
     from bntools.core.foreign import adopt
 
-    return adopt.adopt(store, config, files, label)
+    method = adopt.method_of(config)
+    if method in adopt.READ:
+        return adopt.adopt(store, config, files, label)
+    if not unread:
+        adopt.refuse_unread(method, store.entries, label)
+    return store, config, files
 
 
 def _from_subspace(source: Artifact) -> Model:
@@ -228,44 +231,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise bad_input(f"no config.json in {folder}", "name a directory in Hugging Face layout") from None
 
 
-def _side_files(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in SIDE_FILES if (folder / name).is_file()}
-
-
-def _from_directory(folder: Path, label: str) -> Model:
+def _from_directory(folder: Path, label: str, unread: bool = False) -> Model:
+    check_no_dead_links(folder)
     config = read_config(folder)
     shards = Shards([open_path(path) for path in weight_files(folder)])
+    check_index(folder, shards)
     first = shards.artifacts[0]
-    store, config, files = _adopt(shards, config, _side_files(folder), label)
+    store, config, files = _adopt(shards, config, side_files.read(folder), label, unread)
     return Model(store, config, files, label, folder.absolute(), first.history, first.report)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a directory, by its index where there is one."""
-    index = folder / INDEX
-    if index.is_file():
-        table = parse_json(index.read_bytes(), dict, str(index)).get("weight_map")
-        if not isinstance(table, dict) or not all(
-            isinstance(v, str) and "/" not in v and v[:1] != "." for v in table.values()
-        ):
-            raise bad_input(f"{index}: weight_map must map tensors to files of this folder")
-        names = sorted(set(table.values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise bad_input(
-                f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)})", "fetch it again"
-            )
-        return [folder / name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
-    if found:
-        raise bad_input(f"{folder} has {len(found)} safetensors files and no model.safetensors.index.json")
-    old = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
-    hint = "convert it to safetensors: pickled weights can run code" if old else "is this a model directory?"
-    raise bad_input(f"no safetensors weights in {folder}", hint)
 
 
 def _from_gguf(path: Path, label: str) -> Model:
@@ -278,7 +251,7 @@ def _from_gguf(path: Path, label: str) -> Model:
 def _hub_snapshot(name: str) -> Path:
     """Folder of a hub model in the hub client's own cache."""
     hub = require("huggingface_hub", "hub")
-    patterns = ["*.safetensors", "*.safetensors.index.json", "config.json", *SIDE_FILES]
+    patterns = ["*.safetensors", *side_files.PATTERNS]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the client raises errors of several libraries

@@ -27,6 +27,11 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     @property
+    def size(self) -> int:
+        """How many ids there are, added ones too."""
+        return self.inner.get_vocab_size()
+
+    @property
     def window_bos(self) -> int | None:
         """BOS where every window of text is to start with it."""
         return self.bos if self.adds_bos else None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bntools.core.architecture import output_head
 from bntools.core.errors import usage
 from bntools.core.progress import Step
 from bntools.core.system.threads import single_threaded
@@ -80,13 +81,12 @@ def logits_of(model: Any, head: Logits | None = None) -> Logits:
         out = last(hidden).float() * (scale / divisor)
         return out if not cap else cap * (out / cap).tanh()
 
-    return logits
+    return output_head.checked(model, logits, head)
 
 
 def final_states(model: Any, ids: Tensor) -> Tensor:
     """What the output head is fed for one window [L] of token ids: [L, d]."""
-    more = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
-    return model.base_model(ids[None], **more).last_hidden_state[0]
+    return output_head.states(model, ids[None])[0]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from bntools.core.errors import bad_input, usage
 from bntools.core.progress import Step, no_step
 from bntools.core.text.tokens import Tokenizer
-from bntools.tools.eval.head import Head, hidden_states
+from bntools.tools.eval.head import Head, OwnHead, hidden_states
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -146,7 +146,7 @@ def _rows(path: Path) -> list[list[str]]:
 @torch.no_grad()
 def answer(
     model: Any,
-    head: Head,
+    head: Head | OwnHead,
     tokenizer: Tokenizer,
     questions: list[Question],
     longest: int,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.progress import Step, no_step
-from bntools.tools.eval.head import Head
+from bntools.tools.eval.head import Head, OwnHead
 from bntools.tools.eval.perplexity import Losses, mean_error, scored_states
 from bntools.tools.eval.protocols import Corpus
 
@@ -22,7 +22,7 @@ class Reference:
     """What is kept of the reference's run: states that predict the scored tokens [n, width] float16, and its head."""
 
     states: Tensor
-    head: Head
+    head: Head | OwnHead
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,16 @@ class Divergence:
 
 
 @torch.no_grad()
-def record(model: Any, head: Head, corpus: Corpus, step: Step = no_step) -> Reference:
+def record(model: Any, head: Head | OwnHead, corpus: Corpus, step: Step = no_step) -> Reference:
     """Run the reference over the scored tokens; 2 * width bytes a token are kept."""
     states = [hidden.half().cpu() for _, hidden, _ in scored_states(model, corpus, step)]
     return Reference(torch.cat(states), head)
 
 
 @torch.no_grad()
-def compare(model: Any, head: Head, reference: Reference, corpus: Corpus, step: Step = no_step) -> Divergence:
+def compare(
+    model: Any, head: Head | OwnHead, reference: Reference, corpus: Corpus, step: Step = no_step
+) -> Divergence:
     """Run the model over the same tokens beside the recorded reference, a few positions at a time, in float32."""
     parts: list[tuple[Tensor, ...]] = []
     position = 0
@@ -53,8 +55,9 @@ def compare(model: Any, head: Head, reference: Reference, corpus: Corpus, step: 
         kept = reference.states[position : position + len(targets)].to(hidden.device)
         position += len(targets)
         for part in head.chunks(len(targets)):
-            theirs = reference.head.logits(kept[part]).log_softmax(-1)
-            ours = head.logits(hidden[part]).log_softmax(-1)
+            logits = reference.head.logits(kept[part]), head.logits(hidden[part])
+            width = min(one.shape[-1] for one in logits)  # rows beyond it pad one of the two
+            theirs, ours = (one[:, :width].log_softmax(-1) for one in logits)
             parts.append(tuple(value.cpu() for value in _tokens(theirs, ours, targets[part])))
     kl, agree, delta, nll, reference_nll = (torch.cat(values) for values in zip(*parts, strict=True))
     sizes = [window.scored for window in corpus.windows]

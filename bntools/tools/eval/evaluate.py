@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bntools.core import EMBEDDED
-from bntools.core.architecture import linears
+from bntools.core.architecture import inputs, linears
 from bntools.core.artifact.reader import Artifact, open_path
 from bntools.core.artifact.writer import Writer
 from bntools.core.datasets import cache
@@ -23,7 +23,7 @@ from bntools.core.progress import Progress
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
 from bntools.core.work.shards import Shard
 from bntools.tools.eval import choice, divergence, encoder, perplexity
-from bntools.tools.eval.head import Head, split
+from bntools.tools.eval.head import Head, OwnHead, split
 from bntools.tools.eval.parts import Scored
 from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
 
@@ -78,6 +78,8 @@ def evaluate(
     if not linears.model_class(model.config).can_generate():
         return {**report, **_encoder(model, reference, documents, tokenizer, settings, progress)}
     corpus = make_corpus(model, documents, tokenizer, settings)
+    if reference is not None:
+        _check_vocabularies(model, reference, tokenizer)
     if settings.gather:
         found, seconds = Scored(model, reference, corpus, settings.dtype).read(settings.gather)
         built = None
@@ -125,15 +127,18 @@ def write_part(
 def make_corpus(model: Model, documents: list[str], tokenizer: Tokenizer, settings: Settings) -> Corpus:
     """The text in windows no longer than the model has positions for."""
     window = settings.window or DEFAULT_WINDOW[settings.protocol]
-    return PROTOCOLS[settings.protocol](documents, tokenizer, _longest(model, window), settings.tokens)
+    inputs.refuse_pairs(model.config, model.label)
+    corpus = PROTOCOLS[settings.protocol](documents, tokenizer, _longest(model, window), settings.tokens)
+    ids = [max(part.ids) for part in corpus.windows if part.ids]
+    inputs.check_ids(model.config, ids, tokenizer.size, model.label)
+    return corpus
 
 
 def _longest(model: Model, window: int) -> int:
-    limit = model.config.get("max_position_embeddings") or model.config.get("n_positions") or window
-    return min(window, int(limit))
+    return inputs.longest_window(model.config, window)
 
 
-def _build(model: Model, settings: Settings) -> tuple[Any, Head]:
+def _build(model: Model, settings: Settings) -> tuple[Any, Head | OwnHead]:
     built = model.build(settings.dtype, settings.device)
     return built, split(built)
 
@@ -148,15 +153,11 @@ def _reference_run(
         with open_path(path) as stored:
             return _load(stored)
     built, head = _build(reference, settings)
-    if head.weight.shape[0] <= max(max(window.ids) for window in corpus.windows):
-        raise bad_input(
-            f"{reference.label} has a smaller vocabulary than the text's tokens",
-            "--against the model this one was made from",
-        )
     with progress("running the reference", corpus.tokens) as step:
         kept = divergence.record(built, head, corpus, step)
-    _store(path, kept)
-    cache.keep_newest(path.parent, _KEPT_REFERENCES)
+    if isinstance(head, Head):
+        _store(path, kept)
+        cache.keep_newest(path.parent, _KEPT_REFERENCES)
     return kept
 
 
@@ -168,8 +169,24 @@ def _reference_path(reference: Model, corpus: Corpus, settings: Settings) -> Pat
     )
 
 
+def _check_vocabularies(model: Model, reference: Model, tokenizer: Tokenizer) -> None:
+    """Raises BnError (exit 3) where two models do not mean the same by an id; rows beyond the ids are padding."""
+    sizes = [inputs.vocabulary(which.config) or tokenizer.size for which in (model, reference)]
+    other = reference.files.get("tokenizer.json")
+    same = other in (None, model.files.get("tokenizer.json"))
+    if not same and other is not None:
+        theirs = open_tokenizer(reference.files, reference.config, reference.label)
+        same = theirs.inner.get_vocab() == tokenizer.inner.get_vocab()
+    if not same or (sizes[0] != sizes[1] and min(sizes) < tokenizer.size):
+        raise bad_input(
+            f"the vocabularies differ: {sizes[0]:,} ids of {model.label}, {sizes[1]:,} of {reference.label}",
+            "--against the model this one was made from",
+        )
+
+
 def _store(path: Path, kept: divergence.Reference) -> None:
     head = kept.head
+    assert isinstance(head, Head)
     half = head.weight.half()
     exact = torch.equal(half.float(), head.weight.float())
     with Writer(str(path), "reference", force=True) as out:
@@ -218,7 +235,7 @@ def _encoder(
 
 
 def _tasks(
-    built: Any, head: Head, tokenizer: Tokenizer, path: str, longest: int, progress: Progress
+    built: Any, head: Head | OwnHead, tokenizer: Tokenizer, path: str, longest: int, progress: Progress
 ) -> dict[str, Any]:
     questions = choice.read_tasks(path)
     with progress("answering", len(questions)) as step:

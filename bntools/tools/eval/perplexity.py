@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bntools.core.progress import Step, no_step
-from bntools.tools.eval.head import Head, hidden_states
+from bntools.tools.eval.head import Head, OwnHead, hidden_states
 from bntools.tools.eval.protocols import Corpus, Window
 
 
@@ -42,7 +42,7 @@ def scored_states(model: Any, corpus: Corpus, step: Step) -> Iterator[tuple[Wind
 
 
 @torch.no_grad()
-def score(model: Any, head: Head, corpus: Corpus, step: Step = no_step) -> Losses:
+def score(model: Any, head: Head | OwnHead, corpus: Corpus, step: Step = no_step) -> Losses:
     """Loss of every scored token; full-vocabulary logits exist for a few positions at a time."""
     parts = []
     for _, hidden, targets in scored_states(model, corpus, step):

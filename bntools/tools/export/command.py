@@ -67,6 +67,8 @@ def command(
             f"{source} is no sparse dictionary", "--to saelens is for what bntools sparse-code writes"
         )
     session.apply()
+    _check_whole(model, layout)
+    terminal.note_left_behind(session, model)
     if layout == "gguf":
         return _gguf(session, model, output, force, requantize)
     if layout == "hf":
@@ -108,6 +110,21 @@ def _saelens(session: Session, opened: Any, source: str, output: str, force: boo
         for name, array in arrays.items():
             out.add(name, array)
     return terminal.manifest(out.manifest)
+
+
+def _check_whole(model: Any, layout: str) -> None:
+    """Raises BnError (exit 3) for a checkpoint that lacks tensors; of an unknown architecture that cannot be told."""
+    from bntools.core.architecture import linears
+    from bntools.core.errors import BnError
+    from bntools.core.model import checkpoint
+
+    try:
+        linears.hf_config(model.config)
+    except BnError:
+        if layout == "hf":
+            return
+        raise
+    checkpoint.check(model)
 
 
 def _dense(session: Session, model: Any, output: str, force: bool) -> None:

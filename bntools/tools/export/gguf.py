@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from bntools.core.architecture import linears
-from bntools.core.artifact import streams
+from bntools.core.artifact import dtypes, streams
 from bntools.core.artifact.writer import STDOUT
 from bntools.core.artifact.writer import publish as give_name
 from bntools.core.datasets.cache import sha256_file
 from bntools.core.errors import require, usage
+from bntools.core.model import checkpoint
 from bntools.core.model.model import Model
 from bntools.tools.export import gguf_blocks
 from bntools.tools.export.gguf_metadata import arch_of, metadata, rope_factors
@@ -83,10 +84,10 @@ def contents(model: Model, items: list[Item], losses: Losses) -> list[Stored]:
     arch = arch_of(model.config)
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     table = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
-    tied = bool(config.tie_word_embeddings)
+    tied = bool(config.tie_word_embeddings) and not checkpoint.has_own_head(model)
     found = []
     for item in items:
-        if tied and item.name == "lm_head.weight":
+        if tied and item.name == checkpoint.HEAD:
             continue
         name = table.get_name(item.name, (".weight", ".bias"))
         if name is None:
@@ -130,12 +131,12 @@ def _offsets(w: Tensor, rows: np.ndarray, kind: str, losses: Losses) -> None:
 
 
 def _dense(model: Model, item: Item, name: str, heads: int, losses: Losses) -> Stored:
-    """A tensor in its own float type; vectors, as llama.cpp has them, in float32; what was packed, in float16."""
+    """A tensor in its own float type where GGUF has it; vectors, as llama.cpp has them, in float32, and so is any other
+    type; what was packed, in float16."""
     entry = model.entries[item.name]
     packed = item.source is not None
-    dtype = (
-        torch.float16 if packed else model.tensor(item.name).dtype if len(entry.shape) > 1 else torch.float32
-    )
+    own = torch.float16 if packed else dtypes.torch_dtype(entry.dtype)
+    dtype = own if len(entry.shape) > 1 and own in _DENSE else torch.float32
 
     def values() -> np.ndarray:
         w = model.tensor(item.name, torch.float32)
@@ -147,7 +148,7 @@ def _dense(model: Model, item: Item, name: str, heads: int, losses: Losses) -> S
         raw = stored.contiguous().view(torch.int16) if dtype == torch.bfloat16 else stored.contiguous()
         return raw.numpy()
 
-    return Stored(name, _DENSE.get(dtype, "F32"), entry.shape, values)
+    return Stored(name, _DENSE[dtype], entry.shape, values)
 
 
 def interleaved(rows: int, heads: int) -> np.ndarray:

@@ -27,7 +27,9 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.command("fetch", short_help="Get a model or data set by name, checked and cached.", epilog=EPILOG)
 @click.argument("name", required=False, shell_complete=_names)
-@click.option("-o", "--output", metavar="DIR", help="Directory to make.  [default: NAME/]")
+@click.option(
+    "-o", "--output", metavar="DIR", callback=options.not_empty, help="Directory to make.  [default: NAME/]"
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing directory.")
 @click.option("--list", "show_list", is_flag=True, help="List what can be fetched by name.")
 @options.common

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from bntools.core.datasets.cache import cached, cached_path
 from bntools.core.errors import BnError, require, usage
+from bntools.core.model import side_files
+from bntools.core.model.folders import check_folder
 from bntools.tools.fetch.catalog import Item, lookup
 from bntools.tools.fetch.clients import download
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+_HUB_FILES = ["*.safetensors", *side_files.PATTERNS, "LICENSE*"]
 
 Progress = Callable[[str], None]
 Report = dict[str, object]
@@ -37,6 +39,7 @@ def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | Non
         raise usage(f"{name!r} is neither a known name nor a hub id", "bntools fetch --list")
     with new_directory(out, force) as folder:
         found = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
+        check_folder(folder)
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     report: Report = {"kind": "fetch", "name": name, "path": str(out), "files": len(files), "bytes": size}
@@ -79,6 +82,7 @@ def _from_hub(name: str, folder: Path, say: Progress) -> Report:
         first = (str(error) or type(error).__name__).splitlines()[0][:160]
         hint = "is the network there? is the name right? does the model ask for a login (hf auth login)?"
         raise BnError(f"cannot get {name} from the hub: {first}", hint) from error
+    check_folder(snapshot)
     shutil.copytree(snapshot, folder, dirs_exist_ok=True)
     if not any(folder.glob("*.safetensors")):
         raise BnError(f"{name} has no safetensors weights", "convert it first: pickled weights can run code")

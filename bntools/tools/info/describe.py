@@ -30,7 +30,7 @@ def describe(
         }
     if isinstance(opened, Artifact) and not _is_model(opened):
         return _artifact(opened, tensors)
-    report = _model(as_model(opened, label), tensors, modules)
+    report = _model(as_model(opened, label, unread=True), tensors, modules)
     if isinstance(opened, Artifact) and opened.kind == STACK:
         report |= {"kind": STACK, "base_bytes": opened.header.base_bytes, "curve": stack.Curve(opened).points}
     return report
@@ -39,7 +39,8 @@ def describe(
 def _is_model(source: Artifact) -> bool:
     beside = source.path is not None and (source.path.parent / "config.json").is_file()
     return source.kind in ("model", STACK) or (
-        source.kind == "tensors" and ("config.json" in source.metadata or beside)
+        source.kind == "tensors"
+        and ("config.json" in source.metadata or "config.json" in source.files or beside)
     )
 
 

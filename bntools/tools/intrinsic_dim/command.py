@@ -91,7 +91,8 @@ class Numbers(click.ParamType):
 @options.part
 @click.option("--gather", is_flag=True, help="Report what all shards of --dims left in --work.")
 @click.option("--plot", metavar="FILE", help="Draw the curve, or the grid, to .svg, .png or .pdf.")
-@click.option("-o", "--output", metavar="PATH", help="Write the network as a seed and d numbers.")
+@click.option("-o", "--output", metavar="PATH", callback=options.not_empty,
+              help="Write the network as a seed and d numbers.")  # fmt: skip
 @click.option("--codes", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True,
               help="Type of the numbers that -o writes.")  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")

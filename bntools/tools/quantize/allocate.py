@@ -110,7 +110,7 @@ def _metric(
 
 def _grids(grid: Grid, settings: Settings, bits: float, groups: bool, inputs: int) -> list[Grid]:
     widths = GROUPS.get(grid.meta, GROUPS[3]) if groups else (grid.group,)
-    low = max(2, int(bits) - _BELOW)
+    low = min(max(2, int(bits) - _BELOW), 8)
     sizes = range(low, min(8, int(bits) + _ABOVE) + 1)
     if grid.bits != settings.grid.bits:
         sizes = (grid.bits,)

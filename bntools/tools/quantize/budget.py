@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import usage
+from bntools.core.model import coverage
 from bntools.core.system.sizes import UNITS, split_unit
 
 if TYPE_CHECKING:
@@ -59,3 +62,29 @@ def _header(item: Any) -> int:
     if not item.grid:
         return len(item.name) + _PLACE
     return _PARTS * (len(item.name) + _PLACE) + len(item.name) + _ENTRY
+
+
+def enough(
+    model: Model, items: list[Item], settings: Settings, room: int
+) -> tuple[list[Item], Settings, str]:
+    """8 bits for every weight and no budget where they take no more than `room` bytes, and a sentence that says so."""
+    from bntools.tools.quantize.pipeline import spec_of
+
+    def widened(item: Item) -> Item:
+        told = item.grid is None or item.grid.bits != settings.grid.bits  # by an override
+        return item if told or item.grid is None else replace(item, grid=replace(item.grid, bits=8))
+
+    widest = [widened(item) for item in items]
+    if sum(spec_of(item, item.grid, model).nbytes for item in widest if item.grid) > room:
+        return items, settings, ""
+    plain = replace(settings, grid=replace(settings.grid, bits=8), budget=0, unit="")
+    return widest, plain, "the budget is above what 8 bits take, which is what every weight gets"
+
+
+def left_dense(model: Model, items: list[Item], coded: Collection[str] | None = None) -> str:
+    """A sentence where much of the blocks stays dense that nobody asked to keep, else an empty one."""
+    asked = [
+        item.name for item in items if item.reason.startswith(("matched by", "not matched", "skipped by"))
+    ]
+    coded = {item.name for item in items if item.grid} if coded is None else coded
+    return coverage.left_dense(model, coded, asked)

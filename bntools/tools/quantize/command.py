@@ -197,7 +197,9 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     small embedded model, also when INPUT is left out), or - for standard input.
     """
     from bntools.core.artifact.writer import Writer, check_target
+    from bntools.core.model import checkpoint
     from bntools.core.model.open import open_model
+    from bntools.tools.quantize.budget import left_dense
     from bntools.tools.quantize.pipeline import plan
     from bntools.tools.quantize.windows import without_text
 
@@ -208,10 +210,13 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     if source == EMBEDDED:
         terminal.note(session, "no model named: using the small embedded one (default:)")
     model = open_model(source)
+    checkpoint.check(model)
     if given["calib"] == "none":
         settings = without_text(settings, model, _insists(**given))
     items = plan(model, settings)
     _check(settings, items, model)
+    terminal.note_left_behind(session, model)
+    terminal.note(session, "" if given["code"] == "entropy" else left_dense(model, items))
     asked = _asked(session, settings, **given)
     if session.dry_run:
         return _dry_run(session, model, items, settings, asked, given)
@@ -270,7 +275,8 @@ def _settings(per_ic: bool, **given: Any) -> Any:
     search = "weighted" if meta and not blind else given["search"]
     many = not fixed or gptq or fisher or budget or given["distill"]
     return Settings(
-        Grid(given["bits"] or 4, given["group_size"] or 128, dim, given["symmetric"], meta=meta,
+        Grid(4 if given["bits"] is None else given["bits"],
+             128 if given["group_size"] is None else given["group_size"], dim, given["symmetric"], meta=meta,
              trellis=int(given["trellis"]), balance=given["balance"]),
         given["criterion"], given["include"], given["exclude"], given["override"],
         (32768 if many else 4096) if given["calib_tokens"] is None else given["calib_tokens"],
@@ -333,7 +339,7 @@ def _asked(
 
 
 def _check(settings: Any, items: list[Any], model: Any) -> None:
-    unused = settings.unused(model.linears)
+    unused = settings.unused([*model.linears, *model.routers])
     if unused:
         raise usage(
             f"{unused[0]!r} matches no linear weight of {model.label}",

@@ -69,13 +69,15 @@ def plan(model: Model, settings: Settings) -> list[Item]:
 
 def _item(model: Model, settings: Settings, name: str) -> Item:
     entry = model.entries[name]
-    linear = model.linears.get(name)
+    linear = model.linears.get(name) or model.routers.get(name)
     if linear is None:
         kind = (
             "vector (norm, bias)" if len(entry.shape) < 2 else "not a linear weight (embedding, head, router)"
         )
         return Item(name, None, None, kind)
     reason = settings.wanted(name)
+    if not reason and linear.router and not settings.include:
+        reason = "a router: it chooses experts"
     if not reason and entry.dtype not in dtypes.FLOATS:
         reason = f"type {entry.dtype} is not a float type"
     if not reason and min(entry.shape[-2:]) < _SMALLEST:

@@ -26,7 +26,7 @@ from bntools.options import Session
 from bntools.tools.quantize import allocate, calibrated, distilled, factored, fisher, kept, pipeline
 from bntools.tools.quantize import entropy as method
 from bntools.tools.quantize.asymmetric import asymmetric
-from bntools.tools.quantize.budget import available
+from bntools.tools.quantize.budget import available, enough, left_dense
 from bntools.tools.quantize.compensated import compensated
 from bntools.tools.quantize.entropy import Asked
 from bntools.tools.quantize.fisher import Moments
@@ -45,6 +45,9 @@ def fixed(
     found = calibration(model, items, settings, calib, given["distill"] > 0)
     if (shard or given["gather"]) and found:
         raise usage("only quantization without calibration is cut into parts", "--calib none --method rtn")
+    if settings.budget and not given["gather"] and not given["shard"]:
+        items, settings, told = enough(model, items, settings, _room(model, items, settings, given, out))
+        terminal.note(session, told)
     swept, work = _folders(session, model, items, settings, found, given)
     windows = _windows(session, model, found, swept or work)
     moments = _swept(session, model, items, settings, windows, swept)
@@ -85,6 +88,17 @@ def fixed(
     kind = {"bits": grid.bits, "group_size": grid.group, "dim": grid.dim}
     _describe(session, model, results, report, kind, source, out)
     return report
+
+
+def _room(model: Model, items: list[Item], settings: Settings, given: dict[str, Any], out: Writer) -> int:
+    """Bytes that the weights may take of the budget."""
+    small = not is_directory(out.target)
+    files = sum(
+        len(compressed(name, data)[1] if small and settings.unit == "bytes" else data)
+        for name, data in model.files.items()
+    )
+    spare = factored.reserve(model, [item.name for item in items if item.grid]) if given["distill"] else 0
+    return available(model, items, settings, files, spare)
 
 
 def _advanced(session: Session, model: Model, items: list[Item], stream: Any) -> Iterator[Result]:
@@ -145,11 +159,8 @@ def _allocated(
 ) -> list[Item]:  # fmt: skip
     """The items with bits and groups that fit the budget."""
     out.compress = settings.unit == "bytes"
-    small = not is_directory(out.target)
-    files = sum(len(compressed(name, data)[1] if small else data) for name, data in model.files.items())
     chosen = [item.name for item in items if item.grid]
-    spare = factored.reserve(model, chosen) if given["distill"] else 0
-    nbytes = available(model, items, settings, files, spare)
+    nbytes = _room(model, items, settings, given, out)
     with terminal.progress(session, "allocating bits", len(chosen)) as advance:
         return allocate.choose(model, items, settings, moments, nbytes, given["group_size"] is None, advance)
 
@@ -169,6 +180,8 @@ def entropy(
     assert windows is not None
     with show("calibrating", sweep_tokens(model, windows)) as advance:
         prepared = method.prepare(model, items, windows, asked, session.torch_device(), advance, work)
+    left = left_dense(model, items, prepared.names)
+    terminal.note(session, left)
     out.compress = True
     files = sum(len(compressed(name, data)[1]) for name, data in model.files.items())
     goal = method.goal(model, prepared, items, asked, files)

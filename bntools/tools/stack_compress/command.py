@@ -142,6 +142,7 @@ def command(
     INPUT is what bntools quantize takes; with --truncate, a stack.
     """
     from bntools.core.artifact.writer import Writer, is_directory
+    from bntools.core.model import checkpoint
     from bntools.core.model.open import open_model
 
     if is_directory(output):
@@ -155,6 +156,8 @@ def command(
     if source == EMBEDDED:
         terminal.note(session, "no model named: using the small embedded one (default:)")
     model = open_model(source)
+    checkpoint.check(model)
+    terminal.note_left_behind(session, model)
     session.apply()
     if session.dry_run:
         return _plan(session, model, settings)

@@ -16,7 +16,7 @@ from bntools.core.artifact.header import BITS, BLOCK_PREFIX
 from bntools.core.artifact.reader import Artifact
 from bntools.core.artifact.writer import Writer
 from bntools.core.blockwise.windows import text_windows
-from bntools.core.model import history
+from bntools.core.model import coverage, history
 from bntools.core.model.identity import source_identity
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy, grouped, stack
@@ -56,6 +56,8 @@ def compress(
             names = shares.gathered(shelf, wanted, units, given["gather"], part)
         else:
             names = build.prepare(model, windows, settings, shelf, device, show)
+        left = "" if shard else coverage.left_dense(model, names)
+        terminal.note(session, left)
         mine = shares.share(model, names, shard) if shard else names
         stacks = _stacks(model, names, mine, windows, settings, shelf, device, show)
         if shard:
@@ -211,11 +213,12 @@ def truncate(session: Session, source: Artifact, out: Writer) -> dict[str, Any]:
                 continue
         out.add_raw(name, entry.dtype, shape, data)
         out.order.append(name)
-    out.files, out.compress = dict(source.files), True
+    out.files = {name: data for name, data in source.files.items() if name != "config.json"}
+    out.compress = True
     for key, value in source.metadata.items():
         if key not in ("bntools.files", "config.json"):
             out.metadata[key] = value
-    out.config = source.json("config.json", dict)
+    out.config = source.config or None
     entry = history.entry("stack-compress", options.argv(), session.seed, [inputs], session.started)
     out.describe("history", [*source.history, entry])
     return {
