@@ -207,12 +207,11 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     settings = _settings(per_ic, **given)
     if not session.dry_run:
         check_target(output, force)
-    if source == EMBEDDED:
+    if source == EMBEDDED and not _named("source"):
         terminal.note(session, "no model named: using the small embedded one (default:)")
     model = open_model(source)
     checkpoint.check(model)
-    if given["calib"] == "none":
-        settings = without_text(settings, model, _insists(**given))
+    settings = without_text(settings, model, _insists(**given)) if given["calib"] == "none" else settings
     items = plan(model, settings)
     _check(settings, items, model)
     terminal.note_left_behind(session, model)
@@ -232,9 +231,8 @@ def command(session: Session, source: str, output: str, force: bool, per_ic: boo
     linear, whole = report["bits_per_weight"]["linear"], report["bits_per_weight"]["model"]
     dims = ", ".join(f"{count} {dim}" for dim, count in report["dims"].items())
     over = "" if given["shard"] else f", {whole:.2f} over the whole model"
-    over += f", {out.manifest['bytes'] / 1e6:.1f} MB" if out.manifest else ""
-    terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits per weight{over}")
-    return None
+    over += f", {terminal.megabytes(out.manifest['bytes'])}" if out.manifest else ""
+    return terminal.note(session, f"{report['tensors']} tensors ({dims}), {linear:.2f} bits per weight{over}")
 
 
 def _named(option: str) -> bool:
