@@ -90,7 +90,7 @@ def coverage_table(samples: int) -> None:
     print(f"\n{'samples ' + str(samples):<28}{'runs':>6}{'replicates by':>16}{'held':>8}{'width':>8}")
     for count in (8, 60):
         x = np.geomspace(1e7, 1e10, count)
-        for resample in ("weights", "runs"):
+        for resample in ("weights", "runs", "noise"):
             found = []
             for seed in range(samples):
                 noise = 0.003 * np.random.default_rng(seed).normal(size=count)

@@ -9,12 +9,21 @@ import numpy as np
 from bntools.tools.scale_fit.fit import Fit, interval
 from bntools.tools.scale_fit.laws import Array
 from bntools.tools.scale_fit.runs import FLOPS
+from bntools.tools.scale_fit.trust.determined import determined, dividable, predictable
 
 _QUANTILES = 500
 
 
+def nothing() -> dict[str, float | None]:
+    """What the runs do not determine."""
+    return {"value": None, "low": None, "high": None}
+
+
 def exponents(fit: Fit) -> dict[str, Any]:
     """N grows as C^(beta / (alpha + beta)), D as the rest (Hoffmann et al., arXiv 2203.15556, eq. 4)."""
+
+    if not dividable(fit, determined(fit)):
+        return {"N_exponent": nothing(), "D_exponent": nothing()}
 
     def share(theta: Array) -> Array:
         alpha, beta = theta[:, 1], theta[:, 3]
@@ -43,6 +52,9 @@ def optimum(fit: Fit, theta: Array, compute: float) -> Array:
 def allocation(fit: Fit, compute: float) -> dict[str, Any]:
     """N, D, tokens a parameter and loss at the optimum of a budget in FLOPs, each with its interval."""
 
+    if not dividable(fit, determined(fit)):
+        return {"C": compute, **{name: nothing() for name in ("N", "D", "tokens_per_parameter", "loss")}}
+
     def at(theta: Array) -> dict[str, Array]:
         log_n = optimum(fit, theta, compute)
         with np.errstate(all="ignore"):
@@ -53,7 +65,7 @@ def allocation(fit: Fit, compute: float) -> dict[str, Any]:
     value, samples = at(fit.theta[None]), at(fit.samples)
     found = {name: interval(fit, float(value[name][0]), samples[name]) for name in value}
     n, d = float(value["N"][0]), float(value["D"][0])
-    loss = {"value": None, "low": None, "high": None}
+    loss = nothing()
     if 0 < n < np.inf and 0 < d < np.inf:
         loss = prediction(fit, {"N": n, "D": d})["loss"]
     return {"C": compute, **found, "loss": loss}
@@ -63,14 +75,17 @@ def prediction(fit: Fit, values: dict[str, float]) -> dict[str, Any]:
     """The law's loss at one point with its interval, and the interval of a new run there.
 
     A new run scatters about the law as the fitted runs do: every replicate is taken with every residual, of more than
-    500 runs with that many quantiles of them.
+    500 runs with that many quantiles of them. Residuals count for sqrt(n / (n - p)): the law has followed some noise.
     """
+    point = {name: values[name] for name in ("N", "D", "C") if name in values}
+    if not predictable(fit, determined(fit), values):
+        return {**point, "loss": nothing(), "run": {"low": None, "high": None}}
     value, samples = float(fit.predict(values)[0]), fit.predict(values, fit.samples)
-    spread = np.sort(fit.residuals())
+    count = fit.problem.y.size
+    spread = np.sort(fit.residuals()) * np.sqrt(count / (count - fit.theta.size))
     if spread.size > _QUANTILES:
         spread = np.quantile(spread, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
     bounds = interval(fit, value, np.outer(samples, np.exp(spread)).ravel())
-    point = {name: values[name] for name in ("N", "D", "C") if name in values}
     return {
         **point,
         "loss": interval(fit, value, samples),

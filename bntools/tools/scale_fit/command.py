@@ -64,10 +64,10 @@ Examples:
 )
 @click.option(
     "--resample",
-    type=click.Choice(["weights", "runs"]),
-    default="weights",
+    type=click.Choice(["auto", "weights", "runs", "noise"]),
+    default="auto",
     show_default=True,
-    help="Replicates by random weights, or by drawing runs.",
+    help="Replicates by random weights of runs, runs drawn anew, or noise about the law; auto: noise if runs are few.",
 )
 @click.option(
     "--level",

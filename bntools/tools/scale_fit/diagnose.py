@@ -9,12 +9,11 @@ import numpy as np
 
 from bntools.tools.scale_fit.fit import Fit, polish
 from bntools.tools.scale_fit.laws import Array
+from bntools.tools.scale_fit.trust import noise
+from bntools.tools.scale_fit.trust.determined import determined, few, growing, predictable
 
-OUTLYING = 5.0
-"""Robust standard deviations beyond which a residual is an outlier: under one in a million if residuals were normal."""
 HANGING = 0.5
 """Leverage from which on half of a run's own noise goes into its fitted value."""
-_ROUNDING = 1e-9
 _SHOWN = 10
 
 
@@ -38,15 +37,32 @@ class Finding:
 
 def warnings(fit: Fit, predictions: list[dict[str, float]] | None = None) -> list[Finding]:
     """All that applies, the gravest first. predictions: points at which the law is to be used."""
-    found = [_outliers(fit), _leverage(fit), _starts(fit), _collinear(fit), *_flat(fit), _floor(fit)]
+    found = [
+        _outliers(fit),
+        _leverage(fit),
+        _starts(fit),
+        _collinear(fit),
+        _open(fit),
+        _few(fit),
+        _growing(fit),
+    ]
+    found += [*_flat(fit), _floor(fit), _unpredictable(fit, predictions or [])]
     found += [_beyond(fit, point) for point in predictions or []]
     return [warning for warning in found if warning is not None]
 
 
 def scores(fit: Fit) -> Array:
-    """Residuals over their robust standard deviation, 1.4826 times the median absolute residual, [runs]."""
-    residual = fit.residuals()
-    return residual / max(1.4826 * float(np.median(np.abs(residual))), _ROUNDING)
+    """Residuals over the robust scale of the other runs, [runs]."""
+    return noise.scores(fit.residuals()[None], fit.theta.size)[0]
+
+
+def outliers(fit: Fit) -> Array:
+    """Indices of runs off the law by more than the largest score of clean runs, the farthest first."""
+    score = np.abs(scores(fit))
+    if not (score > noise.OUTLYING).any():
+        return np.empty(0, int)
+    which = np.flatnonzero(score > noise.threshold(fit.problem, fit.theta, fit.settings.seed))
+    return which[np.argsort(-score[which], kind="stable")]
 
 
 def leverage(fit: Fit) -> Array:
@@ -85,10 +101,9 @@ def _effect(fit: Fit, without: dict[str, float]) -> str:
 
 def _outliers(fit: Fit) -> Finding | None:
     score = np.abs(scores(fit))
-    which = np.flatnonzero(score > OUTLYING)
+    which = outliers(fit)
     if not len(which):
         return None
-    which = which[np.argsort(-score[which], kind="stable")]
     lines = _lines(fit, which)
     more = {"scores": [float(score[index]) for index in which]}
     text = f"{_named(lines)}: {score[which[0]]:.1f} robust standard deviations off the law at most"
@@ -127,13 +142,54 @@ def _collinear(fit: Fit) -> Finding | None:
     return Finding("collinear", text, more={"correlation": together})
 
 
+def _open(fit: Fit) -> Finding | None:
+    """Parameters that are null."""
+    known = determined(fit)
+    names = [name for name in fit.law.parameters if name in known.undetermined]
+    if not names:
+        return None
+    sizes = {name: len(np.unique(fit.runs.values[name])) for name in fit.variables}
+    why = "N and D vary as one" if known.ray else ", ".join(f"{n} distinct {v}" for v, n in sizes.items())
+    what = ", and so is what follows from them" if fit.law.joint else ""
+    text = f"the runs ({why}) do not determine {', '.join(names)}: null{what}; add sizes further apart"
+    return Finding("not-identified", text, more={"parameters": names})
+
+
+def _few(fit: Fit) -> Finding | None:
+    if not few(fit):
+        return None
+    count, parameters = len(fit.runs.loss), len(fit.theta)
+    text = f"{count} runs for {parameters} parameters: too few to know the noise, so there are no intervals"
+    return Finding("few-runs", text)
+
+
+def _growing(fit: Fit) -> Finding | None:
+    names = growing(fit)
+    if not names:
+        return None
+    what = "; no division of a budget is the best" if fit.law.joint else ""
+    text = f"the fitted loss does not fall with {' and '.join(names)}{what}"
+    return Finding("growing", text, more={"variables": names})
+
+
+def _unpredictable(fit: Fit, points: list[dict[str, float]]) -> Finding | None:
+    known = determined(fit)
+    open_ = [point for point in points if not predictable(fit, known, point)]
+    if not open_:
+        return None
+    where = "; ".join(", ".join(f"{name} {point[name]:.3g}" for name in fit.variables) for point in open_)
+    return Finding("not-predictable", f"the runs do not determine the loss at {where}")
+
+
 def _flat(fit: Fit) -> list[Finding]:
     """Parameters that the replicates spread over a factor, or over both signs."""
     found = []
     if len(fit.samples) < 20:
         return found
-    tail = 50 * (1 - fit.settings.level)
+    tail, open_ = 50 * (1 - fit.settings.level), determined(fit).undetermined
     for name, values in fit.coefficients(fit.samples).items():
+        if name in open_ or few(fit):
+            continue
         low, high = np.percentile(values, [tail, 100 - tail])
         if name in ("A", "B") and not high <= 10 * low:
             partner = "alpha" if name == "A" else "beta"
@@ -149,7 +205,7 @@ def _flat(fit: Fit) -> list[Finding]:
 
 
 def _floor(fit: Fit) -> Finding | None:
-    if not fit.law.irreducible:
+    if not fit.law.irreducible or "E" in determined(fit).undetermined:
         return None
     smallest = float(fit.runs.loss.min())
     value = float(fit.coefficients(fit.theta[None])["E"][0])

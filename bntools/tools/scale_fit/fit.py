@@ -6,23 +6,29 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from bntools.core.errors import usage
 from bntools.core.progress import Step, no_step
+from bntools.core.report import values
 from bntools.core.work.shards import Shard
 from bntools.tools.scale_fit.laws import Array, Law, evaluate
 from bntools.tools.scale_fit.minimise import Minima, minimise
 from bntools.tools.scale_fit.objective import Problem, curvature, objective
 from bntools.tools.scale_fit.runs import Runs, check_count
 from bntools.tools.scale_fit.starts import starts
+from bntools.tools.scale_fit.trust.determined import few
+from bntools.tools.scale_fit.trust.noise import redrawn
 
 LAWS = ("chinchilla", "kaplan", "power")
 _BLOCK = 32768
 """Numbers an array of a block of replicates holds: it stays in the cache."""
 _FEWEST = 20
 """Replicates for which percentiles are worth reporting."""
+_MADE_UP = 20
+"""Residual degrees of freedom below which weights of the runs spread the replicates too little."""
 _SEARCHED = 4096
 """Runs the starts are searched on; with more, an even part of them."""
 
@@ -33,7 +39,8 @@ class Settings:
 
     law: chinchilla, kaplan, power or auto (by what varies). x: the variable of `power`. irreducible: whether E is
     fitted; None: as the law's paper has it. delta: Huber's. starts: polished ones. bootstrap: replicates.
-    resample: `weights` (Dirichlet weights of the runs: Rubin, Ann. Statist. 9, 1981) or `runs` (drawn anew).
+    resample: `weights` (Dirichlet weights of the runs: Rubin, Ann. Statist. 9, 1981), `runs` (drawn anew), `noise`
+    (made up from the law: `trust.noise`) or `auto`: `noise` below 20 residual degrees of freedom, else `weights`.
     """
 
     law: str = "auto"
@@ -42,7 +49,7 @@ class Settings:
     delta: float = 1e-3
     starts: int = 24
     bootstrap: int = 1000
-    resample: str = "weights"
+    resample: str = "auto"
     level: float = 0.95
     seed: int = 0
     threads: int | None = None
@@ -165,11 +172,11 @@ def _bootstrap(problem: Problem, theta: Array, settings: Settings, step: Step, s
     rows = max(1, _BLOCK // runs)
     blocks = [range(first, min(first + rows, count)) for first in range(0, count, rows)]
     seeds = np.random.SeedSequence(settings.seed).spawn(len(blocks))
+    how = resampling(settings, runs - theta.size)
 
     def work(index: int) -> Array:
-        weights = _weights(np.random.default_rng(seeds[index]), len(blocks[index]), runs, settings.resample)
-        found = polish(problem, np.repeat(theta[None], len(weights), 0), weights, 1e-9)
-        return found.theta
+        random, size = np.random.default_rng(seeds[index]), len(blocks[index])
+        return _replicates(problem, theta, random, size, how)
 
     mine = range(len(blocks)) if shard is None else shard.of([len(block) for block in blocks])
     parts = []
@@ -177,6 +184,20 @@ def _bootstrap(problem: Problem, theta: Array, settings: Settings, step: Step, s
         parts.append(part)
         step(len(part))
     return np.concatenate(parts) if parts else np.empty((0, len(theta)))
+
+
+def _replicates(problem: Problem, theta: Array, random: np.random.Generator, count: int, how: str) -> Array:
+    if how == "noise":
+        return redrawn(problem, theta, random, count)
+    weights = _weights(random, count, problem.y.size, how)
+    return polish(problem, np.repeat(theta[None], count, 0), weights, 1e-9).theta
+
+
+def resampling(settings: Settings, free: int) -> str:
+    """How replicates are made with so many residual degrees of freedom."""
+    if settings.resample != "auto":
+        return settings.resample
+    return "noise" if free < _MADE_UP else "weights"
 
 
 def _weights(random: np.random.Generator, count: int, runs: int, resample: str) -> Array:
@@ -199,13 +220,15 @@ def _mapped(work: Callable[[int], Array], indices: range, threads: int) -> Itera
 
 
 def interval(fit: Fit, value: float, samples: Array) -> dict[str, float | None]:
-    """{value, low, high}: percentiles of the replicates at the fit's level; None for under 20, or infinite ones."""
-    if len(samples) < _FEWEST or not np.isfinite(samples).all():
-        return {"value": _finite(value), "low": None, "high": None}
-    tail = 50 * (1 - fit.settings.level)
-    low, high = np.percentile(samples, [tail, 100 - tail])
-    return {"value": _finite(value), "low": float(low), "high": float(high)}
+    """{value, low, high}: percentiles of the replicates at the fit's level, and the value if it lies outside them.
 
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    low and high are None for under 20 replicates, under 3 residual degrees of freedom, and replicates out of range.
+    """
+    low = high = float("nan")
+    if len(samples) >= _FEWEST and not few(fit) and not np.isnan(samples).any():
+        tail = 50 * (1 - fit.settings.level)
+        with np.errstate(all="ignore"):
+            low, high = (float(end) for end in np.percentile(samples, [tail, 100 - tail]))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        low = high = float("nan")
+    return cast("dict[str, float | None]", values.interval(value, min(low, value), max(high, value)))

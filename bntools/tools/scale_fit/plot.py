@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bntools.core.report import pictures
-from bntools.tools.scale_fit.diagnose import OUTLYING, scores
+from bntools.tools.scale_fit.diagnose import outliers
 from bntools.tools.scale_fit.fit import Fit
 from bntools.tools.scale_fit.laws import Array, evaluate
 
@@ -107,8 +107,7 @@ def _band(fit: Fit, fine: Array) -> tuple[Array, Array]:
 def _left_over(axes: Any, fit: Fit) -> None:
     """Residuals in per cent of the loss; outliers ringed and named by their line."""
     across, residual = fit.runs.values[fit.variables[-1]], 100 * fit.residuals()
-    score = np.abs(scores(fit))
-    far = np.flatnonzero(score > OUTLYING)
+    far = outliers(fit)
     axes.axhline(0, color="black", lw=0.8)
     axes.plot(across, residual, "o", ms=3.5, mfc="0.75", mec="black", mew=0.6)
     axes.plot(
@@ -119,9 +118,9 @@ def _left_over(axes: Any, fit: Fit) -> None:
         mfc="none",
         mec="black",
         mew=1,
-        label=f"outlier (over {OUTLYING:g} robust sd)",
+        label="outlier",
     )
-    named = far[np.argsort(-score[far])][:_LABELLED]
+    named = far[:_LABELLED]
     for rank, index in enumerate(named[np.argsort(across[named])]):
         left = across[index] > across.min() ** 0.2 * across.max() ** 0.8  # no room at the right edge
         place = (-7 if left else 7, 9 * (rank % 3) - 9)

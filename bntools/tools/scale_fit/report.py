@@ -9,9 +9,10 @@ import numpy as np
 
 from bntools.tools.scale_fit import allocate, regime
 from bntools.tools.scale_fit.diagnose import warnings
-from bntools.tools.scale_fit.fit import Fit, fit_scaling_law, interval
+from bntools.tools.scale_fit.fit import Fit, fit_scaling_law, interval, resampling
 from bntools.tools.scale_fit.regime import Dimension
 from bntools.tools.scale_fit.spectrum import Spectrum
+from bntools.tools.scale_fit.trust.determined import determined
 
 
 def fit_report(
@@ -46,7 +47,7 @@ def fit_report(
         "starts": {"tried": fit.tried, "reached": fit.reached},
         "bootstrap": {
             "replicates": len(fit.samples),
-            "resample": fit.settings.resample,
+            "resample": resampling(fit.settings, len(fit.runs.loss) - len(fit.theta)),
             "level": fit.settings.level,
         },
         "regime": regimes(fit, found, data),
@@ -62,7 +63,8 @@ def fit_report(
 
 
 def parameters(fit: Fit) -> dict[str, Any]:
-    """{value, low, high} of each parameter, E first."""
+    """{value, low, high} of each parameter, E first; None throughout where the runs leave it open."""
+    undetermined = determined(fit).undetermined
     values, samples = fit.coefficients(fit.theta[None]), fit.coefficients(fit.samples)
     found = {
         name: interval(fit, float(values[name][0]), samples[name])
@@ -74,7 +76,9 @@ def parameters(fit: Fit) -> dict[str, Any]:
             with np.errstate(all="ignore"):
                 value = values[factor] ** (1 / values[exponent])
                 found[name] = interval(fit, float(value[0]), samples[factor] ** (1 / samples[exponent]))
-    return found
+            if factor in undetermined:
+                found[name] = allocate.nothing()
+    return found | {name: allocate.nothing() for name in undetermined}
 
 
 def rms(fit: Fit) -> float:

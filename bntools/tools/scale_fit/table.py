@@ -87,9 +87,8 @@ def _predictions(found: list[dict[str, Any]], variables: list[str]) -> Any:
     rows = []
     for each in found:
         loss, run = each["loss"], each["run"]
+        value = "-" if loss["value"] is None else f"{loss['value']:.4g}"
         law = "" if loss["low"] is None else f"{loss['low']:.4g} to {loss['high']:.4g}"
         new = "" if run["low"] is None else f"{run['low']:.4g} to {run['high']:.4g}"
-        rows.append(
-            [", ".join(f"{name} {each[name]:.3g}" for name in variables), f"{loss['value']:.4g}", law, new]
-        )
+        rows.append([", ".join(f"{name} {each[name]:.3g}" for name in variables), value, law, new])
     return table(["prediction at", "loss", "the law", "a run"], rows)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from bntools import cli
 
 POINTS = Path(__file__).with_name("chinchilla.jsonl")
-MAN = Path(__file__).resolve().parents[3] / "man" / "bntools-scale-fit.1"
+MAN = Path(__file__).resolve().parents[3] / "man" / "man1" / "bntools-scale-fit.1"
 FEW = ("--bootstrap", 60)
 
 
