@@ -106,6 +106,8 @@ def _notes(session: Session, report: dict[str, Any]) -> None:
     ):
         if count:
             terminal.note(session, f"{count:,} {what}")
+    for warning in report["warnings"]:
+        terminal.note(session, f"warning: {warning['text']}")
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:

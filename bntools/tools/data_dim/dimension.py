@@ -20,6 +20,7 @@ from bntools.tools.data_dim.calibrated import (
     calibrate,
     statistics,
 )
+from bntools.tools.data_dim.lattice import bounded, warnings
 from bntools.tools.data_dim.points import FEWEST, Cloud, clean
 
 Floats = NDArray[np.float64]
@@ -67,7 +68,8 @@ def data_dimension(
     measured, close = measure(cloud, settings, progress, neighbours)
     found = {name: _ESTIMATES[name](cloud, measured, settings) for name in settings.estimators}
     first = "calibrated" if "calibrated" in found else settings.estimators[0]
-    return {
+    excess = [name for name, each in found.items() if bounded(each, cloud.points.shape[1])]
+    report = {
         "kind": "data-dim",
         "dimension": {key: found[first][key] for key in ("value", "low", "high")},
         "estimator": first,
@@ -78,7 +80,22 @@ def data_dimension(
         "n_queries": len(measured.rows),
         "n_duplicates": cloud.duplicates + close,
         "dropped": {"rows": cloud.dropped_rows, "columns": cloud.dropped_columns},
+        "n_close": close,
     }
+    return _finished(report, measured, cloud, excess)
+
+
+def _finished(report: dict[str, Any], measured: Measured, cloud: Cloud, excess: list[str]) -> dict[str, Any]:
+    """The report with distances in the units of the points, and what its reader is to be told."""
+    for each in report["scale"]:
+        bounded(each, cloud.points.shape[1])
+        each["distance"] = _finite({"": np.ldexp(each["distance"], cloud.exponent)})[""]
+    found = warnings(measured.distances, report, cloud.spread)
+    if excess:
+        text = f"{', '.join(excess)}: over the number of coordinates, which is put instead"
+        found.append({"name": "above-features", "text": text})
+    del report["n_close"]
+    return report | {"warnings": found}
 
 
 def rounding(array: NDArray[Any]) -> float:

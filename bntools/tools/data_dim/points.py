@@ -11,22 +11,30 @@ from numpy.typing import NDArray
 from bntools.core.artifact import dtypes, streams
 from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.errors import BnError, bad_input, usage
+from bntools.tools.data_dim import lattice
 
 Floats = NDArray[np.float64]
 
 FEWEST = 50
 """Distinct points needed by every estimator."""
+_USUAL = 60
+"""Power of two up to which squares of numbers, in float32 too, neither overflow nor vanish."""
 _CONVERT = "convert it: numpy.save(FILE, array), or a .safetensors file"
 
 
 class Cloud(NamedTuple):
-    """Distinct finite points [N, D], the relative precision they were stored in, and what was left out."""
+    """Distinct finite points [N, D], the relative precision they were stored in, and what was left out.
+
+    exponent: of the power of two they were divided by; spread: whether they were moved within the cells of a grid.
+    """
 
     points: Floats
     precision: float
     duplicates: int
     dropped_rows: int
     dropped_columns: int
+    exponent: int = 0
+    spread: bool = False
 
 
 def read(source: str, name: str | None) -> tuple[NDArray[Any], float, str]:
@@ -70,16 +78,25 @@ def clean(array: NDArray[Any], precision: float) -> Cloud:
     if not varying.any():
         raise bad_input(f"all {len(kept)} points are the same", "is it the right tensor? see --tensor")
     kept = np.ascontiguousarray(kept[:, varying]) + 0.0  # -0 and 0 are one number but not the same bytes
+    exponent = _exponent(kept)
+    kept = np.ldexp(kept, -exponent) if exponent else kept
     distinct = _distinct(kept)
-    cloud = Cloud(
-        kept[distinct], precision, len(kept) - len(distinct), int((~finite).sum()), int((~varying).sum())
-    )
     if len(distinct) < FEWEST:
         raise bad_input(
             f"{len(distinct)} distinct points are too few: at least {FEWEST} are needed",
             "rows are points, the last axis is their coordinates",
         )
-    return cloud
+    left_out = int((~finite).sum()), int((~varying).sum())
+    moved = lattice.spread(kept)
+    if moved is not None:
+        return Cloud(moved, 0.0, 0, *left_out, exponent=exponent, spread=True)
+    return Cloud(kept[distinct], precision, len(kept) - len(distinct), *left_out, exponent=exponent)
+
+
+def _exponent(points: Floats) -> int:
+    """Of the power of two to divide by before squares overflow or vanish; 0 for numbers of usual size."""
+    exponent = int(np.frexp(np.abs(points).max())[1])
+    return exponent if abs(exponent) > _USUAL else 0
 
 
 def _distinct(points: Floats) -> NDArray[np.int64]:

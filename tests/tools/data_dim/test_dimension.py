@@ -67,7 +67,7 @@ def test_reading_a_curve_off_gives_the_dimension_back(family, count):
 
 
 def test_scale_shift_rotation_and_order_do_not_matter():
-    rng, points = np.random.default_rng(1), sample("ball", 4, 700)
+    rng, points = np.random.default_rng(1), sample("sphere", 3, 700)
     turn = np.linalg.qr(rng.normal(size=(9, 9)))[0]
     wide = np.hstack([points, np.zeros((700, 5))])
     base = value(points)
@@ -121,11 +121,47 @@ def test_too_few_points_to_calibrate_still_have_a_plain_estimate():
     assert value(points, "gride", Settings(estimators=("gride",))) == pytest.approx(3, rel=0.3)
 
 
-def test_tied_distances_have_no_estimate_rather_than_a_wrong_one():
-    grid = np.stack(np.meshgrid(*[np.arange(12.0)] * 2), -1)
-    report = data_dimension(grid, Settings())
-    assert report["n_points"] == 144
-    assert report["estimators"]["twonn"]["value"] is None
+def named(report: dict) -> set[str]:
+    return {warning["name"] for warning in report["warnings"]}
+
+
+@pytest.mark.parametrize(("levels", "columns"), [(30, 2), (10, 3), (45, 2), (6, 4), (200, 2)])
+@pytest.mark.parametrize("unit", [1.0, 0.1, 2.0**-7])
+def test_points_of_a_full_grid_have_as_many_dimensions_as_columns(levels, columns, unit):
+    points = unit * np.random.default_rng(levels).integers(0, levels, (2000, columns))
+    report = data_dimension(points, Settings())
+    assert "grid" in named(report)
+    assert report["dimension"]["value"] == pytest.approx(columns, rel=0.1)
+    assert all(each["value"] <= columns for each in report["estimators"].values())
+
+
+def test_every_null_and_every_tie_is_explained():
+    """Corners of a cube of many dimensions: distances are tied, and the grid is too fine to move points in."""
+    report = data_dimension(np.random.default_rng(0).integers(0, 2, (300, 24)), Settings())
+    assert "ties" in named(report)
+    null = [name for name, each in report["estimators"].items() if None in (each["value"], each["high"])]
+    assert bool(null) == ("no-estimate" in named(report))
+    assert all(each["value"] is None or each["value"] <= 24 for each in report["estimators"].values())
+
+
+def test_rows_that_repeat_up_to_a_tiny_jitter_are_warned_of_and_clean_points_are_not():
+    points = sample("ball", 3, 500)
+    twins = points + 1e-9 * np.random.default_rng(0).normal(size=points.shape)
+    assert "twins" in named(data_dimension(np.vstack([points, twins]), QUICK))
+    for d in (1, 2, 6):
+        assert named(data_dimension(sample("gaussian", d, 500), QUICK)) == set()
+    coarse = data_dimension(np.round(sample("gaussian", 2, 1000), 1), QUICK)
+    assert "grid" in named(coarse)
+    assert coarse["dimension"]["value"] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-200, 1e300, 1e-300, 1e30])
+def test_the_size_of_the_numbers_changes_distances_alone(size):
+    points = sample("ball", 3, 300)
+    plain, scaled = data_dimension(points, QUICK), data_dimension(points * size, QUICK)
+    assert scaled["dimension"]["value"] == pytest.approx(plain["dimension"]["value"], rel=1e-6)
+    for before, after in zip(plain["scale"], scaled["scale"], strict=True):
+        assert after["distance"] == pytest.approx(before["distance"] * size, rel=1e-6)
 
 
 def test_leading_axes_are_points_and_threads_and_queries_only_cost():
