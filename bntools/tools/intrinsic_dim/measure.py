@@ -45,6 +45,7 @@ def plan_for(problem: Problem, settings: Settings) -> Plan:
     return Plan(
         problem.size, problem.base_rate, problem.spans_from_floor, threshold=settings.threshold, seeds=seeds,
         rates=settings.lr, dims=settings.dims, warm=settings.warm and isinstance(problem, Gradients), least=least,
+        guessing=getattr(problem, "guessing", None),
     )  # fmt: skip
 
 

@@ -6,23 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bntools.tools.intrinsic_dim.fit import Interval
 from bntools.tools.intrinsic_dim.runs import Run
 from bntools.tools.intrinsic_dim.search import Found, Plan
 
 
 def summary(found: Found, plan: Plan) -> dict[str, Any]:
     """The part of a report that a search determines."""
-    low, high = found.interval.low, found.interval.high
-    scores = [run.outcome.score for run in found.baseline]
-    mean = sum(scores) / len(scores)
-    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
+    mean, se = baseline(found)
+    interval = Interval(None, None, None) if guessed(found, plan) else found.interval
     return {
-        f"d_int{100 * plan.threshold:g}": {"value": found.interval.value, "low": low, "high": high},
+        f"d_int{100 * plan.threshold:g}": interval._asdict(),
         "threshold": plan.threshold,
         "target": found.target,
-        "reached": found.reached,
+        "reached": found.reached and not guessed(found, plan),
         "D": plan.size,
-        "baseline": {"mean": mean, "se": spread / math.sqrt(len(scores)), "lr": found.baseline[0].job.lr},
+        "baseline": {"mean": mean, "se": se, "lr": found.baseline[0].job.lr},
+        "largest_class": plan.guessing and plan.guessing[0],
         "curve": [
             {"dim": int(d), "mean": float(m), "se": float(s), "runs": int(n), "fit": float(f),
              "lr": found.rate.get(int(d))}
@@ -33,6 +33,31 @@ def summary(found: Found, plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def baseline(found: Found) -> tuple[float, float]:
+    """Mean score of training all parameters and its standard error over seeds."""
+    scores = [run.outcome.score for run in found.baseline]
+    mean = sum(scores) / len(scores)
+    spread = math.sqrt(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
+    return mean, spread / math.sqrt(len(scores))
+
+
+def guessed(found: Found, plan: Plan) -> str:
+    """Why the target says nothing: what guessing reaches; empty where it does say something."""
+    if plan.guessing is None:
+        return ""
+    (largest, rows), (mean, se) = plan.guessing, baseline(found)
+    error = max(se, math.sqrt(largest * (1 - largest) / rows))
+    if mean <= largest + 2 * error:
+        what = f"the baseline, {mean:.3g}, is no better than always naming the largest class, {largest:.3g}"
+        return f"{what}, within two standard errors: nothing was learned that could have a dimension"
+    if found.target <= largest:
+        what = (
+            f"the target, {found.target:.3g}, is no more than always naming the largest class, {largest:.3g}"
+        )
+        return f"{what}: reaching it takes no learning; a larger --threshold is above it"
+    return ""
+
+
 def seconds(found: Found) -> float:
     """CPU time of all runs of the report, whichever command made them."""
     return round(sum(run.outcome.seconds for run in _distinct(found.runs)), 1)
@@ -40,6 +65,9 @@ def seconds(found: Found) -> float:
 
 def warnings(found: Found, plan: Plan) -> Iterator[dict[str, str]]:
     """Objects of a stable `name` and a `text`: what bounds the dimension and what does not."""
+    if guessed(found, plan):
+        yield {"name": "guessing", "text": guessed(found, plan)}
+        return
     interval, curve = found.interval, found.curve
     first, last = int(curve.dims[0]), int(curve.dims[-1])
     if interval.value is None:

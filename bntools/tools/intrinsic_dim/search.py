@@ -34,6 +34,7 @@ class Plan:
 
     seeds: of the runs; the first one leads the search. rates: learning rates, None to search for them.
     dims: dimensions to measure instead of searching. warm: start from the run of half the dimension where that nests.
+    guessing: the share of the largest class in the test data and their number of rows, where the score is an accuracy.
     """
 
     size: int
@@ -48,6 +49,7 @@ class Plan:
     warm: bool = True
     least: int = 1
     most: int | None = None
+    guessing: tuple[float, int] | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -172,3 +173,31 @@ def test_a_share_of_the_way_is_taken_between_scores_on_the_same_data():
     found = Search(spans, Harder(200_000, 750))()
     assert found.target == pytest.approx(0.9, abs=0.02)
     assert found.interval.value == pytest.approx(750, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("score", "largest", "rows", "guesses"),
+    [
+        (0.496, 0.5, 500, True),
+        (0.52, 0.5, 500, True),
+        (0.9, 0.9, 1000, True),
+        (0.11, 0.1, 2000, True),
+        (0.1, 0.3, 400, True),
+        (0.54, 0.5, 100_000, True),  # better than guessing, but nine tenths of it are not
+        (0.9, 0.5, 200, False),
+        (0.6, 0.5, 2000, False),
+        (0.3, 0.1, 500, False),
+    ],
+)
+def test_a_target_that_guessing_reaches_has_no_dimension(score, largest, rows, guesses):
+    class Scaled(Toy):
+        def outcome(self, job: Job) -> Outcome:
+            out = super().outcome(job)
+            return dataclasses.replace(out, score=score * out.score, validation=score * out.validation)
+
+    search = Search(plan(10_000, dims=(100, 1000), guessing=(largest, rows)), Scaled(10_000, 200))
+    report = summary(search(), search.plan)
+    assert report["largest_class"] == largest
+    assert (report["d_int90"] == {"value": None, "low": None, "high": None}) == guesses
+    assert ("guessing" in {warning["name"] for warning in report["warnings"]}) == guesses
+    assert not (report["reached"] and guesses)
