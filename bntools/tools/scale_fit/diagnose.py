@@ -165,7 +165,7 @@ def _few(fit: Fit) -> Finding | None:
 
 def _growing(fit: Fit) -> Finding | None:
     names = growing(fit)
-    if not names:
+    if not names or determined(fit).ray:
         return None
     what = "; no division of a budget is the best" if fit.law.joint else ""
     text = f"the fitted loss does not fall with {' and '.join(names)}{what}"
