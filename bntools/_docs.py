@@ -16,6 +16,7 @@ from click.shell_completion import get_completion_class
 from bntools.registry import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
+_LINE = 72  # letters that a line of a terminal of 80 holds
 BEGIN, END = '.\\" options: begin', '.\\" options: end'
 SHELLS = {"bash": "bntools.bash", "zsh": "_bntools", "fish": "bntools.fish"}
 
@@ -37,7 +38,10 @@ def options_section(command: click.Command) -> str:
         if record is None:
             continue
         names, text = record
-        lines += [f".It Cm {escape(names)}", escape(text)]
+        shown = escape(names)
+        if len(names) > _LINE:
+            shown = shown.replace("|", "|\\:")  # where roff may break a line
+        lines += [f".It Cm {shown}", escape(text)]
     return "\n".join([*lines, ".El"])
 
 
