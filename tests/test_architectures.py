@@ -1,4 +1,4 @@
-"""What the sweep over transformers' classes left behind: `python tests/benchmarks/architectures.py` renews the table."""
+"""What the sweep over transformers' classes left behind; `tests/benchmarks/architectures.py` renews the table."""
 
 from __future__ import annotations
 
