@@ -152,7 +152,7 @@ def output(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")(function)
     return click.option(
         "-o", "--output", default="-", metavar="PATH", show_default="standard output",
-        callback=not_empty,
+        callback=not_empty, is_eager=True,
         help="A file, or DIR/ for a directory in Hugging Face layout.",
     )(function)  # fmt: skip
 
@@ -219,6 +219,7 @@ def part_output(function: Callable[..., Any]) -> Callable[..., Any]:
     """-o of tools that print a report and write only parts."""
     return click.option(
         "-o", "--output", default="-", metavar="PATH", show_default="standard output",
+        callback=not_empty, is_eager=True,
         help="Where --shard writes its part.",
     )(function)  # fmt: skip
 

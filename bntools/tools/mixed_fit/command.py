@@ -58,7 +58,14 @@ Examples:
     help="Penalty on the fixed effects, for --solver cg.",
 )
 @click.option("--effects", is_flag=True, help="Report the random effects of every group.")
-@click.option("-o", "--output", metavar="FILE", help="Write the report here as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    callback=options.not_empty,
+    is_eager=True,
+    metavar="FILE",
+    help="Write the report here as JSON.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 @click.option("--plot", metavar="FILE", help="Draw the random effects of the first term: .svg, .png or .pdf.")
 @options.common

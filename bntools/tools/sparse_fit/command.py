@@ -68,7 +68,14 @@ Examples:
     help="Coordinate descent, or the accelerated gradient as published.",
 )
 @click.option("--tensor", metavar="NAME", help="The matrix to read, where INPUT has several.")
-@click.option("-o", "--output", metavar="PATH", help="Write the path of coefficients here.")
+@click.option(
+    "-o",
+    "--output",
+    callback=options.not_empty,
+    is_eager=True,
+    metavar="PATH",
+    help="Write the path of coefficients here.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 @click.option("--plot", metavar="FILE", help="Draw the path: .svg, .png or .pdf.")
 @options.common

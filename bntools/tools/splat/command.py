@@ -29,7 +29,12 @@ Examples:
 )
 @click.option("--plot", metavar="FILE", help="Draw the map of the first query: .svg, .png or .pdf.")
 @click.option(
-    "-o", "--output", metavar="PATH", help="Write the maps [queries, height, width] as an artifact."
+    "-o",
+    "--output",
+    callback=options.not_empty,
+    is_eager=True,
+    metavar="PATH",
+    help="Write the maps [queries, height, width] as an artifact.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 @options.common
