@@ -30,6 +30,13 @@ class _Tap:
         layer.register_forward_pre_hook(self._before)
         layer.register_forward_hook(self._after)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a copy of a model has a tap that is in use by no thread."""
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._local = threading.local()
+
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         do = getattr(self._local, "do", None)
         if do is None:
