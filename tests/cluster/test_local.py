@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -165,8 +166,12 @@ def test_a_failed_part_is_reported_with_its_error_and_its_command(run, tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"N": 1}\n')
     done = run("scale-fit", tmp_path / "bad.jsonl", *LOCAL, tmp_path / "run")
     assert done.returncode == 3
-    assert "part 0 failed" in done.stderr or "part 1 failed" in done.stderr  # whichever ended first
-    assert "scale-fit" in done.stderr.partition("hint: the part by hand:")[2]
+    reported = re.search(r"part ([01]) failed", done.stderr)  # both fail: the one that was seen to end first
+    assert reported, done.stderr
+    assert "no key 'loss'" in done.stderr, "the part's own error"
+    by_hand = done.stderr.partition("hint: the part by hand:")[2]
+    assert "scale-fit" in by_hand
+    assert f"--shard {reported[1]}/2" in by_hand, "the command is that of the part reported"
 
 
 def test_another_run_is_refused_with_the_first_difference(run, quick, tmp_path):

@@ -54,7 +54,7 @@ class Drive:
             self.engine.submit(fresh, self.mem)
 
     def wait(self, missing: Iterable[int], advance: Callable[[int], None]) -> None:
-        """Until every part is there. Raises BnError for a task that failed for good, after the others have ended."""
+        """Until every part is there. Raises BnError for a task that failed for good; the others are cancelled."""
         waiting = set(missing)
         while waiting:
             ended = self.engine.ended(waiting)
