@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from bntools.core.errors import FAILED, MISSING, USAGE, BnError
 from bntools.tools.fetch import clients, obtain, unpack
@@ -195,8 +197,9 @@ def test_a_hub_model_is_copied_without_its_links_and_never_pickled(
     store = folder.parent / "hub"
     (store / "blobs").mkdir(parents=True)
     (store / "5f3c").mkdir()
-    for name in ("model.safetensors", "config.json"):
-        (store / "blobs" / name).write_bytes(name.encode())
+    whole = {"model.safetensors": save({"w": torch.ones(2)}), "config.json": b'{"model_type": "llama"}'}
+    for name, data in whole.items():
+        (store / "blobs" / name).write_bytes(data)
         (store / "5f3c" / name).symlink_to(store / "blobs" / name)
     asked: list[str] = []
 
@@ -206,12 +209,18 @@ def test_a_hub_model_is_copied_without_its_links_and_never_pickled(
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
     report = fetch("org/name", folder / "out")
-    assert content(folder / "out") == {name: name.encode() for name in ("model.safetensors", "config.json")}
+    assert content(folder / "out") == whole
     assert not any(path.is_symlink() for path in (folder / "out").iterdir())
     assert report["revision"] == "5f3c"
     assert not any(
         pattern.endswith((".bin", ".pt", ".pkl", "*")) for pattern in asked if "LICENSE" not in pattern
     )
+    for name, data in whole.items():  # what another program's cache holds is not whole because it is there
+        (store / "blobs" / name).write_bytes(data[:-1])
+        with pytest.raises(BnError, match=name):
+            fetch("org/name", folder / "cut")
+        assert not (folder / "cut").exists()
+        (store / "blobs" / name).write_bytes(data)
     (store / "5f3c" / "model.safetensors").unlink()
     with pytest.raises(BnError, match="no safetensors"):
         fetch("org/name", folder / "other")
