@@ -85,9 +85,9 @@ def _model_class(config: dict[str, Any]) -> Any:
 
     _quiet()
     for name in config.get("architectures") or []:
-        found = getattr(transformers, name, None) if isinstance(name, str) else None
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+            return kind
     auto = transformers.AutoModelForCausalLM
     try:
         return auto._model_mapping[type(hf_config(config))]
@@ -121,19 +121,19 @@ def linear_parameters(model: torch.nn.Module) -> dict[str, Linear]:
     routers = experts.routers(model)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    found = {}
+    parameters = {}
     for path, module in model.named_modules():
         if module is head or id(getattr(module, "weight", None)) in embeddings:
             continue
         if isinstance(module, torch.nn.Linear | Conv1D):
             turned = isinstance(module, Conv1D)
-            found[f"{path}.weight"] = Linear(f"{path}.weight", path, turned, path in routers)
+            parameters[f"{path}.weight"] = Linear(f"{path}.weight", path, turned, path in routers)
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if experts.is_stack(module, parameter):
                 full = f"{path}.{name}"
-                found[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
-    return found
+                parameters[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
+    return parameters
 
 
 def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Linear]:
@@ -148,7 +148,7 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
     targets = {name: to_parameter(name) for name in names}
     merged = {target for target, count in Counter(targets.values()).items() if count > 1}
     cut = cut_on_loading(model)
-    found = {}
+    tensors = {}
     for name, target in targets.items():
         parameter = parameters.get(target)
         if parameter is not None:
@@ -156,8 +156,8 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
             whole = target not in merged and not any(re.search(pattern, target) for pattern in cut)
             alone = whole or not target.endswith(".weight")
             module = parameter.module if alone else name.removesuffix(".weight")
-            found[name] = replace(parameter, tensor=name, module=module)
-    return found
+            tensors[name] = replace(parameter, tensor=name, module=module)
+    return tensors
 
 
 def block_tensors(config: dict[str, Any], names: Iterable[str]) -> list[str]:

@@ -102,14 +102,14 @@ class Codes:
             )
 
     def columns(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        arrays: dict[str, Any] = {
             name: self.source.tensor(name).numpy()
             for name, entry in self.source.entries.items()
             if entry.shape == (self.rows,) and name not in (INDEX, VALUE)
         }
         if NAMES_FILE in self.source.files:
-            found[NAMES] = self.source.files[NAMES_FILE].decode("utf-8", "replace").split("\n")
-        return found
+            arrays[NAMES] = self.source.files[NAMES_FILE].decode("utf-8", "replace").split("\n")
+        return arrays
 
 
 def edit(decoded: Floats, D: Floats, codes: Support, change: tuple[int, str, float]) -> None:

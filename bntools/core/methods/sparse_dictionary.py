@@ -118,8 +118,8 @@ class Dictionary:
             latents, values = selection.top(self.encoder(), seen, self.k, threads)
             return selection.only(selection.full(latents, values), values.reshape(-1) > 0)
         theta = self.theta if self.theta is not None else np.zeros(len(self.E), np.float32)
-        found = selection.beyond(self.encoder(), seen, theta, threads)
-        return found if self.gate is None else gated(found, self.gate, self.be)
+        beyond = selection.beyond(self.encoder(), seen, theta, threads)
+        return beyond if self.gate is None else gated(beyond, self.gate, self.be)
 
     def pursue(self, x: Floats, inference: Inference, threads: int = 1) -> Support:
         """Codes of normalised rows by pursuit among the encoder's best candidates."""

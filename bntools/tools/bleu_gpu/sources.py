@@ -56,17 +56,17 @@ def encoder(spec: str) -> Any:
 
     model = open_model(spec)
     inner = open_tokenizer(model.files, model.config, model.label).inner
-    return lambda texts: [found.ids for found in inner.encode_batch(texts, add_special_tokens=False)]
+    return lambda texts: [encoding.ids for encoding in inner.encode_batch(texts, add_special_tokens=False)]
 
 
 def from_pairs(file: BinaryIO, reading: Reading) -> Iterator[Batch]:
     """Lines with hypotheses and references."""
     if reading.encode is None:
-        found = stream.pairs(file, reading.skip)
+        parsed = stream.pairs(file, reading.skip)
     else:
         batches = stream.batches(file, stream.texts, reading.skip)
-        found = (stream.encoded(batch, reading.encode) for batch in batches)
-    for pairs in found:
+        parsed = (stream.encoded(batch, reading.encode) for batch in batches)
+    for pairs in parsed:
         if reading.also or reading.device != "cpu":
             import torch
 

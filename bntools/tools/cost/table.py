@@ -56,7 +56,9 @@ def _runs(console: Any, report: dict[str, Any]) -> None:
             si(decode["bytes_weights"] + decode["bytes_kv"]), terminal.three(decode["intensity"]),
             si(run["memory_bytes"], "B"),
         ])  # fmt: skip
-    console.print(terminal.table(headers, rows, title="FLOPs of prefill and of a decoding step, and its bytes"))
+    console.print(
+        terminal.table(headers, rows, title="FLOPs of prefill and of a decoding step, and its bytes")
+    )
     rows = []
     for run in report["runs"]:
         for name, rate in run["decode"]["tokens_per_s"].items():

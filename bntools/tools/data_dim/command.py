@@ -113,11 +113,13 @@ def _notes(session: Session, report: dict[str, Any]) -> None:
 def _draw(console: Any, report: dict[str, Any]) -> None:
     three = terminal.three
 
-    def row(title: str, found: dict[str, Any]) -> list[str]:
-        interval = "-" if found["high"] is None else f"{three(found['low'])} to {three(found['high'])}"
-        return [title, three(found["value"]), interval]
+    def row(title: str, estimate: dict[str, Any]) -> list[str]:
+        interval = (
+            "-" if estimate["high"] is None else f"{three(estimate['low'])} to {three(estimate['high'])}"
+        )
+        return [title, three(estimate["value"]), interval]
 
-    rows = [row(name, found) for name, found in report["estimators"].items()]
+    rows = [row(name, estimate) for name, estimate in report["estimators"].items()]
     console.print(terminal.table(["intrinsic dimension", "value", "95 %"], rows))
     rows = [[str(s["neighbours"]), three(s["distance"]), *row("", s)[1:]] for s in report["scale"]]
     console.print(terminal.table(["neighbours", "distance", "gride", "95 %"], rows))

@@ -52,9 +52,9 @@ def read(source: str, name: str | None) -> tuple[NDArray[Any], float, str]:
     os.lseek(fd, 0, os.SEEK_SET)  # a spooled pipe stands at its end
     with os.fdopen(fd, "rb") as file:
         if kind == "json":
-            found = parse_json(file.read(), dict, label)
-            if found.get("bntools") == 1 and isinstance(found.get("path"), str):
-                return read(found["path"], name)
+            manifest = parse_json(file.read(), dict, label)
+            if manifest.get("bntools") == 1 and isinstance(manifest.get("path"), str):
+                return read(manifest["path"], name)
             raise bad_input(f"{label} is a JSON report where points are expected", "pipe the tensors")
         if kind not in ("npy", "zip"):
             raise _refusal(kind, label)

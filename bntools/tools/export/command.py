@@ -169,12 +169,12 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
         terminal.progress(session, "exporting", total) as advance,
     ):
         for item in items:
-            found = (
+            tensors = (
                 {item.name: model.tensor(item.name)}
                 if item.source is None
                 else layout.tensors(item.source.module, code(model, item, losses, layout.lowest_zero))
             )
-            for name, tensor in found.items():
+            for name, tensor in tensors.items():
                 out.add(name, tensor)
             advance(model.entries[item.name].nbytes)
         settings = layout.settings(model, items)
@@ -219,8 +219,8 @@ def _history(session: Session, model: Any, source: Any) -> list[dict[str, Any]]:
     return [*model.history, entry]
 
 
-def _plan(session: Session, reads: int, found: dict[str, Any]) -> None:
-    report = {**found, "kind": "plan", "reads_bytes": reads}
+def _plan(session: Session, reads: int, plan: dict[str, Any]) -> None:
+    report = {**plan, "kind": "plan", "reads_bytes": reads}
     rows = [["reads", terminal.megabytes(report["reads_bytes"])]]
     rows.append(["writes, about", terminal.megabytes(report["writes_bytes"])])
     rows += [[f"tensors {key}", str(value)] for key, value in report.get("tensors", {}).items()]

@@ -77,20 +77,20 @@ def command(
         shown = [[key, str(value)] for key, value in report.items() if key != "kind"]
         return terminal.emit(session, report, lambda console: console.print(terminal.facts("plan", shown)))
     W, seen = scenes.weights(scene, len(dictionary.D), session.threads or 1)
-    found = scenes.maps(W, dictionary.D, queries, scene)
-    report = scenes.report(scene, found, seen, names, dictionary.D)
+    maps = scenes.maps(W, dictionary.D, queries, scene)
+    report = scenes.report(scene, maps, seen, names, dictionary.D)
     if output is not None:
-        _save(session, found, output, force)
+        _save(session, maps, output, force)
     if plot is not None:
         from bntools.tools.splat.plot import draw
 
-        draw(found[0], names[0], plot)
+        draw(maps[0], names[0], plot)
     if output is None or output != "-":
         terminal.emit(session, report, lambda console: _draw(console, report))
     return None
 
 
-def _save(session: Session, found: Any, output: str, force: bool) -> None:
+def _save(session: Session, maps: Any, output: str, force: bool) -> None:
     import torch
 
     from bntools.core.artifact.writer import Writer
@@ -98,7 +98,7 @@ def _save(session: Session, found: Any, output: str, force: bool) -> None:
 
     with Writer(output, "map", force=force) as out:
         out.describe("history", [history.entry("splat", options.argv(), session.seed, [], session.started)])
-        out.add("map", torch.from_numpy(found))
+        out.add("map", torch.from_numpy(maps))
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:

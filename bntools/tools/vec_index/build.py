@@ -140,8 +140,8 @@ def _better_map(scene: Scene, settings: Settings) -> str:
     truth = exact(part, held, min(K, part.rows), settings.metric)
     small = scene._replace(base=part, held=held, truth=truth, sample=scene.sample[: SAMPLE // 2])
     trial = replace(settings, bytes=settings.bytes or 64, recall=None, second="none", cells=0)
-    found = {m: _measure(small, replace(trial, method=m)) for m in ("sphere", "leanvec-id")}
-    return max(found, key=lambda name: found[name][1].mean())
+    losses = {m: _measure(small, replace(trial, method=m)) for m in ("sphere", "leanvec-id")}
+    return max(losses, key=lambda name: losses[name][1].mean())
 
 
 def _gather(base: Vectors, rows: Any) -> Floats:
