@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -21,7 +21,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
 
 @click.command("data-dim", short_help="Measure the intrinsic dimension of a point cloud.", epilog=EPILOG)
 @options.input_argument(example="bntools data-dim points.npy")
-@click.option("--tensor", metavar="NAME", help="The tensor or array to read, where INPUT has several.")
+@option_blocks.tensor("tensor or array")
 @click.option(
     "--estimator",
     "chosen",
@@ -37,7 +37,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
     show_default=True,
     help="Measure the neighbourhoods of so many points at most, among all points.",
 )
-@click.option("--plot", metavar="FILE", help="Draw dimension against scale: .svg, .png or .pdf.")
+@option_blocks.plot("dimension against scale")
 @options.part_output
 @options.part_force
 @options.run_folder

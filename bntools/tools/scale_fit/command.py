@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
@@ -91,8 +91,8 @@ Examples:
     "--features", metavar="FILE", help="Activations [samples, features] whose spectrum gives an exponent."
 )
 @click.option("--tensor", metavar="NAME", help="The matrix in --features, if there are several.")
-@click.option("--plot", metavar="FILE", help="Draw runs, law and residuals: .svg, .png or .pdf.")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing picture or part.")
+@option_blocks.plot("runs, law and residuals")
+@option_blocks.replacing("picture or part")
 @options.part_output
 @options.run_folder
 @options.shard

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -75,8 +75,8 @@ _NOTES = {
 @click.option(
     "--neighbours", type=click.IntRange(1, 50), default=3, show_default=True, help="Of --method knn."
 )
-@click.option("--tensor", metavar="NAME", help="The matrix to read, where INPUT has several.")
-@click.option("--plot", metavar="FILE", help="Draw the ordered p-values: .svg, .png or .pdf.")
+@option_blocks.tensor("matrix")
+@option_blocks.plot("the ordered p-values")
 @options.output
 @options.common
 def command(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import bad_input
 from bntools.options import Session
 
@@ -27,16 +27,9 @@ Examples:
 @click.option(
     "--query", required=True, metavar="FILE", help="Activations: a row a query, in the dictionary's width."
 )
-@click.option("--plot", metavar="FILE", help="Draw the map of the first query: .svg, .png or .pdf.")
-@click.option(
-    "-o",
-    "--output",
-    callback=options.not_empty,
-    is_eager=True,
-    metavar="PATH",
-    help="Write the maps [queries, height, width] as an artifact.",
-)
-@click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+@option_blocks.plot("the map of the first query")
+@option_blocks.written("the maps [queries, height, width] as an artifact")
+@option_blocks.replacing("output")
 @options.common
 def command(
     session: Session, source: str, codes: str, query: str, plot: str | None, output: str | None, force: bool
