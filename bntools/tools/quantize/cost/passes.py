@@ -13,8 +13,8 @@ from bntools.core.importance.sensitivity import embeddings
 from bntools.core.model.model import Model
 from bntools.core.system.bfloat16 import gains
 from bntools.core.work.states import RESIDENT
-from bntools.tools.quantize import cost
-from bntools.tools.quantize.pipeline import Item
+from bntools.tools.quantize.cost import probe as cost
+from bntools.tools.quantize.plan import Item
 
 _ATTENTION = 2.0  # operations of attention run at a fraction of the rate of products
 _ELEMENTS = (
@@ -112,12 +112,12 @@ def compensated_bytes(model: Model, items: list[Item], text: Text, coding: int) 
     states, peak = 4 * text.tokens * width, 0
     for path, linears in cost.by_block(model, items).items():
         inputs = cost.inputs_of(linears)
-        kept = (
+        states_kept = (
             sum(size for size in (*inputs, *[width] * 7) if 4 * text.tokens * size <= KEPT) * 4 * text.tokens
         )
         solving = 4 * (5 + 3 * workers) * max(inputs) ** 2
         batch = workers * max(BATCH_TOKENS, text.window) * 4 * _numbers(linears)
-        peak = max(peak, 3 * _weights(model, path) + kept + max(solving, batch, coding))
+        peak = max(peak, 3 * _weights(model, path) + states_kept + max(solving, batch, coding))
     return 2 * (states if states <= RESIDENT else 0) + peak
 
 

@@ -9,36 +9,39 @@ import torch
 from bntools.core.importance import metric
 from bntools.core.importance.fisher_sweep import Sensitivity
 from bntools.core.importance.sensitivity import embeddings
-from bntools.core.model.model import Model
-from bntools.tools.quantize import cost, levels, pass_cost
-from bntools.tools.quantize.entropy import Asked
-from bntools.tools.quantize.pass_cost import Rates, Text, head_weights
-from bntools.tools.quantize.pipeline import Item
+from bntools.tools.quantize.cost import passes as pass_cost
+from bntools.tools.quantize.cost import probe as cost
+from bntools.tools.quantize.cost.passes import Rates, Text, head_weights
+from bntools.tools.quantize.entropy import levels
+from bntools.tools.quantize.plan import Task
+from bntools.tools.quantize.settings import EntropySettings
 
 _PASSES = 1.6  # of the coding: some blocks, classes and streams of all, and what one thread codes alone
 _ALONE = 2.5  # without compensation, two or three of all
 _PROBE = 256  # rows and columns of the probe's matrix
 
 
-def sizes(model: Model, items: list[Item], asked: Asked) -> dict[str, Any]:
+def sizes(task: Task) -> dict[str, Any]:
     """Bytes written and bits per linear weight: as asked in bits, or what a size leaves, about."""
-    names = {item.name for item in items if item.grid}
+    model, asked = task.model, task.entropy
+    names = {item.name for item in task.chosen}
     coded = names | (set(embeddings(model)) if asked.embedding else set())
     weights = sum(model.entries[name].numel for name in coded)
-    kept = sum(entry.nbytes for name, entry in model.entries.items() if name not in coded)
+    dense = sum(entry.nbytes for name, entry in model.entries.items() if name not in coded)
     if asked.unit == "bits":
         return {
-            "writes_bytes": int(asked.budget * weights / 8) + kept,
+            "writes_bytes": int(asked.budget * weights / 8) + dense,
             "bits_per_weight": {"linear": asked.budget},
         }
-    bits = 8 * max(asked.budget - kept - sum(map(len, model.files.values())) / 4, 0) / max(weights, 1)
+    bits = 8 * max(asked.budget - dense - sum(map(len, model.files.values())) / 4, 0) / max(weights, 1)
     return {"writes_bytes": int(asked.budget), "bits_per_weight": {"linear": round(bits, 2)}}
 
 
-def memory_bytes(model: Model, items: list[Item], asked: Asked, text: Text) -> int:
+def memory_bytes(task: Task, text: Text) -> int:
     """Peak memory: that of the sweep, or of the walk, or the matrices being coded."""
+    model, items, asked = task.model, task.items, task.entropy
     coded = [model.entries[name].numel for name in embeddings(model)] if asked.embedding else []
-    coded += [model.entries[item.name].numel for item in items if item.grid]
+    coded += [model.entries[item.name].numel for item in task.chosen]
     coding = 30 * sum(sorted(coded)[-torch.get_num_threads() :])
     peak = pass_cost.sweep_bytes(model, items, text, asked.two_sided, coding)
     if asked.compensate:
@@ -46,8 +49,9 @@ def memory_bytes(model: Model, items: list[Item], asked: Asked, text: Text) -> i
     return cost.LIBRARIES + peak
 
 
-def seconds(model: Model, items: list[Item], asked: Asked, text: Text) -> float:
+def seconds(task: Task, text: Text) -> float:
     """Time of the sweep and the walk at measured rates, and of the coding at that of a probe."""
+    model, items, asked = task.model, task.items, task.entropy
     rates = Rates.measured()
     pairs = [(size, out) for linears in cost.by_block(model, items).values() for size, out, _ in linears]
     factoring = sum(4 * (size**3 + out**3) for size, out in pairs) / rates.product
@@ -58,11 +62,11 @@ def seconds(model: Model, items: list[Item], asked: Asked, text: Text) -> float:
     return total + (pass_cost.compensated_seconds(model, items, text, rates) if asked.compensate else 0.0)
 
 
-def _coding(asked: Asked) -> float:
+def _coding(asked: EntropySettings) -> float:
     """Seconds a weight of one thread."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2 * _PROBE, _PROBE, generator=generator)
     moments = x.T @ x / len(x)
-    found = Sensitivity(moments.diagonal(), moments, moments if asked.two_sided else None)
-    one, w = metric.of_linear(found), torch.randn(_PROBE, _PROBE, generator=generator)
-    return cost.least(lambda: levels.quantize(w, one, 0.3, asked.trellis)) / w.numel()
+    sensitivity = Sensitivity(moments.diagonal(), moments, moments if asked.two_sided else None)
+    weighed, w = metric.of_linear(sensitivity), torch.randn(_PROBE, _PROBE, generator=generator)
+    return cost.least(lambda: levels.quantize(w, weighed, 0.3, asked.trellis)) / w.numel()

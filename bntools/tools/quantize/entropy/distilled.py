@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core.architecture import linears as modules
 from bntools.core.artifact import dtypes
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
-from bntools.core.progress import Progress
+from bntools.core.report.values import six_digits
 from bntools.core.training import distill
 from bntools.core.training.distill import Student
-from bntools.tools.quantize import entropy as method
-from bntools.tools.quantize import levels
-from bntools.tools.quantize.entropy import Goal, Pass, Prepared
+from bntools.tools.quantize.entropy import levels
+from bntools.tools.quantize.entropy import whole_model as method
+from bntools.tools.quantize.entropy.whole_model import Coded, Goal, Pass, Prepared
+from bntools.tools.quantize.plan import Task, gains_of
+from bntools.tools.quantize.settings import RunOptions
 
 _OCTAVES = (64, 32, 16)  # steps of the trained exponents in a factor of two; the first that fits the size
 _SPARE = (
@@ -30,11 +31,9 @@ _TABLES = 400  # bytes kept free for the longer tables of the sides
 
 @dataclass
 class Distilled:
-    """What is written: levels with their exponents, streams, tables, trained gains by tensor name, and the report."""
+    """What is written: levels with streams and tables, trained gains by tensor name, and the report."""
 
-    trial: Pass
-    streams: dict[str, bytes]
-    tables: bytes
+    coded: Coded
     gains: dict[str, Tensor]
     report: dict[str, Any]
 
@@ -46,52 +45,46 @@ def reserve(model: Model, names: Iterable[str]) -> int:
 
 
 def distilled(
-    model: Model, found: Prepared, goal: Goal, coded: tuple[Pass, dict[str, bytes], bytes], windows: Tensor,
-    steps: int, seed: int, device: str, progress: Progress,
-) -> Distilled:  # fmt: skip
-    """Train scales and norm gains against the original for at most `steps` steps; the start where nothing is better.
+    task: Task, prepared: Prepared, goal: Goal, *, coded: Coded, windows: Tensor, run: RunOptions
+) -> Distilled:
+    """Train scales and norm gains against the original for at most `distill` steps; the start where nothing is better.
 
     goal: the size that may not be passed, with what was reserved. The whole model is in memory, in float32.
     """
-    trial = coded[0]
-    parts = distill.split(len(windows), steps, seed)
-    built = model.build(torch.float32, device)
-    windows = windows.to(device)
+    model, steps, trial = task.model, task.entropy.distill, coded.trial
+    parts = distill.split(len(windows), steps, task.entropy.seed)
+    network = model.build(torch.float32, run.device)
+    windows = windows.to(run.device)
     wanted = [*parts.train, *parts.held_out]
-    with progress("reading the original's answers", len(wanted) * windows.shape[1]) as step:
-        known = distill.targets(built, windows, wanted, step)
-    teacher = _place(built, model, found, trial)
-    linears = [model.linears[name].module for name in found.names if name in model.linears]
-    names = gains_of(built, model)
-    student = Student(built, linears, list(names), windows, known, teacher)
-    with progress("distilling", 2 * steps) as step:
+    with run.progress("reading the original's answers", len(wanted) * windows.shape[1]) as step:
+        answers = distill.targets(network, windows, wanted, step)
+    teacher = _place(network, model, prepared, trial)
+    linears = [model.linears[name].module for name in prepared.names if name in model.linears]
+    names = gains_of(network, model)
+    student = Student(network, linears, list(names), windows, answers, teacher)
+    with run.progress("distilling", 2 * steps) as step:
         trained = distill.train(student, parts, steps, step)
     types = {gain: dtypes.torch_dtype(model.entries[name].dtype) for gain, name in names.items()}
-    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six(trained.start)}
+    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six_digits(trained.start)}
     for octave in _OCTAVES if trained.end < trained.start else ():
         state, rows, cols = distill.rounded(trained.state, octave, types)
-        finer = _folded(model, found, trial, octave, rows, cols)
-        streams, tables = method.streams(model, found, finer)
-        if len(tables) + sum(map(len, streams.values())) > goal.nbytes:
-            finer.spool.close()
+        finer = method.coded(model, prepared, _folded(model, prepared, trial, octave, rows, cols))
+        if finer.nbytes > goal.nbytes:
+            finer.trial.spool.close()
             continue
         end = student.measure(state, parts.held_out)
         if not end < trained.start:
             break
         gains = {names[gain]: value.cpu() for gain, value in state.gains.items()}
-        return Distilled(finer, streams, tables, gains, {**report, "kl_end": six(end), "octave": octave})
-    return Distilled(*coded, {}, {**report, "kl_end": six(trained.start), "octave": levels.OCTAVE})
+        return Distilled(finer, gains, {**report, "kl_end": six_digits(end), "octave": octave})
+    return Distilled(coded, {}, {**report, "kl_end": six_digits(trained.start), "octave": levels.OCTAVE})
 
 
-def six(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def _place(built: Any, model: Model, found: Prepared, trial: Pass) -> distill.Logits:
+def _place(built: Any, model: Model, prepared: Prepared, trial: Pass) -> distill.Logits:
     """Put the coded weights into the original; returns the original's head."""
     teacher = distill.logits_of(built)
     head = built.get_output_embeddings()
-    coded_head = any(name not in model.linears for name in found.names)
+    coded_head = any(name not in model.linears for name in prepared.names)
     if coded_head:
         original = head.weight.detach().clone()
         bias = head.bias
@@ -100,8 +93,8 @@ def _place(built: Any, model: Model, found: Prepared, trial: Pass) -> distill.Lo
             return torch.nn.functional.linear(hidden, original, bias)
 
         teacher = distill.logits_of(built, linear)
-    tables = trial.counter.tables(levels.shrinks(found.trellis))
-    for name in found.names:
+    tables = trial.counter.tables(levels.shrinks(prepared.trellis))
+    for name in prepared.names:
         linear_ = model.linears.get(name)
         path = linear_.module if linear_ else name.removesuffix(".weight")
         coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
@@ -111,27 +104,18 @@ def _place(built: Any, model: Model, found: Prepared, trial: Pass) -> distill.Lo
     return teacher
 
 
-def gains_of(built: Any, model: Model) -> dict[str, str]:
-    """Gains of the norms: parameter name to the tensor of the checkpoint it is, where it is one."""
-    rename = modules.renamer(modules.skeleton(model.config))
-    tensors = {rename(name): name for name, entry in model.entries.items() if len(entry.shape) == 1}
-    norms = [
-        f"{path}.weight" for path, module in built.named_modules() if "norm" in type(module).__name__.lower()
-    ]
-    shapes = {name: tuple(parameter.shape) for name, parameter in built.named_parameters()}
-    return {
-        name: tensors[name] for name in norms
-        if name in tensors and shapes.get(name) == tuple(model.entries[tensors[name]].shape)
-    }  # fmt: skip
-
-
 def _folded(
-    model: Model, found: Prepared, trial: Pass, octave: int, rows: dict[str, Tensor], cols: dict[str, Tensor]
+    model: Model,
+    prepared: Prepared,
+    trial: Pass,
+    octave: int,
+    rows: dict[str, Tensor],
+    cols: dict[str, Tensor],
 ) -> Pass:
     """The same levels with the factors' exponents added to those of their scales."""
-    result = replace(trial, counter=entropy.Counter(found.trellis), spool=method.Spool(), octave=octave)
+    result = replace(trial, counter=entropy.Counter(prepared.trellis), spool=method.Spool(), octave=octave)
     finer = octave // levels.OCTAVE
-    for name in found.names:
+    for name in prepared.names:
         coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
         linear = model.linears.get(name)
         if linear is not None:

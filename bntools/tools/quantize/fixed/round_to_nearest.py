@@ -8,7 +8,8 @@ from torch import Tensor
 from bntools.core.errors import bad_input
 from bntools.kernels.grouped.bits import pack
 from bntools.kernels.grouped.operations import Packed
-from bntools.tools.quantize import grids
+from bntools.tools.quantize.fixed import grids
+from bntools.tools.quantize.settings import Grid
 
 
 def round_to_nearest(w: Tensor, bits: int, group: int, symmetric: bool, flipped: bool = False) -> Packed:
@@ -21,17 +22,17 @@ def round_to_nearest(w: Tensor, bits: int, group: int, symmetric: bool, flipped:
     its stored type before the codes are taken; a constant group gets s = |w|, exact where float16 is.
     Raises BnError (exit 3) when a weight is NaN or infinite.
     """
-    return rounded(w, bits, group, symmetric, flipped)[0]
+    return rounded(w, Grid(bits, group, symmetric=symmetric), flipped=flipped)[0]
 
 
 def rounded(
-    w: Tensor, bits: int, group: int, symmetric: bool, flipped: bool = False,
-    grid: str = "minmax", importance: Tensor | None = None,
-) -> tuple[Packed, float, float]:  # fmt: skip
+    w: Tensor, grid: Grid, *, flipped: bool = False, search: str = "minmax", importance: Tensor | None = None
+) -> tuple[Packed, float, float]:
     """`round_to_nearest` with the squared norms of what it loses and of `w`, taken block by block on the way.
 
-    grid: `minmax`, or `weighted` for `grids.weighted` with the importance [cols] of each column of what is coded.
+    search: `minmax`, or `weighted` for `grids.weighted` with the importance [cols] of each column of what is coded.
     """
+    bits, group, symmetric = grid.bits, grid.group, grid.symmetric
     rows = (w.T if flipped else w).contiguous()
     count, cols = rows.shape
     width = cols if group == -1 else min(group, cols)
@@ -42,7 +43,7 @@ def rounded(
             f"{broken} weights are NaN or infinite",
             "the checkpoint is damaged; --exclude keeps a tensor as it is",
         )
-    if grid == "minmax":
+    if search == "minmax":
         scales, zeros = grids.minmax(low, high, bits, symmetric)
     else:
         scales, zeros = grids.weighted(rows, width, bits, symmetric, importance)

@@ -12,18 +12,17 @@ from torch import Tensor
 
 from bntools.core.errors import usage
 from bntools.core.importance.metric import INPUT_DAMPING
-from bntools.core.model.model import Model
 from bntools.core.packing import grouped
 from bntools.core.progress import Step, no_step
 from bntools.core.system.threads import in_order
 from bntools.kernels.grouped.operations import dequantize
-from bntools.tools.quantize import coded_grids
-from bntools.tools.quantize.balance import STEPS, balance
-from bntools.tools.quantize.fisher import Moments
-from bntools.tools.quantize.gptq import damped_factor
-from bntools.tools.quantize.pipeline import Item, spec_of
-from bntools.tools.quantize.round_to_nearest import rounded
-from bntools.tools.quantize.settings import Grid, Settings
+from bntools.tools.quantize.fixed import coded_grids
+from bntools.tools.quantize.fixed.balance import balance
+from bntools.tools.quantize.fixed.fisher import Moments
+from bntools.tools.quantize.fixed.gptq import damped_factor
+from bntools.tools.quantize.fixed.round_to_nearest import rounded
+from bntools.tools.quantize.plan import Item, Task, spec_of
+from bntools.tools.quantize.settings import BALANCE_STEPS, Grid, Settings
 
 GROUPS = {0: (32, 48, 64, 96, 128, 256), 2: (12, 18, 24, 36, 48, 96), 3: (18, 24, 36, 48, 72, 128)}
 """Group sizes tried, by the bits of scales; of 4 bits as of 3."""
@@ -39,32 +38,27 @@ class Option(NamedTuple):
     loss: float
 
 
-def choose(
-    model: Model, items: list[Item], settings: Settings, moments: Moments | None, nbytes: int, groups: bool,
-    step: Step = no_step,
-) -> list[Item]:  # fmt: skip
+def choose(task: Task, moments: Moments | None, nbytes: int, step: Step = no_step) -> list[Item]:
     """The items with grids whose sizes sum to at most `nbytes`.
 
-    groups: group sizes are chosen as well. A weight whose bits or group an override sets keeps them.
-    Raises BnError (exit 2) when the fewest bits do not fit.
+    Group sizes are chosen as well where `settings.free_groups`. A weight whose bits or group an override sets keeps
+    them. Raises BnError (exit 2) when the fewest bits do not fit.
     """
-    chosen = [item for item in items if item.grid]
+    model, chosen = task.model, task.chosen
     weights = sum(model.entries[item.name].numel for item in chosen)
     bits = 8 * nbytes / max(weights, 1)
     tables = {}
     for name, options in in_order(
-        lambda item: (item.name, predicted(model, item, settings, moments, bits, groups)), chosen,
+        lambda item: (item.name, predicted(task, item, moments, bits)), chosen,
         lambda item: 8 * model.entries[item.name].numel, 1 << 30,
     ):  # fmt: skip
         tables[name] = hull(options)
         step(1)
     grids = allocate(tables, nbytes)
-    return [replace(item, grid=grids[item.name].grid) if item.grid else item for item in items]
+    return [replace(item, grid=grids[item.name].grid) if item.grid else item for item in task.items]
 
 
-def predicted(
-    model: Model, item: Item, settings: Settings, moments: Moments | None, bits: float, groups: bool
-) -> list[Option]:
+def predicted(task: Task, item: Item, moments: Moments | None, bits: float) -> list[Option]:
     """The options of one weight with their losses: sum_ij r_i h_j e_ij^2 / 2, E the error of rounding to nearest.
 
     With moments r is the sensitivity of row i, and h_j 1 / U_jj^2 for GPTQ, whose error is then this sum, or H_jj.
@@ -73,24 +67,25 @@ def predicted(
     """
     assert item.linear is not None
     assert item.grid is not None
+    model, settings = task.model, task.settings
     w = model.tensor(item.name, torch.float32)
     w = w.flatten(0, -2) if w.ndim == 3 and not item.linear.transposed else w
     w = w.transpose(-1, -2).flatten(0, -2) if item.linear.transposed else w
-    factors = grouped.factors(balance(w), STEPS)
-    rows, importance, total = _metric(w, factors, settings, moments, item.name)
+    factors = grouped.factors(balance(w), BALANCE_STEPS)
+    rows, importance, total = _metric(w, factors, settings.method, moments, item.name)
     index = torch.linspace(0, len(w) - 1, min(_ROWS, len(w))).round().long()
     sample, r = w[index].contiguous(), rows[index]
     r = r * (total / max(float(r.sum()), 1e-30) / 2)
     options = []
-    for grid in _grids(item.grid, settings, bits, groups, w.shape[1]):
-        error = sample - _values(sample, importance, factors if grid.balance else None, grid, settings)
+    for grid in _grids(item.grid, settings, bits, w.shape[1]):
+        error = sample - _values(sample, importance, factors if grid.balance else None, grid, settings.search)
         loss = float(r @ (error.square() @ importance))
         options.append(Option(grid, spec_of(item, grid, model).nbytes, loss))
     return options
 
 
 def _metric(
-    w: Tensor, factors: Tensor, settings: Settings, moments: Moments | None, name: str
+    w: Tensor, factors: Tensor, method: str, moments: Moments | None, name: str
 ) -> tuple[Tensor, Tensor, float]:
     """r [out], h [in], and the sum of r, which sampled rows stand for."""
     if moments is None or name not in moments.names:
@@ -99,7 +94,7 @@ def _metric(
         return torch.ones(len(w)), h * (w.numel() / energy), float(len(w))
     hessian, rows = moments.get(name)
     h = hessian.diagonal().clone()
-    if settings.method == "gptq":
+    if method == "gptq":
         order = h.argsort(descending=True, stable=True)
         factor, _ = damped_factor(hessian, h <= 0, order, INPUT_DAMPING)
         h = h.clone()
@@ -108,8 +103,8 @@ def _metric(
     return rows, h, float(rows.sum(dtype=torch.float64))
 
 
-def _grids(grid: Grid, settings: Settings, bits: float, groups: bool, inputs: int) -> list[Grid]:
-    widths = GROUPS.get(grid.meta, GROUPS[3]) if groups else (grid.group,)
+def _grids(grid: Grid, settings: Settings, bits: float, inputs: int) -> list[Grid]:
+    widths = GROUPS.get(grid.meta, GROUPS[3]) if settings.free_groups else (grid.group,)
     low = min(max(2, int(bits) - _BELOW), 8)
     sizes = range(low, min(8, int(bits) + _ABOVE) + 1)
     if grid.bits != settings.grid.bits:
@@ -120,15 +115,13 @@ def _grids(grid: Grid, settings: Settings, bits: float, groups: bool, inputs: in
     return [replace(grid, bits=size, group=width) for size in sizes for width in widths]
 
 
-def _values(
-    sample: Tensor, importance: Tensor, factors: Tensor | None, grid: Grid, settings: Settings
-) -> Tensor:
+def _values(sample: Tensor, importance: Tensor, factors: Tensor | None, grid: Grid, search: str) -> Tensor:
     """The sampled rows on their grids, groups along the inputs, which may have factors."""
     c = torch.ones_like(importance) if factors is None else factors
     x, h = sample / c, importance * c.square()
     if grid.meta:
         return coded_grids.by_rounding(x, h, replace(grid, dim="oc"))[1] * c
-    return dequantize(rounded(x, grid.bits, grid.group, grid.symmetric, False, settings.search, h)[0]) * c
+    return dequantize(rounded(x, grid, search=search, importance=h)[0]) * c
 
 
 def hull(options: Iterable[Option]) -> list[Option]:

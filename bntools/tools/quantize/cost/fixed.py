@@ -6,45 +6,47 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bntools.core.blockwise import sampled_text
 from bntools.core.model.model import Model
-from bntools.tools.quantize import allocate, cost, pass_cost
-from bntools.tools.quantize.pass_cost import Rates, Text
-from bntools.tools.quantize.pipeline import Item
-from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize.cost import passes as pass_cost
+from bntools.tools.quantize.cost import probe as cost
+from bntools.tools.quantize.cost.passes import Rates, Text
+from bntools.tools.quantize.fixed import allocate
+from bntools.tools.quantize.fixed.gptq import coding_bytes
+from bntools.tools.quantize.plan import Item, Task
 
 
-def plan(model: Model, items: list[Item], settings: Settings, windows: Any, groups: bool) -> dict[str, Any]:
+def plan(task: Task, windows: Tensor | None) -> dict[str, Any]:
     """The keys of a plan that differ from those of rounding to the grid asked for; windows: None without a text."""
-    found = _sizes(model, items, settings) if settings.budget else {}
-    swept = windows is not None and (settings.fisher or settings.budget > 0)
+    model, items, settings = task.model, task.items, task.settings
+    sizes = _sizes(task) if settings.budget else {}
+    swept = windows is not None and settings.sweeps
     rates = Rates.measured() if swept or settings.method == "gptq" else Rates(0.0, 0.0, 0.0)
-    text = Text(*windows.shape) if windows is not None else Text(0, 0)
+    text = Text(0, 0) if windows is None else Text(len(windows), windows.shape[1])
     seconds = pass_cost.sweep_seconds(model, items, text, False, rates) if swept else 0.0
     if settings.method == "gptq" and swept:
         seconds += cost.coding_seconds(model, items, settings, rates.product)
     elif settings.method == "gptq":
-        seconds += cost.calibrated_seconds(model, items, settings, windows.numel(), windows.shape[1])
+        seconds += cost.calibrated_seconds(model, items, settings, text.tokens, text.window)
     else:
         seconds += cost.rounding_seconds(model, items, settings)
     if settings.compensate:
         seconds += pass_cost.compensated_seconds(model, items, text, rates)
     if settings.budget:
-        seconds += _allocating(model, items, settings, groups)
+        seconds += _allocating(task)
     memory = 0
     if settings.method == "gptq":
-        memory = cost.calibrated_bytes(model, items, windows.numel(), windows.shape[1])
+        memory = cost.calibrated_bytes(model, items, text.tokens, text.window)
     if swept:
         memory = max(memory, cost.LIBRARIES + pass_cost.sweep_bytes(model, items, text, False, 0))
     if settings.compensate:
-        largest = max(
-            (model.entries[item.name] for item in items if item.grid), key=lambda entry: entry.numel
-        )
-        coding = cost.coding_bytes(largest.numel, max(largest.shape))
+        largest = max((model.entries[item.name] for item in task.chosen), key=lambda entry: entry.numel)
+        coding = coding_bytes(largest.numel, max(largest.shape))
         peak = pass_cost.compensated_bytes(model, items, text, coding)
         memory = max(memory, cost.LIBRARIES + peak)
-    return {**found, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
+    return {**sizes, **({"memory_bytes": memory} if memory else {}), "seconds": seconds}
 
 
 def making_bytes(model: Model) -> int:
@@ -69,27 +71,28 @@ def making_seconds(model: Model, tokens: int) -> float:
     return 2 * tokens * products / cost.product_rate() / torch.get_num_threads() + rounds * reading
 
 
-def _sizes(model: Model, items: list[Item], settings: Settings) -> dict[str, Any]:
+def _sizes(task: Task) -> dict[str, Any]:
     """Bytes written and bits per linear weight: as asked in bits, or what a size leaves, about."""
-    weights = sum(model.entries[item.name].numel for item in items if item.grid)
-    kept = sum(model.entries[item.name].nbytes for item in items if not item.grid)
+    entries, settings = task.model.entries, task.settings
+    weights = sum(entries[item.name].numel for item in task.chosen)
+    dense = sum(entries[item.name].nbytes for item in task.items if not item.grid)
     if settings.unit == "bits":
-        size = int(settings.budget * weights / 8) + kept
+        size = int(settings.budget * weights / 8) + dense
         return {"writes_bytes": size, "bits_per_weight": {"linear": settings.budget}}
-    bits = 8 * max(settings.budget - kept, 0) / max(weights, 1)
+    bits = 8 * max(settings.budget - dense, 0) / max(weights, 1)
     return {"writes_bytes": int(settings.budget), "bits_per_weight": {"linear": round(bits, 2)}}
 
 
-def _allocating(model: Model, items: list[Item], settings: Settings, groups: bool) -> float:
+def _allocating(task: Task) -> float:
     """From the time that the choices of one weight take: rows are sampled, so it grows with the inputs."""
-    chosen = [item for item in items if item.grid and item.linear]
+    chosen, settings = [item for item in task.chosen if item.linear], task.settings
     if not chosen:
         return 0.0
-    inputs = [model.entries[item.name].shape[-2 if _transposed(item) else -1] for item in chosen]
+    inputs = [task.model.entries[item.name].shape[-2 if _transposed(item) else -1] for item in chosen]
     bits = settings.budget if settings.unit == "bits" else 3.0
-    allocate.predicted(model, chosen[0], settings, None, bits, groups)
+    allocate.predicted(task, chosen[0], None, bits)
     began = time.perf_counter()
-    allocate.predicted(model, chosen[0], settings, None, bits, groups)
+    allocate.predicted(task, chosen[0], None, bits)
     return (time.perf_counter() - began) * sum(inputs) / inputs[0]
 
 

@@ -17,36 +17,19 @@ from bntools.core.importance.metric import Metric
 from bntools.core.importance.sensitivity import embeddings
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
-from bntools.core.progress import Step
+from bntools.core.progress import Step, no_step
 from bntools.core.report.values import four_digits
 from bntools.core.system.threads import in_order
 from bntools.core.work.array_store import Shelf
 from bntools.core.work.folder import Work
 from bntools.core.work.spool import Spool
-from bntools.tools.quantize import levels
-from bntools.tools.quantize.pipeline import Item, Result
+from bntools.tools.quantize.entropy import levels
+from bntools.tools.quantize.plan import Result, Task, skipped
 
 _SWEPT = "swept"
 IN_FLIGHT = 1 << 30  # bytes of weights worked on at once
 _ENTRY = 550  # bytes of a tensor in the header and in quantization.json, at most, besides its name
 _METADATA = 40_000  # bytes of config, report and history, at most
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user asks of the entropy code; recorded in the report.
-
-    budget: bits per linear weight, or bytes of the whole file. two_sided: feedback over outputs, too.
-    """
-
-    budget: float
-    unit: str  # "bits" or "bytes"
-    trellis: bool = True
-    two_sided: bool = True
-    embedding: bool = False
-    seed: int = 0
-    distill: int = 0  # steps
-    compensate: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,9 +53,9 @@ class Prepared:
     skipped: dict[str, str]
     trellis: bool
 
-    def keep(self, name: str, one: Metric) -> None:
+    def keep(self, name: str, metric: Metric) -> None:
         """Put a metric away."""
-        *arrays, damping = astuple(one)
+        *arrays, damping = astuple(metric)
         self.shelf.put(f"metric {name}", [*arrays, np.array([damping])])
         self.names.append(name)
 
@@ -83,49 +66,47 @@ class Prepared:
 
 
 def prepare(
-    model: Model, items: list[Item], windows: Tensor, asked: Asked, device: str, step: Step,
-    work: Work | None = None,
-) -> Prepared:  # fmt: skip
+    task: Task, windows: Tensor, *, device: str = "cpu", step: Step = no_step, work: Work | None = None
+) -> Prepared:
     """The metric of every tensor that will be coded, by one sweep over the calibration windows, or from `work`."""
-    wanted = {
-        item.name for item in items if item.linear and item.grid and len(model.entries[item.name].shape) == 2
-    }
-    found = Prepared(Shelf(work), [], {}, asked.trellis)
+    model, asked = task.model, task.entropy
+    wanted = {item.name for item in task.chosen if item.linear and len(model.entries[item.name].shape) == 2}
+    prepared = Prepared(Shelf(work), [], {}, asked.trellis)
     if work is not None and work.has(_SWEPT):
         unit, facts = work.load(_SWEPT)
         unit.close()
-        found.names = facts["names"]
+        prepared.names = facts["names"]
     else:
-        _sweep(model, wanted, found, windows, asked, device, step)
+        sweep = Sweep(
+            model, windows, seed=asked.seed, outputs=asked.two_sided, mixed=True, device=device, step=step
+        )
+        _sweep(model, wanted, prepared, windows, sweep)
         if work is not None:
-            work.save(_SWEPT, {}, {"names": found.names})
+            work.save(_SWEPT, {}, {"names": prepared.names})
     if not asked.embedding:
-        found.names = [name for name in found.names if name in wanted]
-    found.skipped = dict.fromkeys(sorted(wanted - set(found.names)), "in no block that the text reaches")
-    if not found.names:
-        raise bad_input("no linear weight lies in the model's blocks", "--code fixed needs no blocks")
-    return found
-
-
-def _sweep(
-    model: Model, wanted: set[str], found: Prepared, windows: Tensor, asked: Asked, device: str,
-    step: Step,
-) -> None:  # fmt: skip
-    sweep = Sweep(
-        model, windows, seed=asked.seed, outputs=asked.two_sided, mixed=True, device=device, step=step
+        prepared.names = [name for name in prepared.names if name in wanted]
+    prepared.skipped = dict.fromkeys(
+        sorted(wanted - set(prepared.names)), "in no block that the text reaches"
     )
+    if not prepared.names:
+        raise bad_input("no linear weight lies in the model's blocks", "--code fixed needs no blocks")
+    return prepared
+
+
+def _sweep(model: Model, wanted: set[str], prepared: Prepared, windows: Tensor, sweep: Sweep) -> None:
+    """Put away the metrics of the linears block by block, then those of the embeddings."""
     for _, block in sweep:
         chosen = sorted(
             (name for name in block if name in wanted), key=lambda name: -model.entries[name].numel
         )
-        factored = in_order(metric.of_linear, [block[name] for name in chosen], lambda found: 0, 1)
-        for name, one in zip(chosen, factored, strict=True):
-            found.keep(name, one)
+        metrics = in_order(metric.of_linear, [block[name] for name in chosen], lambda sensitivity: 0, 1)
+        for name, one in zip(chosen, metrics, strict=True):
+            prepared.keep(name, one)
     counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
     for name, (is_head, is_input) in embeddings(model).items():  # cheap, and another size may want it
-        found.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
+        prepared.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
     order = {name: index for index, name in enumerate(model.entries)}
-    found.names.sort(key=order.__getitem__)
+    prepared.names.sort(key=order.__getitem__)
 
 
 @dataclass
@@ -144,15 +125,15 @@ class Pass:
         return self.counter.bits() / self.weights
 
 
-def code(model: Model, found: Prepared, names: list[str], alpha: float, step: Step) -> Pass:
+def code(model: Model, prepared: Prepared, names: list[str], alpha: float, step: Step) -> Pass:
     """Quantize tensors at the constant `alpha`, one a thread."""
-    result = Pass(alpha, entropy.Counter(found.trellis), Spool(), {})
-    add(model, found, result, dict.fromkeys(names), alpha, step)
+    result = Pass(alpha, entropy.Counter(prepared.trellis), Spool(), {})
+    add(model, prepared, result, dict.fromkeys(names), alpha, step)
     return result
 
 
 def add(
-    model: Model, found: Prepared, result: Pass, targets: Mapping[str, Tensor | None], alpha: float,
+    model: Model, prepared: Prepared, result: Pass, targets: Mapping[str, Tensor | None], alpha: float,
     step: Step,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Quantize tensors into a pass, one a thread; returns their dense values [out, in] float32 where a target is given.
@@ -162,7 +143,9 @@ def add(
 
     def work(name: str) -> tuple[str, levels.Quantized, float]:
         w, target = matrix(model, name), targets[name]
-        done = levels.quantize(w if target is None else target, found.metric(name), alpha, found.trellis)
+        done = levels.quantize(
+            w if target is None else target, prepared.metric(name), alpha, prepared.trellis
+        )
         lost = float((done.values - w).square().sum(dtype=torch.float64))
         return name, done, lost / max(float(w.square().sum(dtype=torch.float64)), 1e-300)
 
@@ -197,53 +180,70 @@ def spec_of(model: Model, name: str, octave: int) -> entropy.EntropySpec:
     return entropy.spec(entry.shape, entry.dtype, linear.transposed, octave)
 
 
-def streams(model: Model, found: Prepared, trial: Pass) -> tuple[dict[str, bytes], bytes]:
+def streams(model: Model, prepared: Prepared, trial: Pass) -> tuple[dict[str, bytes], bytes]:
     """The bytes of every coded tensor by name, and of their tables."""
-    tables = trial.counter.tables(levels.shrinks(found.trellis))
+    tables = trial.counter.tables(levels.shrinks(prepared.trellis))
 
     def work(name: str) -> tuple[str, bytes]:
         coded = entropy.EntropyCoded(*trial.spool.get(name))  # type: ignore[arg-type]
         return name, entropy.encode(coded, spec_of(model, name, trial.octave), tables)
 
-    done = in_order(work, found.names, lambda name: 4 * model.entries[name].numel, IN_FLIGHT)
+    done = in_order(work, prepared.names, lambda name: 4 * model.entries[name].numel, IN_FLIGHT)
     return dict(done), entropy.dump_tables(tables)
 
 
-def results(
-    model: Model, items: list[Item], found: Prepared, trial: Pass, streams: dict[str, bytes],
-    gains: Mapping[str, Tensor],
-) -> Iterator[Result]:  # fmt: skip
+@dataclass(frozen=True)
+class Coded:
+    """Levels that fit a size: their pass, the streams by name, and the tables of the streams."""
+
+    trial: Pass
+    streams: dict[str, bytes]
+    tables: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.tables) + sum(map(len, self.streams.values()))
+
+
+def coded(model: Model, prepared: Prepared, trial: Pass) -> Coded:
+    """A pass with its streams and tables."""
+    return Coded(trial, *streams(model, prepared, trial))
+
+
+def results(task: Task, prepared: Prepared, coded: Coded, gains: Mapping[str, Tensor]) -> Iterator[Result]:
     """What goes into the artifact, in checkpoint order. gains: norms that were trained."""
-    for item in items:
-        if item.name not in streams:
-            reason = item.reason or found.skipped.get(item.name, "")
-            kept = model.tensor(item.name)
-            kept = gains[item.name].to(kept.dtype) if item.name in gains else kept
-            yield Result(item.name, {item.name: kept}, reason=reason)
+    model, trial = task.model, coded.trial
+    for item in task.items:
+        if item.name not in coded.streams:
+            reason = item.reason or prepared.skipped.get(item.name, "")
+            dense = model.tensor(item.name)
+            dense = gains[item.name].to(dense.dtype) if item.name in gains else dense
+            yield Result(item.name, {item.name: dense}, reason=reason)
             continue
-        data = torch.frombuffer(bytearray(streams[item.name]), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(coded.streams[item.name]), dtype=torch.uint8)
         spec = spec_of(model, item.name, trial.octave)
         bits = round(8 * data.numel() / model.entries[item.name].numel, 4)
         yield Result(item.name, {spec.part_names(item.name)[0]: data}, spec,
                      {"bits_per_weight": bits, **trial.measured[item.name]})  # fmt: skip
 
 
-def goal(model: Model, found: Prepared, items: list[Item], asked: Asked, files: int) -> Goal:
+def goal(task: Task, prepared: Prepared, files: int) -> Goal:
     """Bytes left for the streams. files: bytes of the side files. Raises BnError (exit 2) when nothing is left.
 
     A budget in bytes covers the whole artifact: what is kept, side files and header (bounded from above) come off.
     """
-    weights = sum(model.entries[name].numel for name in found.names)
+    entries, asked = task.model.entries, task.entropy
+    weights = sum(entries[name].numel for name in prepared.names)
     if asked.unit == "bits":
         return Goal(int(asked.budget * weights / 8), weights)
-    coded = set(found.names)
-    kept = sum(model.entries[item.name].nbytes for item in items if item.name not in coded)
-    header = sum(len(item.name) + _ENTRY for item in items) + _METADATA
-    left = int(asked.budget) - kept - files - header
+    coded = set(prepared.names)
+    dense = sum(entries[item.name].nbytes for item in task.items if item.name not in coded)
+    header = sum(len(item.name) + _ENTRY for item in task.items) + _METADATA
+    left = int(asked.budget) - dense - files - header
     if 8 * left < weights / 4:
         raise usage(
             f"--budget {asked.budget / 1e6:.1f}MB leaves {left / 1e6:.1f} MB for {weights:,} weights",
-            f"what is not coded takes {(kept + files + header) / 1e6:.1f} MB: --embedding codes more, or raise it",
+            f"what is not coded takes {(dense + files + header) / 1e6:.1f} MB: --embedding codes more, or raise it",
         )
     return Goal(left, weights)
 
@@ -258,11 +258,6 @@ def summarize(model: Model, results: list[Result], tables: int, trial: Pass) -> 
         weights = sum(model.entries[result.name].numel for result in chosen)
         return round(8 * (tables + sum(stored[result.name] for result in chosen)) / max(weights, 1), 4)
 
-    skipped = {
-        result.name: result.reason
-        for result in results
-        if result.spec is None and not result.reason.startswith("vector")
-    }
     return {
         "kind": "quantize",
         "code": "entropy",
@@ -272,5 +267,5 @@ def summarize(model: Model, results: list[Result], tables: int, trial: Pass) -> 
         "bits_per_weight": {"linear": bits(linear), "model": bits(results)},
         "predicted_kl": four_digits(sum(result.measured["predicted_kl"] for result in coded)),
         "step": four_digits(trial.alpha),
-        "skipped": skipped,
+        "skipped": skipped(results),
     }

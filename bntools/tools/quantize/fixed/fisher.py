@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from bntools.core.importance.fisher_sweep import Sweep
 from bntools.core.model.model import Model
+from bntools.core.progress import Step, no_step
 from bntools.core.system.threads import in_order
 from bntools.core.work.array_store import Shelf
 from bntools.core.work.folder import Work
-from bntools.tools.quantize import kept
-from bntools.tools.quantize.calibrated import coded_linear
-from bntools.tools.quantize.cost import IN_FLIGHT, coding_bytes
-from bntools.tools.quantize.pipeline import Choice, Item, Result, quantize
-from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize import units
+from bntools.tools.quantize.fixed.calibrated import coded_linear
+from bntools.tools.quantize.fixed.gptq import IN_FLIGHT, coding_bytes
+from bntools.tools.quantize.fixed.rounding import quantize
+from bntools.tools.quantize.plan import Choice, Item, Result, Task
 
 _SWEPT, _UNIT = "swept", "moments {}".format  # units of a --work folder
 
@@ -45,47 +46,46 @@ class Moments:
 
 
 def swept(
-    model: Model, items: list[Item], windows: Tensor, seed: int, device: str, step: Callable[[int], None],
-    work: Work | None = None,
-) -> Moments:  # fmt: skip
+    task: Task, windows: Tensor, *, device: str = "cpu", step: Step = no_step, work: Work | None = None
+) -> Moments:
     """The moments of all linears to be coded, by one sweep over the windows, or from `work`.
 
     One block is in memory. Raises BnError as `Sweep` does.
     """
-    found = Moments(Shelf(work))
+    model = task.model
+    moments = Moments(Shelf(work))
     if work is not None and work.has(_SWEPT):
         unit, facts = work.load(_SWEPT)
         unit.close()
-        found.names = facts["names"]
-        return found
-    wanted = {item.name for item in items if item.grid and len(model.entries[item.name].shape) == 2}
-    for _, block in Sweep(model, windows, seed=seed, mixed=True, device=device, step=step):
-        for name, one in block.items():
+        moments.names = facts["names"]
+        return moments
+    wanted = {item.name for item in task.chosen if len(model.entries[item.name].shape) == 2}
+    for _, block in Sweep(model, windows, seed=task.settings.seed, mixed=True, device=device, step=step):
+        for name, sensitivity in block.items():
             if name in wanted:
-                found.put(name, one.inputs, one.rows)
+                moments.put(name, sensitivity.inputs, sensitivity.rows)
     if work is not None:
-        work.save(_SWEPT, {}, {"names": found.names})
-    return found
+        work.save(_SWEPT, {}, {"names": moments.names})
+    return moments
 
 
 def coded(
-    model: Model, items: list[Item], choices: Mapping[str, Choice], settings: Settings, moments: Moments,
-    work: Work | None = None,
-) -> Iterator[Result]:  # fmt: skip
+    task: Task, choices: Mapping[str, Choice], moments: Moments, work: Work | None = None
+) -> Iterator[Result]:
     """GPTQ for every linear with moments, then what is left, rounded to nearest or kept."""
     known = set(moments.names)
 
     def size(item: Item) -> int:
-        return coding_bytes(model.entries[item.name].numel, moments_width(model, item))
+        return coding_bytes(task.model.entries[item.name].numel, moments_width(task.model, item))
 
-    def one(item: Item) -> Result:
+    def coded_item(item: Item) -> Result:
         hessian, _ = moments.get(item.name)
-        return coded_linear(model, item, choices.get(item.name), settings, hessian)[0]
+        return coded_linear(task, item, choices.get(item.name), hessian)[0]
 
-    chosen = [item for item in items if item.name in known and item.grid]
-    left = [item for item in items if item.name not in known or not item.grid]
-    yield from kept.resumed(work, chosen, lambda rest: in_order(one, rest, size, IN_FLIGHT))
-    yield from kept.resumed(work, left, lambda rest: quantize(model, rest, choices, settings))
+    chosen = [item for item in task.items if item.name in known and item.grid]
+    others = [item for item in task.items if item.name not in known or not item.grid]
+    yield from units.resumed(work, chosen, lambda rest: in_order(coded_item, rest, size, IN_FLIGHT))
+    yield from units.resumed(work, others, lambda rest: quantize(task.of(rest), choices))
 
 
 def moments_width(model: Model, item: Item) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,14 +16,31 @@ from bntools.kernels.rounding.grid_search import Fit, refit, search
 from bntools.tools.quantize.settings import Grid
 
 
+class Inverse(NamedTuple):
+    """Upper U with H^-1 = U^T U of the damped H, its columns in `order`."""
+
+    factor: Tensor
+    order: Tensor
+    damping: float
+
+
+class Columns(NamedTuple):
+    """W, its coded values and their codes, all [in, out]; the last two are changed in place."""
+
+    weights: Tensor
+    values: Tensor
+    codes: Tensor
+
+
 def by_feedback(
-    w: Tensor, hessian: Tensor, factor: Tensor, order: Tensor, damping: float, grid: Grid, rounds: int
+    w: Tensor, hessian: Tensor, inverse: Inverse, grid: Grid, rounds: int
 ) -> tuple[Packed, Tensor]:
     """W [out, in] by GPTQ on searched grids, then `rounds` rounds of refit and coordinate descent.
 
     The grids weigh a column's error by 1 / U_jj^2, what is left of it after the best compensation by the columns
-    still to come. factor: U, of the columns in `order`. The polish works on H with the damping of the factor.
+    still to come. The polish works on H with the damping of the factor.
     """
+    factor, order, damping = inverse
     importance = torch.zeros(len(order))
     importance[order] = factor.diagonal().square().reciprocal()
     importance[hessian.diagonal() <= 0] = 0
@@ -36,7 +55,7 @@ def by_feedback(
     if rounds:
         h = hessian.clone()
         h.diagonal().add_(damping * float(hessian.diagonal().mean()) or 1.0)
-        polish(columns, values, codes, h, fit, grid, rounds)
+        polish(Columns(columns, values, codes), h, fit, grid, rounds)
     return _finish(codes, fit, grid)
 
 
@@ -49,14 +68,13 @@ def by_rounding(w: Tensor, importance: Tensor, grid: Grid) -> tuple[Packed, Tens
     return _finish(codes, fit, grid)
 
 
-def polish(
-    columns: Tensor, values: Tensor, codes: Tensor, hessian: Tensor, fit: Fit, grid: Grid, rounds: int
-) -> None:
+def polish(coded: Columns, hessian: Tensor, fit: Fit, grid: Grid, rounds: int) -> None:
     """Scales and zeros refitted to the codes, then the codes to them, in turn and in place; never to the worse.
 
-    columns, values: W and What [in, out]; codes [in, out]. Both steps minimize tr(E H E^T), one with the codes
-    held, one column by column with all else held (CDQuant, arXiv 2406.17542, is the second alone).
+    Both steps minimize tr(E H E^T), one with the codes held, one column by column with all else held (CDQuant, arXiv
+    2406.17542, is the second alone).
     """
+    columns, values, codes = coded
     width, meta, threads = _shape(columns.T, grid)
     gradient = hessian @ (values - columns)
     for _ in range(rounds):

@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.errors import BnError, bad_input
 from bntools.core.model.identity import source_identity
-from bntools.core.model.model import Model
 from bntools.core.packing import grouped
+from bntools.core.packing.grouped import GroupSpec
 from bntools.core.work import shards
 from bntools.core.work.folder import Work, failed_unit, identity
 from bntools.core.work.shards import Shard
-from bntools.tools.quantize.pipeline import Choice, Item, Moments, Result
-from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize.plan import Choice, Importance, Item, Result, Task
 
 PART = "model-part"
 CHOICES, MOMENTS = "choices", "moments"
@@ -28,14 +25,16 @@ def table(results: Iterable[Result]) -> dict[str, Any]:
     return grouped.encode({r.name: (r.spec, r.measured) for r in results if r.spec})
 
 
-def restored(source: Artifact, told: Mapping[str, Any]) -> Iterator[Result]:
+def restored(source: Artifact, specs: Mapping[str, Any]) -> Iterator[Result]:
     """Results from the tensors of an artifact and their table, in the table's order."""
-    for name, spec in grouped.decode(told).items():
+    for name, spec in grouped.decode(specs).items():
+        if not isinstance(spec, GroupSpec):
+            raise bad_input(f"{source.label}: {name!r} has no fixed codes")
         stored = grouped.part_names(name, spec)
         if any(part not in source.entries for part in stored):
             raise bad_input(f"{source.label} lacks tensor {name!r}")
         fixed = spec.as_json()
-        measured = {key: value for key, value in told["tensors"][name].items() if key not in fixed}
+        measured = {key: value for key, value in specs["tensors"][name].items() if key not in fixed}
         yield Result(name, {part: source.tensor(part) for part in stored}, spec, measured)
 
 
@@ -45,10 +44,10 @@ def save(work: Work, unit: str, results: list[Result]) -> None:
 
 
 def load(work: Work, unit: str) -> list[Result]:
-    source, told = work.load(unit)
+    source, specs = work.load(unit)
     with source:
         try:
-            return list(restored(source, told))
+            return list(restored(source, specs))
         except BnError as error:
             raise failed_unit(unit, error) from None
 
@@ -74,35 +73,35 @@ def resumed(
         yield result
 
 
-def share(model: Model, items: list[Item], shard: Shard) -> list[Item]:
+def share(task: Task, shard: Shard) -> list[Item]:
     """The tensors of one part: those to be quantized, neighbours, about as many bytes in each part."""
-    wanted = [item for item in items if item.grid is not None]
-    return [wanted[index] for index in shard.of([model.entries[item.name].nbytes for item in wanted])]
+    sizes = [task.model.entries[item.name].nbytes for item in task.chosen]
+    return [task.chosen[index] for index in shard.of(sizes)]
 
 
-def part_of(model: Model, settings: Settings, shard: Shard) -> dict[str, Any]:
+def part_of(task: Task, shard: Shard) -> dict[str, Any]:
     """Metadata `bntools.part` of a part's artifact."""
-    return shards.describe(shard, _identity(model, settings))
+    return shards.describe(shard, _identity(task))
 
 
-def _identity(model: Model, settings: Settings) -> dict[str, Any]:
-    return identity("quantize", source_identity(model, times=False), settings=settings.as_json())
+def _identity(task: Task) -> dict[str, Any]:
+    return identity("quantize", source_identity(task.model, times=False), settings=task.settings.as_json())
 
 
-def gathered(model: Model, items: list[Item], paths: Iterable[str], settings: Settings) -> Iterator[Result]:
+def gathered(task: Task, paths: Iterable[str]) -> Iterator[Result]:
     """The results of all parts in checkpoint order; what is kept comes from the model."""
     homes: dict[str, tuple[Artifact, dict[str, Any]]] = {}
-    for part in shards.open_parts(paths, PART, _identity(model, settings)):
-        told = parse_json(part.files.get(grouped.FILE, b"{}"), dict, f"{part.label}: {grouped.FILE}")
-        homes.update(dict.fromkeys(told.get("tensors", {}), (part, told)))
-    for item in items:
+    for part in shards.open_parts(paths, PART, _identity(task)):
+        specs = parse_json(part.files.get(grouped.FILE, b"{}"), dict, f"{part.label}: {grouped.FILE}")
+        homes.update(dict.fromkeys(specs.get("tensors", {}), (part, specs)))
+    for item in task.items:
         if item.grid is None:
-            yield Result(item.name, {item.name: model.tensor(item.name)}, reason=item.reason)
+            yield Result(item.name, {item.name: task.model.tensor(item.name)}, reason=item.reason)
             continue
         if item.name not in homes:
             raise bad_input(f"no part holds {item.name}", "were the parts made from this model?")
-        part, told = homes[item.name]
-        one = {"version": told["version"], "tensors": {item.name: told["tensors"][item.name]}}
+        part, specs = homes[item.name]
+        one = {"version": specs["version"], "tensors": {item.name: specs["tensors"][item.name]}}
         yield from restored(part, one)
 
 
@@ -112,12 +111,12 @@ def choices(work: Work | None, compute: Callable[[], dict[str, Choice]]) -> dict
         return compute()
     if not work.has(CHOICES):
         work.save(CHOICES, {}, {name: asdict(choice) for name, choice in compute().items()})
-    source, told = work.load(CHOICES)
+    source, stored = work.load(CHOICES)
     source.close()
-    return {name: Choice(**value) for name, value in told.items()}
+    return {name: Choice(**value) for name, value in stored.items()}
 
 
-def moments(work: Work | None, compute: Callable[[], Moments]) -> Moments:
+def importance(work: Work | None, compute: Callable[[], Importance]) -> Importance:
     """The importance of the inputs, from `work` where it is known."""
     if work is None:
         return compute()
@@ -125,5 +124,4 @@ def moments(work: Work | None, compute: Callable[[], Moments]) -> Moments:
         work.save(MOMENTS, dict(compute()), {})
     source, _ = work.load(MOMENTS)
     with source:
-        found: dict[str, Tensor] = {name: source.tensor(name) for name in source.names()}
-    return found
+        return {name: source.tensor(name) for name in source.names()}

@@ -87,12 +87,20 @@ def weighted(
     h = torch.ones(rows.shape[1]) if importance is None else importance.float()
     for block in row_blocks(*rows.shape):
         values = rows[block].float().contiguous().numpy()
-        found = [tensor[block].contiguous().numpy() for tensor in (low, high, scales, origins)]
+        lows, highs, s, z = (tensor[block].contiguous().numpy() for tensor in (low, high, scales, origins))
         weighted_grids.search(
-            values, h.contiguous().numpy(), found[0], found[1], np.array(_SHRINKS, np.float32), width, bits, symmetric,
-            found[2], found[3],
-        )  # fmt: skip
-        scales[block], origins[block] = torch.from_numpy(found[2]), torch.from_numpy(found[3])
+            values,
+            h.contiguous().numpy(),
+            lows,
+            highs,
+            np.array(_SHRINKS, np.float32),
+            width,
+            bits,
+            symmetric,
+            s,
+            z,
+        )
+        scales[block], origins[block] = torch.from_numpy(s), torch.from_numpy(z)
     return stored(scales), origins
 
 

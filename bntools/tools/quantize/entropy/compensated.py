@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ from bntools.core.blockwise.prefix import Prefix
 from bntools.core.importance.sensitivity import embeddings, sweep_tokens
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
-from bntools.core.progress import Progress, Step, no_step
+from bntools.core.progress import Progress, no_progress, no_step
 from bntools.core.work.spool import Spool
-from bntools.tools.quantize import entropy as method
-from bntools.tools.quantize.entropy import Goal, Pass, Prepared
-from bntools.tools.quantize.levels import OCTAVE
-from bntools.tools.quantize.size import Outlook, outlook, unreachable
+from bntools.tools.quantize.entropy import whole_model as method
+from bntools.tools.quantize.entropy.levels import OCTAVE
+from bntools.tools.quantize.entropy.size import Outlook, outlook, unreachable
+from bntools.tools.quantize.entropy.whole_model import Coded, Goal, Pass, Prepared
 
 _TRIES = 3
 _AIM = 0.998  # of the goal
@@ -25,23 +26,24 @@ _REACH = 0.25  # octaves by which the constant may leave that of the first pass
 
 
 def compensated(
-    model: Model, found: Prepared, goal: Goal, windows: Tensor, device: str, progress: Progress
-) -> tuple[Pass, dict[str, bytes], bytes]:
-    """Levels that fit the goal, with streams and tables.
+    model: Model, prepared: Prepared, goal: Goal, windows: Tensor, *, device: str = "cpu",
+    progress: Progress = no_progress,
+) -> Coded:  # fmt: skip
+    """Levels that fit the goal.
 
     Embeddings are coded first, then block by block what `core.prefix` asks for. Raises BnError (exit 2) where
     the size is not met.
     """
-    first, aim = outlook(model, found, goal, progress), _AIM * goal.nbytes
+    first, aim = outlook(model, prepared, goal, progress), _AIM * goal.nbytes
     for _ in range(_TRIES):
         with progress("compensating", sweep_tokens(model, windows)) as step:
-            trial = _pass(model, found, aim, first, windows, device, step)
-        made, tables = method.streams(model, found, trial)
-        size = len(tables) + sum(map(len, made.values()))
-        if size <= goal.nbytes:
-            return trial, made, tables
+            walk = functools.partial(Prefix, model, device=device, mixed=True, step=step)
+            trial = _pass(model, prepared, _Rate(model, aim, first), windows, walk)
+        coded = method.coded(model, prepared, trial)
+        if coded.nbytes <= goal.nbytes:
+            return coded
         trial.spool.close()
-        aim *= _AIM * goal.nbytes / size
+        aim *= _AIM * goal.nbytes / coded.nbytes
     raise unreachable(goal)
 
 
@@ -76,27 +78,25 @@ class _Rate:
 
 
 def _pass(
-    model: Model, found: Prepared, aim: float, first: Outlook, windows: Tensor, device: str,
-    step: Step,
-) -> Pass:  # fmt: skip
-    trial = Pass(first.alpha, entropy.Counter(found.trellis), Spool(), {})
-    rate = _Rate(model, aim, first)
-    embedding, left = None, set(found.names)
+    model: Model, prepared: Prepared, rate: _Rate, windows: Tensor, walk: Callable[..., Prefix]
+) -> Pass:
+    trial = Pass(rate.alpha, entropy.Counter(prepared.trellis), Spool(), {})
+    embedding, left = None, set(prepared.names)
 
     def code(targets: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        values = method.add(model, found, trial, targets, rate.alpha, no_step)
+        values = method.add(model, prepared, trial, targets, rate.alpha, no_step)
         rate.took(list(targets), trial)
         left.difference_update(targets)
         return values
 
-    outside = [name for name in found.names if name not in model.linears]
+    outside = [name for name in prepared.names if name not in model.linears]
     if outside:
         tensors = {name: model.tensor(name, torch.float32) for name in outside}
         values = code(tensors)
         embedding = next((values[name] for name in outside if embeddings(model)[name][1]), None)
-    for (todo,) in Prefix(model, left, windows, embeddings=[embedding], device=device, mixed=True, step=step):
+    for (todo,) in walk(left, windows, embeddings=[embedding]):
         todo.place(code(todo.targets))
     if left:
-        code(dict.fromkeys(name for name in found.names if name in left))
+        code(dict.fromkeys(name for name in prepared.names if name in left))
     trial.alpha = rate.alpha
     return trial

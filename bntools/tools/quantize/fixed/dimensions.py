@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from bntools.core.architecture.linears import Linear
 from bntools.core.progress import Step, no_step
 from bntools.kernels.grouped.operations import Packed, dequantize
-from bntools.tools.quantize.gptq import quadratic
-from bntools.tools.quantize.round_to_nearest import round_to_nearest
+from bntools.tools.quantize.fixed.gptq import quadratic
+from bntools.tools.quantize.fixed.round_to_nearest import round_to_nearest
+from bntools.tools.quantize.plan import Errors
 from bntools.tools.quantize.settings import Grid
 
 DIMS = ("oc", "ic")
 CHOICE_TOKENS = 4096  # of the calibration text that the modules are run on
-Errors = dict[str, float]
 
 
 def best(errors: Errors) -> str:

@@ -54,7 +54,7 @@ def quantize(w: Tensor, metric: Metric, alpha: float, is_trellis: bool) -> Quant
     rows, cols = entropy.powers(row, OCTAVE), entropy.powers(col, OCTAVE)
     shrink = shrinks(is_trellis)[_classes(row_class, col_class)]
     levels = np.empty(targets.shape, dtype=np.int16)
-    whitened = _feedback(targets, metric, rows, cols, shrink, is_trellis, levels)
+    whitened = _feedback(targets, metric, _Scales(rows, cols, shrink), is_trellis, levels)
     if int(np.abs(levels.astype(np.int32)).max()) >= step_classes.LARGEST:
         raise usage("the step is so fine that levels exceed their 16 bits", "a smaller --budget")
     back = order.argsort().numpy()
@@ -89,12 +89,19 @@ def _classes(row_class: step_classes.Ints, col_class: step_classes.Ints) -> Coun
     return np.clip(row_class[None].astype(np.int64) + col_class[:, None], 0, rans.CLASSES - 1)
 
 
+class _Scales(NamedTuple):
+    """Steps of the rows [out] and of the columns [in], and what each weight is drawn towards zero by [in, out]."""
+
+    rows: dependent_trellis.Floats
+    cols: dependent_trellis.Floats
+    shrink: dependent_trellis.Floats
+
+
 def _feedback(
-    targets: dependent_trellis.Floats, metric: Metric, rows: dependent_trellis.Floats, cols: dependent_trellis.Floats,
-    shrink: dependent_trellis.Floats,
-    is_trellis: bool, levels: entropy.Ints,
-) -> dependent_trellis.Floats:  # fmt: skip
+    targets: dependent_trellis.Floats, metric: Metric, scales: _Scales, is_trellis: bool, levels: entropy.Ints
+) -> dependent_trellis.Floats:
     """Code all columns in order; returns E U^-1 [in, out], the errors where the input metric is white."""
+    rows, cols, shrink = scales
     work, factor = torch.from_numpy(targets.copy()), torch.from_numpy(metric.factor)
     done = work.numpy()
     for start in range(0, len(targets), _LAZY):

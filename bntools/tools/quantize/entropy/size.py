@@ -11,19 +11,19 @@ import torch
 from bntools.core.errors import BnError, usage
 from bntools.core.model.model import Model
 from bntools.core.packing import entropy
-from bntools.core.progress import Progress
+from bntools.core.progress import Progress, no_progress
 from bntools.core.system.threads import in_order
 from bntools.kernels.entropy import rans, step_classes
-from bntools.tools.quantize import levels
-from bntools.tools.quantize.entropy import (
+from bntools.tools.quantize.entropy import levels
+from bntools.tools.quantize.entropy.whole_model import (
     IN_FLIGHT,
+    Coded,
     Goal,
-    Pass,
     Prepared,
     code,
+    coded,
     matrix,
     spec_of,
-    streams,
 )
 
 _SAMPLE = 15  # every so many blocks the constant is solved on, before all are coded
@@ -32,22 +32,20 @@ _PASSES = 8  # over the whole model at most
 _SLACK = 0.004  # of the size asked that may stay unused
 
 
-def solve(
-    model: Model, found: Prepared, goal: Goal, progress: Progress
-) -> tuple[Pass, dict[str, bytes], bytes]:
-    """The finest levels whose streams and tables fit the goal: (levels, streams by name, tables).
+def solve(model: Model, prepared: Prepared, goal: Goal, progress: Progress = no_progress) -> Coded:
+    """The finest levels whose streams and tables fit the goal.
 
     The rate falls by a bit when the constant doubles, so each pass gives the next constant.
     Raises BnError (exit 2) where no constant makes it fit.
     """
-    search = _Search(goal, outlook(model, found, goal, progress).alpha)
-    best: tuple[Pass, dict[str, bytes], bytes] | None = None
+    search = _Search(goal, outlook(model, prepared, goal, progress).alpha)
+    best: Coded | None = None
     for _ in range(_PASSES):
         with progress("coding", goal.weights) as step:
-            trial = code(model, found, found.names, search.alpha, step)
-        made, tables = streams(model, found, trial)
-        if search.took(len(tables) + sum(map(len, made.values()))):
-            best = (trial, made, tables)
+            trial = code(model, prepared, prepared.names, search.alpha, step)
+        candidate = coded(model, prepared, trial)
+        if search.took(candidate.nbytes):
+            best = candidate
         if search.done:
             break
     if best is None:
@@ -65,20 +63,20 @@ class Outlook:
     tables: int
 
 
-def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Outlook:
+def outlook(model: Model, prepared: Prepared, goal: Goal, progress: Progress) -> Outlook:
     """What every tensor will take, from what each class of weights takes in every fifteenth block."""
-    alpha, sample = _first_alpha(model, found, goal.bits), _sample(model, found.names)
+    alpha, sample = _first_alpha(model, prepared, goal.bits), _sample(model, prepared.names)
     with progress("finding the step", sum(model.entries[name].numel for name in sample)) as step:
-        trial = code(model, found, sample, alpha, step)
+        trial = code(model, prepared, sample, alpha, step)
     trial.spool.close()
-    rows = in_order(lambda name: _class_counts(model, found, name, alpha), found.names,
+    rows = in_order(lambda name: _class_counts(model, prepared, name, alpha), prepared.names,
                     lambda name: 16 * model.entries[name].numel, IN_FLIGHT)  # fmt: skip
     counted = np.stack(list(rows))
     a_weight = trial.counter.class_bits()
-    expected = counted[[found.names.index(name) for name in sample]].sum(0) @ a_weight
+    expected = counted[[prepared.names.index(name) for name in sample]].sum(0) @ a_weight
     a_weight *= trial.counter.bits() / max(expected, 1.0)  # sides, and targets that feedback has moved
-    tables = len(entropy.dump_tables(trial.counter.tables(levels.shrinks(found.trellis))))
-    overhead = np.array([spec_of(model, name, trial.octave).overhead for name in found.names])
+    tables = len(entropy.dump_tables(trial.counter.tables(levels.shrinks(prepared.trellis))))
+    overhead = np.array([spec_of(model, name, trial.octave).overhead for name in prepared.names])
 
     def sizes(octaves: float) -> levels.Floats:
         """Bytes of each tensor with steps 2^octaves as large: its weights are then of lower classes."""
@@ -92,11 +90,11 @@ def outlook(model: Model, found: Prepared, goal: Goal, progress: Progress) -> Ou
         middle = (low + high) / 2
         fits = tables + sizes(middle).sum() <= (1 - _SLACK / 2) * goal.nbytes
         low, high = (low, middle) if fits else (middle, high)
-    return Outlook(alpha * 2**high, dict(zip(found.names, sizes(high).tolist(), strict=True)), tables)
+    return Outlook(alpha * 2**high, dict(zip(prepared.names, sizes(high).tolist(), strict=True)), tables)
 
 
-def _class_counts(model: Model, found: Prepared, name: str, alpha: float) -> levels.Counts:
-    return levels.class_counts(matrix(model, name), found.metric(name), alpha, found.trellis)
+def _class_counts(model: Model, prepared: Prepared, name: str, alpha: float) -> levels.Counts:
+    return levels.class_counts(matrix(model, name), prepared.metric(name), alpha, prepared.trellis)
 
 
 def unreachable(goal: Goal) -> BnError:
@@ -135,11 +133,11 @@ class _Search:
         return best
 
 
-def _first_alpha(model: Model, found: Prepared, bits: float) -> float:
+def _first_alpha(model: Model, prepared: Prepared, bits: float) -> float:
     """A constant from the weights' size in steps: the entropy of a Gaussian is log2(sigma / step) + 2.05 bits."""
     total = weights = 0.0
-    for name in _sample(model, found.names):
-        one, w = found.metric(name), matrix(model, name)
+    for name in _sample(model, prepared.names):
+        one, w = prepared.metric(name), matrix(model, name)
         sigma = math.log2(max(float(w.square().mean().sqrt()), 1e-30))
         steps = torch.from_numpy(one.row).log2().mean() + torch.from_numpy(one.col).log2().mean()
         total += (sigma - float(steps)) * w.numel()

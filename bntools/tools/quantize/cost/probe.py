@@ -14,20 +14,14 @@ from bntools.core.model.model import Model
 from bntools.core.system.bfloat16 import gains
 from bntools.core.system.threads import single_threaded
 from bntools.core.work.states import RESIDENT
-from bntools.tools.quantize import coded_grids
-from bntools.tools.quantize.gptq import gptq
-from bntools.tools.quantize.pipeline import Item
-from bntools.tools.quantize.round_to_nearest import rounded
+from bntools.tools.quantize.fixed import coded_grids
+from bntools.tools.quantize.fixed.gptq import IN_FLIGHT, How, coding_bytes, gptq
+from bntools.tools.quantize.fixed.round_to_nearest import rounded
+from bntools.tools.quantize.plan import Item
 from bntools.tools.quantize.settings import Settings
 
 LIBRARIES = 560_000_000  # resident bytes of torch, transformers and a tokenizer, loaded
-IN_FLIGHT = 2 << 30  # bytes of linears coded at once
 _PROBE = 768  # rows and columns of the probe's matrices
-
-
-def coding_bytes(weights: int, inputs: int) -> int:
-    """Peak memory of GPTQ on one matrix: four like it and about six like its Hessian, in float32 (measured)."""
-    return 4 * (4 * weights + 6 * inputs * inputs)
 
 
 def calibrated_bytes(model: Model, items: list[Item], tokens: int, window: int) -> int:
@@ -93,7 +87,7 @@ def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> flo
     if grid.meta:
         spent = least(lambda: coded_grids.by_rounding(w, torch.ones(_PROBE), grid), 1)
     else:
-        spent = least(lambda: rounded(w, grid.bits, grid.group, grid.symmetric, dim == "ic", search, h))
+        spent = least(lambda: rounded(w, grid, flipped=dim == "ic", search=search, importance=h))
     began = time.perf_counter()
     size = model.tensor(chosen[0].name).nbytes
     reading = (time.perf_counter() - began) / max(size, 1)
@@ -103,7 +97,7 @@ def rounding_seconds(model: Model, items: list[Item], settings: Settings) -> flo
 
 def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, str]]]:
     """(inputs, outputs, path of the parent) of the matrices to be coded, by the path of the block they lie in."""
-    found: dict[str, list[tuple[int, int, str]]] = {}
+    blocks: dict[str, list[tuple[int, int, str]]] = {}
     for item in items:
         entry = model.entries[item.name]
         if item.grid is None or item.linear is None or len(entry.shape) != 2:
@@ -115,8 +109,8 @@ def by_block(model: Model, items: list[Item]) -> dict[str, list[tuple[int, int, 
         rows, cols = reversed(entry.shape) if item.linear.transposed else entry.shape
         stored = item.name.split(".")
         path = ".".join(stored[: next(i for i, word in enumerate(stored) if word.isdecimal()) + 1])
-        found.setdefault(path, []).append((cols, rows, ".".join(words[:-1])))
-    return found
+        blocks.setdefault(path, []).append((cols, rows, ".".join(words[:-1])))
+    return blocks
 
 
 def inputs_of(linears: list[tuple[int, int, str]]) -> list[int]:
@@ -187,11 +181,13 @@ def _coding_seconds(settings: Settings, rate: float) -> Callable[[int, int], flo
         return (1.7 * size**3 + passes * size * size * out) / rate
 
     def probe(out: int) -> float:
-        w, asked = torch.randn(out, _PROBE), settings.grid
-        grid = replace(asked, group=min(asked.group, _PROBE), dim="oc" if asked.dim == "ada" else asked.dim)
+        w, wanted = torch.randn(out, _PROBE), settings.grid
+        grid = replace(
+            wanted, group=min(wanted.group, _PROBE), dim="oc" if wanted.dim == "ada" else wanted.dim
+        )
         with single_threaded() as (pool, _):
             spent = least(
-                lambda: pool.submit(gptq, w, hessian, grid, settings.search, False, settings.rounds).result(),
+                lambda: pool.submit(gptq, w, hessian, grid, How(settings.search, settings.rounds)).result(),
                 1,
             )
         return max(spent - products(_PROBE, out), 0.0)

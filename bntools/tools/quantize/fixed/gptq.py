@@ -13,11 +13,23 @@ from bntools.kernels.grouped.bits import pack
 from bntools.kernels.grouped.operations import Packed
 from bntools.kernels.rounding import cholesky, column_grids
 from bntools.kernels.rounding.feedback import ColumnLevels, feedback
-from bntools.tools.quantize import coded_grids, grids
+from bntools.tools.quantize.fixed import coded_grids, grids
 from bntools.tools.quantize.settings import Grid
 
 _LAZY = 128  # columns whose feedback is gathered before it reaches the rest of the matrix
 DAMPING = 0.01
+IN_FLIGHT = 2 << 30  # bytes of linears coded at once
+
+
+class How(NamedTuple):
+    """How GPTQ codes, besides the grid: `minmax` or `weighted` grids, rounds of polish, and damping to start with."""
+
+    search: str = "minmax"
+    rounds: int = 0
+    damping: float = DAMPING
+
+
+_PLAINLY = How()
 
 
 class Coded(NamedTuple):
@@ -31,22 +43,16 @@ class Coded(NamedTuple):
 
 
 def gptq(
-    w: Tensor,
-    hessian: Tensor,
-    grid: Grid,
-    kind: str = "minmax",
-    stored_transposed: bool = False,
-    rounds: int = 0,
-    damping: float = DAMPING,
+    w: Tensor, hessian: Tensor, grid: Grid, how: How = _PLAINLY, *, stored_transposed: bool = False
 ) -> Coded:
     """Codes of W [out, in] float32 by GPTQ (arXiv 2210.17323) with the order of falling diag(H).
 
-    hessian: E[x x^T] of the inputs, [in, in]. kind: `minmax` or `weighted` grids. Per OC the grids come from the
+    hessian: E[x x^T] of the inputs, [in, in]. Per OC the grids come from the
     weights as they were, weighted by diag(H), so that the order needs no index in the file (static groups). Per IC
     (AdaDim, arXiv 2309.15531) the groups of a column are taken from its compensated values as it is reached.
-    Damping starts at `damping` of the mean diagonal and grows tenfold while the factorisation fails; inputs that are
-    always 0 get weights of 0, as in GPTQ's code. error: tr(E H E^T) / tr(W H W^T). Grids with coded metadata are
-    always searched, see `coded_grids`, and polished for `rounds` rounds.
+    Damping starts at `how.damping` of the mean diagonal and grows tenfold while the factorisation fails; inputs that
+    are always 0 get weights of 0, as in GPTQ's code. error: tr(E H E^T) / tr(W H W^T). Grids with coded metadata are
+    always searched, see `coded_grids`, and polished for `how.rounds` rounds.
     Raises BnError (exit 3) when W or H is not finite.
     """
     if not (torch.isfinite(w).all() and torch.isfinite(hessian).all()):
@@ -56,19 +62,20 @@ def gptq(
     dead = hessian.diagonal() <= 0
     work = w.masked_fill(dead[None], 0.0)
     order = hessian.diagonal().argsort(descending=True, stable=True)
-    factor, damping = damped_factor(hessian, dead, order, damping)
+    factor, damping = damped_factor(hessian, dead, order, how.damping)
     if grid.meta:
-        packed, values = coded_grids.by_feedback(work, hessian, factor, order, damping, grid, rounds)
+        inverse = coded_grids.Inverse(factor, order, damping)
+        packed, values = coded_grids.by_feedback(work, hessian, inverse, grid, how.rounds)
         packed = packed._replace(transposed=stored_transposed)
         error = quadratic(values - w, hessian) / max(quadratic(w, hessian), 1e-300)
         return Coded(packed, values, error, damping, int(dead.sum()))
     if grid.dim == "ic":
-        codes, scales, zeros, rows = _per_input(work.T[order], factor, grid, kind)
+        codes, scales, zeros, rows = _per_input(work.T[order], factor, grid, how.search)
         back = order.argsort()
         codes, scales, zeros, values = codes[back], scales[back], zeros[back], rows[back].T
     else:
         width = w.shape[1] if grid.group == -1 else min(grid.group, w.shape[1])
-        scales, zeros = static_grids(work, width, grid, kind, hessian.diagonal())
+        scales, zeros = static_grids(work, width, grid, how.search, hessian.diagonal())
         levels = ColumnLevels(scales.float().T, zeros.T, order // width, grid.bits)
         codes, values = feedback(work.T[order], factor, levels, torch.get_num_threads())
         back = order.argsort()
@@ -81,6 +88,11 @@ def gptq(
         grid.bits, grid.group, codes.shape[1], (grid.dim == "ic") != stored_transposed,
     )  # fmt: skip
     return Coded(packed, values, error, damping, int(dead.sum()))
+
+
+def coding_bytes(weights: int, inputs: int) -> int:
+    """Peak memory of GPTQ on one matrix: four like it and about six like its Hessian, in float32 (measured)."""
+    return 4 * (4 * weights + 6 * inputs * inputs)
 
 
 def static_grids(w: Tensor, width: int, grid: Grid, kind: str, moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +141,8 @@ def _per_input(
     scales, zeros = torch.empty(inputs, -(-outs // width)), torch.empty(inputs, -(-outs // width))
 
     def fit(column: Tensor, at: int) -> tuple[Tensor, Tensor]:
-        found = static_grids(column[None], width, grid, kind, alike)
-        scales[at], zeros[at] = found[0][0].float(), found[1][0]
+        column_scales, column_zeros = static_grids(column[None], width, grid, kind, alike)
+        scales[at], zeros[at] = column_scales[0].float(), column_zeros[0]
         return scales[at][group_of], zeros[at][group_of]
 
     codes, rows = _feedback(columns, factor, grid.bits, fit)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from bntools.core.packing.grouped import exponents
+from bntools.tools.quantize.settings import BALANCE_STEPS
 
-STEPS = 16
-"""Steps of a factor in an octave: the codes are taken with the factor as stored, so that its rounding costs nothing."""
 _ROUNDS = 16
 
 
@@ -30,7 +29,7 @@ def balance(w: Tensor) -> Tensor:
         if imbalance < lowest:
             best, lowest = -weights.log2() / 2, imbalance
         weights = weights / columns
-    return exponents((best - best.median()).exp2(), STEPS)
+    return exponents((best - best.median()).exp2(), BALANCE_STEPS)
 
 
 def _positive(squares: Tensor) -> Tensor:

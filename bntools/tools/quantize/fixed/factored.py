@@ -14,17 +14,13 @@ from bntools.core.errors import usage
 from bntools.core.model.model import Model
 from bntools.core.packing import grouped
 from bntools.core.packing.grouped import GroupSpec
-from bntools.core.progress import Progress
+from bntools.core.progress import Progress, no_progress
+from bntools.core.report.values import six_digits
 from bntools.core.training import distill
 from bntools.core.training.distill import State, Student
-from bntools.tools.quantize.distilled import gains_of, six
-from bntools.tools.quantize.pipeline import Result
+from bntools.tools.quantize.plan import Result, Task, gains_of
 
-_OCTAVES = (
-    64,
-    32,
-    16,
-)  # steps of a factor in an octave; the first in which all factors of a model are in reach
+_OCTAVES = (64, 32, 16)  # steps of a factor in an octave; the first that has all factors of a model in reach
 _RATE = 3e-3  # better than 1e-3 in 16 to 64 steps
 
 
@@ -42,13 +38,19 @@ def reserve(model: Model, names: Iterable[str]) -> int:
 
 
 def factored(
-    model: Model, results: list[Result], windows: Tensor, steps: int, seed: int, device: str, progress: Progress
-) -> tuple[list[Result], dict[str, Any]]:  # fmt: skip
-    """The results with factors and norm gains trained against the original for at most `steps` steps; as they are
-    where nothing is better on held-out text. Second: the report.
+    task: Task,
+    results: list[Result],
+    windows: Tensor,
+    *,
+    device: str = "cpu",
+    progress: Progress = no_progress,
+) -> tuple[list[Result], dict[str, Any]]:
+    """The results with factors and norm gains trained against the original for at most `settings.distill` steps; as
+    they are where nothing is better on held-out text. Second: the report.
 
     The whole model is in memory, in float32. Stacks of experts have no factors.
     """
+    model, steps, seed = task.model, task.settings.distill, task.settings.seed
     parts = distill.split(len(windows), steps, seed)
     built = model.build(torch.float32, device)
     if built.get_output_embeddings() is None:
@@ -62,7 +64,7 @@ def factored(
     student = Student(built, list(paths), list(gains), windows, known, distill.logits_of(built))
     with progress("distilling", 2 * steps) as step:
         trained = distill.train(student, parts, steps, step, _RATE)
-    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six(trained.start)}
+    report = {"steps": steps, "steps_taken": trained.steps, "kl_start": six_digits(trained.start)}
     if trained.end < trained.start:
         types = {gain: dtypes.torch_dtype(model.entries[name].dtype) for gain, name in gains.items()}
         octave, pairs = _pairs(paths, trained.state)
@@ -71,22 +73,22 @@ def factored(
         if end < trained.start:
             stored = {gains[name]: gain.to(types[name]).cpu() for name, gain in state.gains.items()}
             done = [_with(result, pairs, paths, stored, octave) for result in results]
-            return done, {**report, "kl_end": six(end), "octave": octave}
-    return results, {**report, "kl_end": six(trained.start), "octave": 0}
+            return done, {**report, "kl_end": six_digits(end), "octave": octave}
+    return results, {**report, "kl_end": six_digits(trained.start), "octave": 0}
 
 
 def _place(built: Any, model: Model, results: list[Result]) -> dict[str, Result]:
     """Put the coded weights into the original; the results by module path of those that may get factors."""
-    found = {}
+    by_path = {}
     for result in results:
         if not isinstance(result.spec, GroupSpec):
             continue
         linear = model.linears[result.name]
         if len(result.spec.shape) == 2:
-            found[linear.module] = result
+            by_path[linear.module] = result
         values = grouped.dense(result.name, result.spec, result.tensors.__getitem__, torch.float32)
         _weight(built, linear.module, result.name).copy_(values)
-    return found
+    return by_path
 
 
 def _weight(built: Any, path: str, name: str) -> Tensor:
