@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from bntools.options import Sectioned, by_section
 from bntools.registry import COMMANDS
+from bntools.sections import Sectioned, by_section
 
 ROOT = Path(__file__).resolve().parent.parent
 _LINE = 72  # letters that a line of a terminal of 80 holds

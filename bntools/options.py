@@ -14,11 +14,12 @@ import click
 
 from bntools.core.errors import usage
 from bntools.job_options import PLACE_FLAGS, PLACES, jobs
+from bntools.sections import COMMON, Sectioned, by_section, section
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["jobs"]  # beside what is defined here
+__all__ = ["COMMON", "Sectioned", "by_section", "jobs", "section"]  # beside what is defined here
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -87,47 +88,6 @@ _COMMON = [
     click.option("--json", is_flag=True, envvar="BNTOOLS_JSON", help="Report as JSON also on a terminal."),
     click.option("--dry-run", is_flag=True, help="Say what would be read, written and spent; do nothing."),
 ]
-
-
-_SECTION = (
-    "bntools_section"  # attribute of an option: the heading it stands under in --help and in the man page
-)
-COMMON = "Common"
-
-
-def section(title: str, *decorators: Decorator) -> Decorator:
-    """Options under one heading of --help, in their order; the command's class is `Sectioned`."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        earlier = list(getattr(function, "__click_params__", ()))
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        for parameter in getattr(function, "__click_params__", ()):
-            if parameter not in earlier:
-                setattr(parameter, _SECTION, title)
-        return function
-
-    return decorate
-
-
-def by_section(parameters: list[click.Parameter]) -> dict[str, list[click.Parameter]]:
-    """Parameters by heading, in the order headings first come; those of `Common` or of none come last."""
-    groups: dict[str, list[click.Parameter]] = {}
-    for parameter in parameters:
-        groups.setdefault(getattr(parameter, _SECTION, COMMON), []).append(parameter)
-    last = groups.pop(COMMON, [])
-    return {**groups, COMMON: last}
-
-
-class Sectioned(click.Command):
-    """A command whose options --help lists under headings, see `section`."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, parameters in by_section(self.get_params(ctx)).items():
-            records = [record for one in parameters if (record := one.get_help_record(ctx)) is not None]
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,4 +49,4 @@ def test_a_tool_with_many_options_shows_each_under_one_heading(name):
 def test_a_command_without_headings_is_listed_as_before():
     command = COMMANDS["info"]
     assert ".Ss" not in options_section(command)
-    assert headings(command) == ["Options", "Examples"]
+    assert headings(command) == ["Options"]

@@ -147,7 +147,7 @@ def _passes(blocks: Blocks, names: list[str], sequential: bool, step: Step) -> I
 
 def _is_matrix(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and len(weight.shape) == 2
+    return weight is not None and isinstance(weight, Tensor) and weight.ndim == 2
 
 
 def _place(module: nn.Module, values: Tensor, item: Item) -> None:

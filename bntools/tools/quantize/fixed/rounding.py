@@ -70,7 +70,7 @@ def _is_module(built: torch.nn.Module, linear: Linear) -> bool:
         weight = getattr(built.get_submodule(linear.module), "weight", None)
     except AttributeError:
         return False
-    return isinstance(weight, Tensor) and len(weight.shape) == 2
+    return weight is not None and isinstance(weight, Tensor) and weight.ndim == 2
 
 
 def input_moments(task: Task, windows: Tensor, device: str, step: Step = no_step) -> Importance:
