@@ -67,7 +67,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of numbers that overflow: a damaged file may hold them
     signal.signal(signal.SIGALRM, _ring)
     if words[:1] == ["one"]:
-        return _again(words[1], int(words[2]))
+        _again(words[1], int(words[2]))
+        return
     total, first = int(words[0]) if words else 1_000_000, int(words[1]) if words[1:] else 0
     names = words[2:] or list(fuzz_targets.TARGETS)
     spent: Counter[str] = Counter()
@@ -98,7 +99,9 @@ def main() -> None:
                 reset()
     for name in names:
         each = 1000 * spent[name] / max(counts[name].total(), 1)
-        print(f"{name:16} {each:5.1f} ms  " + "  ".join(f"{k} {v:,}" for k, v in sorted(counts[name].items())))
+        print(
+            f"{name:16} {each:5.1f} ms  " + "  ".join(f"{k} {v:,}" for k, v in sorted(counts[name].items()))
+        )
     print(f"{total:,} inputs, {sum(c['fault'] for c in counts.values()):,} faults of {len(seen)} kinds, "
           f"{time.time() - started:.0f} s")  # fmt: skip
 

@@ -25,7 +25,11 @@ def bytewise(data: bytes, draw: random.Random) -> bytes:
     """Some bytes flipped, set, cut out, repeated or cut off; words overwritten by sizes."""
     out = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
-        place = draw.randrange(max(len(out), 1)) if draw.random() < 0.5 else draw.randrange(min(len(out), 256) or 1)
+        place = (
+            draw.randrange(max(len(out), 1))
+            if draw.random() < 0.5
+            else draw.randrange(min(len(out), 256) or 1)
+        )
         how = draw.randrange(7)
         if how == 0:
             out[place : place + 1] = bytes([draw.randrange(256)])
@@ -39,7 +43,9 @@ def bytewise(data: bytes, draw: random.Random) -> bytes:
             out[place:place] = out[place : place + draw.randrange(1, 40)]
         elif how == 5:
             width = draw.choice((2, 4, 8))
-            value = draw.choice((0, 1, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1))
+            value = draw.choice(
+                (0, 1, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1)
+            )
             out[place : place + width] = (value % 2 ** (8 * width)).to_bytes(width, "little")
         else:
             out[place:place] = bytes(draw.randrange(256) for _ in range(draw.randrange(1, 9)))
@@ -52,21 +58,27 @@ def tweak(value: Any, draw: random.Random) -> Any:
     for _ in range(draw.choice((1, 1, 1, 2, 5))):
         places = list(_places(value))
         if not places:
-            return draw.choice(_ODD)
+            return _odd(draw)
         holder, key = draw.choice(places)
         how = draw.randrange(8)
         if how == 0:
             del holder[key]
         elif how == 1:
             other, at = draw.choice(places)
-            holder[key] = copy.deepcopy(other[at]) if at in other or isinstance(at, int) and at < len(other) else None
+            holder[key] = (
+                copy.deepcopy(other[at]) if at in other or (isinstance(at, int) and at < len(other)) else None
+            )
         elif how == 2 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
             holder[key] = draw.choice((holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 1000003))
         elif how == 3 and isinstance(holder, dict):
-            holder[draw.choice(("x", "", "shape", "kind", "\ud800"))] = draw.choice(_ODD)
+            holder[draw.choice(("x", "", "shape", "kind", "\ud800"))] = _odd(draw)
         else:
-            holder[key] = draw.choice(_ODD)
+            holder[key] = _odd(draw)
     return value
+
+
+def _odd(draw: random.Random) -> Any:
+    return copy.deepcopy(draw.choice(_ODD))
 
 
 def _places(value: Any) -> Any:
@@ -98,7 +110,9 @@ def artifact(data: bytes, draw: random.Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + length])
     meta = head.pop("__metadata__", {})
-    parts = {k: [v["dtype"], v["shape"], data[8 + length :][slice(*v["data_offsets"])]] for k, v in head.items()}
+    parts = {
+        k: [v["dtype"], v["shape"], data[8 + length :][slice(*v["data_offsets"])]] for k, v in head.items()
+    }
     how = draw.randrange(10)
     if how < 4:
         _metadata(meta, parts, draw)
@@ -123,7 +137,9 @@ def _metadata(meta: dict[str, Any], parts: dict[str, Any], draw: random.Random) 
     elif key in values:
         meta[key] = _dumps(tweak(json.loads(meta[key]), draw))
     elif key:
-        meta[key] = draw.choice(("", "0", "1", "x", "null", "[]", "{}", "model", "stack", "cbm", "sae", "1e999"))
+        meta[key] = draw.choice(
+            ("", "0", "1", "x", "null", "[]", "{}", "model", "stack", "cbm", "sae", "1e999")
+        )
 
 
 def _part(parts: dict[str, Any], draw: random.Random) -> None:
@@ -137,7 +153,9 @@ def _part(parts: dict[str, Any], draw: random.Random) -> None:
     if how == 0:
         parts[name][0] = draw.choice(_TYPES.get(_WIDTH.get(kind, 8), ["U8"]))
     elif how == 1:
-        parts[name][1] = draw.choice(([*shape[::-1]], [1, *shape], [*shape, 1], [_count(shape)], [_count(shape), 1]))
+        parts[name][1] = draw.choice(
+            ([*shape[::-1]], [1, *shape], [*shape, 1], [_count(shape)], [_count(shape), 1])
+        )
     elif how == 2:
         rows = draw.choice((0, 1, max(0, (shape or [1])[0] - 1)))
         each = len(raw) // shape[0] if shape and shape[0] else 0
@@ -156,8 +174,8 @@ def _part(parts: dict[str, Any], draw: random.Random) -> None:
     elif how == 7:
         parts[name], parts[other] = parts[other], parts[name]
     else:
-        parts[name] = draw.choice((["F32", [], b"\0" * 4], ["I64", [0], b""], ["F64", [2, 2], b"\1" * 32],
-                                   ["U8", [0, 5], b""], ["F32", [0, 2**40], b""], ["BOOL", [3], b"\2\1\0"]))  # fmt: skip
+        odd = (["F32", [], b"\0" * 4], ["I64", [0], b""], ["F64", [2, 2], b"\1" * 32], ["U8", [0, 5], b""])
+        parts[name] = list(draw.choice((*odd, ["F32", [0, 2**40], b""], ["BOOL", [3], b"\2\1\0"])))
 
 
 def _count(shape: list[int]) -> int:
@@ -185,10 +203,16 @@ def inside_gzip(data: bytes, draw: random.Random) -> bytes:
 
 def inside_zip(data: bytes, draw: random.Random) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", draw.choice((0, 8, 12, 14))) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as old,
+        zipfile.ZipFile(out, "w", draw.choice((0, 8, 12, 14))) as new,
+    ):
         for name in old.namelist():
             raw = old.read(name)
-            new.writestr(name if draw.random() < 0.9 else name[:-4], bytewise(raw, draw) if draw.random() < 0.7 else raw)
+            new.writestr(
+                name if draw.random() < 0.9 else name[:-4],
+                bytewise(raw, draw) if draw.random() < 0.7 else raw,
+            )
     return out.getvalue()
 
 

@@ -28,9 +28,10 @@ class Target(NamedTuple):
 
 
 def _info(path: Path) -> None:
+    from rich.console import Console
+
     from bntools.core.model.open import open_input
     from bntools.tools.info import command, describe
-    from rich.console import Console
 
     opened = open_input(str(path))
     report = describe.describe(opened, "sample", tensors=True, modules=True)
@@ -201,7 +202,13 @@ def _fpga(path: Path) -> None:
 
 
 _ST = (fuzz.artifact,)
-_MODEL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+_MODEL = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors",
+)
 TARGETS: dict[str, Target] = {
     "grouped": Target("grouped.safetensors", _ST, _model),
     "entropy": Target("entropy.safetensors", _ST, _model),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = "1"
 STACK = "stack"
 _LARGEST_FILE = 256 << 20
+_EXPANSION = 32  # of a compressed side file; a tokenizer shrinks by 5 to 8
 
 
 class Artifact:
@@ -71,7 +72,10 @@ class Artifact:
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        return self.json("bntools.history", list)
+        stages = self.json("bntools.history", list)
+        if not all(isinstance(stage, dict) for stage in stages):
+            raise bad_input(f"metadata bntools.history of {self.label} is no list of stages")
+        return stages
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -158,16 +162,17 @@ class Artifact:
 
 
 def _expand(name: str, data: bytes) -> bytes:
-    """A side file compressed by xz; BnError (exit 3) when it is damaged or grows beyond 256 MiB."""
+    """A side file compressed by xz; BnError (exit 3) when it is damaged or grows beyond measure."""
     import lzma
 
+    most = min(_LARGEST_FILE, _EXPANSION * len(data) + (16 << 20))
     try:
-        expander = lzma.LZMADecompressor(lzma.FORMAT_XZ)
-        found = expander.decompress(data, max_length=_LARGEST_FILE)
+        expander = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LARGEST_FILE)
+        found = expander.decompress(data, max_length=most)
     except lzma.LZMAError as error:
         raise bad_input(f"side file {name!r} is damaged: {error}") from None
     if not expander.eof:
-        raise bad_input(f"side file {name!r} is cut short, or larger than {_LARGEST_FILE >> 20} MiB")
+        raise bad_input(f"side file {name!r} is cut short, or larger than {most >> 20} MiB")
     return found
 
 
