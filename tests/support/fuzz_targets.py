@@ -140,7 +140,7 @@ def _index(path: Path) -> None:
     with open_path(path) as file:
         found = storage.read(file)
     if found.width == 8:
-        index.search(found, ROWS, 3)
+        index.search(found, ROWS, min(3, len(found)))
 
 
 def _cbm(path: Path) -> None:

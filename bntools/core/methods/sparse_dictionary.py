@@ -266,7 +266,7 @@ def _inference_fits(facts: dict[str, Any], m: int) -> bool:
     if not isinstance(value, dict):
         return False
     try:
-        for key, most in (("candidates", m), ("k", m)):
+        for key, most in (("candidates", 1 << 20), ("k", m)):
             fields.whole(value.get(key, 1), 0, most)
         fields.number(value.get("budget", 0))
         fields.flag(value.get("nonnegative", True))

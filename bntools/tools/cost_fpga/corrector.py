@@ -231,8 +231,9 @@ def _check(corrector: Corrector, label: str) -> None:
             fits = wanted == {
                 name: shape for name, shape in held.items() if name not in ("spread", "widening")
             }
-    numbers = [corrector.mean, corrector.deviation, *corrector.tensors.values()]
-    if not fits or not all(np.isfinite(array).all() for array in numbers):
+    named = {"mean": corrector.mean, "deviation": corrector.deviation, **corrector.tensors}
+    finite = all(np.isfinite(a).all() for name, a in named.items() if not name.endswith(".threshold"))
+    if not fits or not finite:  # a leaf that is not split has an infinite threshold
         raise bad_input(
             f"{label}: its tensors do not fit together", "bntools cost-fpga --fit TABLE makes one"
         )
