@@ -250,6 +250,10 @@ TARGETS: dict[str, Target] = {
 }  # fmt: skip
 
 
+TOO_FEW = ("npz points", "artifact points")
+"""Samples that are whole but refused: several arrays, none of them named, or only one of them points."""
+
+
 def place(name: str, folder: Path) -> Path:
     """The file to be written in a folder, with what must lie beside it."""
     target = TARGETS[name]

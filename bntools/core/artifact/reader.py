@@ -221,14 +221,17 @@ def parse_json(text: str | bytes, expected: type, what: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise bad_input(f"{what} is not valid JSON: {str(error)[:120]}") from None
+        lines = "Extra data" in str(error)
+        hint = "one JSON value is expected, these are JSON lines" if lines else "is it whole? it does not parse"
+        raise bad_input(f"{what} is not valid JSON: {str(error)[:120]}", hint) from None
     if not isinstance(value, expected):
         raise bad_input(f"{what} is a JSON {type(value).__name__}, expected {expected.__name__}")
     return value
 
 
 def open_path(path: str | os.PathLike[str], budget: int | None = None) -> Artifact:
-    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError (exit 3) if it is no artifact.
+    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError: exit 2 for one that is not there, 3
+    if it is no artifact.
 
     budget: bytes of a stack to be read at most.
     """
@@ -236,7 +239,7 @@ def open_path(path: str | os.PathLike[str], budget: int | None = None) -> Artifa
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise bad_input(f"cannot open {path}: {error.strerror}", "check the path") from None
+        raise usage(f"cannot open {path}: {error.strerror}", "check the path") from None
     if not streams.is_regular(fd):
         spooled = streams.spool(fd, budget)
         os.close(fd)

@@ -219,7 +219,8 @@ def read(source: Artifact) -> Dictionary:
         raise bad_input(what, "bntools sparse-code makes one")
     facts = source.json("bntools.sae", dict)
     entries = source.entries
-    m, d = (entries["dec.weight"].shape if "dec.weight" in entries else (0, 0)) or (0, 0)
+    shape = entries["dec.weight"].shape if "dec.weight" in entries else ()
+    m, d = shape if len(shape) == 2 else (0, 0)
     wanted = {"enc.weight": (m, d), "enc.bias": (m,), "dec.weight": (m, d), "dec.bias": (d,), "norm.mean": (d,),
               "norm.scale": (1,)}  # fmt: skip
     optional = {"theta": (m,), "gate": (2, m), "latent.count": (m,)}

@@ -156,6 +156,9 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
 
     layout = LAYOUTS[to]()
     items = plan(model, layout, requantize)
+    if to.startswith("gptq") and not any(item.source for item in items):
+        hint = f"bntools quantize {model.label} --bits 4 | bntools export --to {to} -o {output}"
+        raise usage(f"--to {to} writes quantized weights, and {model.label} has none", hint)
     if session.dry_run:
         return _plan(
             session,

@@ -41,7 +41,7 @@ def read_ids(path: str) -> Indices:
     try:
         text = Path("/dev/stdin" if path == "-" else path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"cannot read ids {path}: {error}", "check the path") from None
+        raise usage(f"cannot read ids {path}: {getattr(error, 'strerror', None) or 'not text'}", "check the path") from None
     ids = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
