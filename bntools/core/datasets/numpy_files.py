@@ -85,7 +85,7 @@ def read_npz(file: Any, label: str, chosen: Collection[str] | None = None) -> di
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = dict(zip(_names(archive, label), archive.infolist(), strict=True))
             return {
                 name: _member(archive, info, f"{name} in {label}")
                 for name, info in members.items() if chosen is None or name in chosen
@@ -98,9 +98,17 @@ def npz_names(file: Any, label: str) -> list[str]:
     """Names of the arrays of an open .npz."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
+            return _names(archive, label)
     except _DAMAGE as error:
         raise _unreadable(label, error) from None
+
+
+def _names(archive: zipfile.ZipFile, label: str) -> list[str]:
+    """Names of the arrays; BnError (exit 3) for an archive of other things, such as a .pt of torch."""
+    names = archive.namelist()
+    if not all(name.endswith(".npy") for name in names):
+        raise bad_input(f"{label} is a zip archive, but none of numpy: it holds {names[0][:80]}", CONVERT)
+    return [name.removesuffix(".npy") for name in names]
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -67,7 +68,7 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
     console.print(terminal.facts(report["label"], facts))
     if report.get("history"):
         rows = [
-            [h.get("tool", "?"), h.get("version"), h.get("started"), _seconds(h.get("seconds", 0))]
+            [_command_line(h), h.get("version"), h.get("started"), _seconds(h.get("seconds", 0))]
             for h in report["history"]
         ]
         console.print(terminal.table(["history", "version", "started", "seconds"], rows))
@@ -127,6 +128,11 @@ _FACTS = (
     "facts",
     "metadata",
 )
+
+
+def _command_line(stage: dict[str, Any]) -> str:
+    words = stage.get("argv")
+    return shlex.join(map(str, words)) if isinstance(words, list) and words else str(stage.get("tool", "?"))
 
 
 def _seconds(value: Any) -> str:
