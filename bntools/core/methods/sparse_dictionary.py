@@ -291,7 +291,8 @@ def check_fits(dictionary: Dictionary, facts: dict[str, Any], width: int, label:
     """Refuse rows of another width, model, layer or site than the dictionary was made for (exit 3)."""
     d = dictionary.D.shape[1]
     if width != d:
-        raise bad_input(f"{label} has rows of {width} numbers, {dictionary.label} is for {d}")
+        hint = "rows of the layer that the dictionary was made for: bntools info tells which"
+        raise bad_input(f"{label} has rows of {width} numbers, {dictionary.label} is for {d}", hint)
     for key in ("sha256", "layer", "site"):
         ours, theirs = dictionary.facts.get(key), facts.get(key)
         if ours is not None and theirs is not None and ours != theirs and not force:
