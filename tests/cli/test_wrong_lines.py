@@ -35,7 +35,10 @@ for entry in LINES:
 def _fill(folder: Path) -> None:
     (folder / "m").mkdir()
     for path in SAMPLES.iterdir():
-        if path.name in ("config.json", "generation_config.json", "model.safetensors") or "tokenizer" in path.name:
+        if (
+            path.name in ("config.json", "generation_config.json", "model.safetensors")
+            or "tokenizer" in path.name
+        ):
             shutil.copy(path, folder / "m" / path.name)
         name = RENAMED.get(path.stem, path.stem) + (".vec" if path.stem == "index" else path.suffix)
         shutil.copy(path, folder / ("net.json" if path.name == "network.json" else name))

@@ -222,7 +222,9 @@ def parse_json(text: str | bytes, expected: type, what: str) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         lines = "Extra data" in str(error)
-        hint = "one JSON value is expected, these are JSON lines" if lines else "is it whole? it does not parse"
+        hint = (
+            "one JSON value is expected, these are JSON lines" if lines else "is it whole? it does not parse"
+        )
         raise bad_input(f"{what} is not valid JSON: {str(error)[:120]}", hint) from None
     if not isinstance(value, expected):
         raise bad_input(f"{what} is a JSON {type(value).__name__}, expected {expected.__name__}")

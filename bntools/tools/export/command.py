@@ -79,7 +79,7 @@ def command(
 
 
 def _folder(output: str, force: bool, layout: str) -> str:
-    """-o NAME of a layout that other programs load as a folder makes the folder NAME/, unless the name has an ending."""
+    """-o NAME of a layout that others load as a folder makes the folder NAME/, unless the name has an ending."""
     from bntools.core.artifact.writer import STDOUT, check_target
 
     if layout == "gguf" or output == STDOUT or Path(output).suffix or os.path.exists(output):

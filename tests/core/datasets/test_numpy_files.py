@@ -17,7 +17,9 @@ def npy(header: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
 
-@pytest.mark.parametrize("array", [np.eye(3), np.asfortranarray(np.ones((2, 5), "f2")), np.zeros((0, 4)), np.array(7)])
+@pytest.mark.parametrize(
+    "array", [np.eye(3), np.asfortranarray(np.ones((2, 5), "f2")), np.zeros((0, 4)), np.array(7)]
+)
 @pytest.mark.parametrize("read", [numpy_files.read_npy, numpy_files.map_npy])
 def test_what_numpy_writes_is_read(array, read, tmp_path):
     np.save(tmp_path / "a.npy", array)

@@ -68,7 +68,9 @@ def read(source: Artifact) -> VectorIndex:
     if odd:
         raise bad_input(f"{source.label}: damaged index: {odd[0]} is {source.entries[odd[0]].dtype}")
     held = {name: source.tensor(name).numpy() for name in source.names()}
-    endless = [name for name, array in held.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    endless = [
+        name for name, array in held.items() if array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
     if endless:
         raise bad_input(f"{source.label}: damaged index: {endless[0]} holds numbers that are not finite")
     try:
