@@ -229,3 +229,13 @@ def test_a_pipe_of_three_stages_works(tmp_path):
     report = json.loads(done.stdout)
     assert [stage["tool"] for stage in report["history"]] == ["quantize", "export"]
     assert report["bits_per_weight"] == {"model": 16.0}
+
+
+def test_a_name_without_an_ending_is_a_folder_where_programs_load_folders(tmp_path, capfd):
+    from bntools import cli
+
+    assert cli.run(["export", "default:", "-o", str(tmp_path / "dense")]) == 0
+    assert (tmp_path / "dense" / "config.json").is_file()
+    assert cli.run(["export", "default:", "-o", str(tmp_path / "dense.safetensors")]) == 0
+    assert (tmp_path / "dense.safetensors").is_file()
+    capfd.readouterr()

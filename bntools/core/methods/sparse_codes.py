@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bntools.core.artifact.dtypes import FLOATS
 from bntools.core.artifact.reader import Artifact
 from bntools.core.artifact.writer import Writer
 from bntools.core.datasets.activation_rows import NAMES, NAMES_FILE
@@ -80,7 +81,12 @@ class Codes:
             raise bad_input(what, "bntools sparse-encode makes them")
         entries = source.entries
         shapes = [entries[name].shape if name in entries else () for name in (INDEX, VALUE)]
-        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or entries[INDEX].dtype != "I32":
+        if (
+            len(shapes[0]) != 2
+            or shapes[0] != shapes[1]
+            or entries[INDEX].dtype != "I32"
+            or entries[VALUE].dtype not in FLOATS
+        ):
             raise bad_input(f"{source.label} holds no index and value [rows, k]", "is it damaged?")
         self.source, self.label = source, source.label
         self.facts: dict[str, Any] = source.json("bntools.codes", dict)

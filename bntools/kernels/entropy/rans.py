@@ -69,6 +69,13 @@ def cost_bits(frequencies: NDArray[np.uint16], counts: Array) -> float:
     return float((np.asarray(counts) * bits).sum() + 2 * _ESCAPE_BITS * np.asarray(counts)[..., ESCAPE].sum())
 
 
+def cheapest(frequencies: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Bits of the likeliest symbol of each table, an escape with its two bytes."""
+    bits = np.log2(TOTAL) - np.log2(np.maximum(frequencies.astype(np.float64), 0.5))
+    bits[..., ESCAPE] += 2 * _ESCAPE_BITS
+    return bits.min(-1)
+
+
 def cumulative(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """Frequency and start of every symbol in one word, f << 16 | start: [tables, SYMBOLS] uint32."""
     f = frequencies.astype(np.uint32)

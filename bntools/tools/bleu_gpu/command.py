@@ -213,7 +213,9 @@ def _opened(source: str) -> Iterator[Any]:
     try:
         file = open(source, "rb")  # noqa: SIM115
     except OSError as error:
-        raise bad_input(f"{source}: {error.strerror}", "a .jsonl file, or - for standard input") from None
+        raise usage(
+            f"cannot open {source}: {error.strerror}", "a .jsonl file, or - for standard input"
+        ) from None
     with file:
         yield file
 

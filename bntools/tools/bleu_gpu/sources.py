@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.kernels.ngrams import cpu as ngrams_cpu
 from bntools.kernels.ngrams.cpu import FlatSentences
 from bntools.tools.bleu_gpu import stream
@@ -170,7 +170,7 @@ def stored_stats(path: str, orders: int) -> NDArray[np.int32]:
         with open(path, "rb") as file:
             parts = [stats for stats, _ in from_stats(file, Reading(orders))]
     except OSError as error:
-        raise bad_input(f"{path}: {error.strerror}", "a file that --stats wrote") from None
+        raise usage(f"cannot open {path}: {error.strerror}", "a file that --stats wrote") from None
     if not parts:
         raise bad_input(f"{path}: no statistics", "a file that --stats wrote")
     return np.concatenate(parts)

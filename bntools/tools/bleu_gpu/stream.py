@@ -29,9 +29,16 @@ class Pairs(NamedTuple):
     ref_rows: NDArray[np.int64]
 
 
+LINE_HINT = 'a line is {"hyp": [ids], "refs": [[ids], ...]}'
+TEXT_HINT = "--tokenizer default: makes ids of texts, or that of your model"
+
+
 def refuse(number: int, reason: str) -> None:
     """What to do with a bad line unless told to skip it. Raises BnError (exit 3)."""
-    raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
+    if number > 1:
+        raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
+    hint = TEXT_HINT if '"hyp"' in reason and "whole numbers" in reason else LINE_HINT
+    raise bad_input(f"line {number}: {reason}", hint)  # all lines are like the first, mostly
 
 
 def blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bntools.core.artifact import dtypes, streams
 from bntools.core.artifact.reader import Artifact, parse_json
+from bntools.core.datasets import numpy_files
 from bntools.core.errors import BnError, bad_input, usage
 from bntools.tools.data_dim import lattice
 
@@ -144,19 +145,13 @@ def _from_artifact(artifact: Artifact, name: str | None) -> tuple[NDArray[Any], 
 
 
 def _from_numpy(file: Any, kind: str, label: str, name: str | None) -> tuple[NDArray[Any], float, str]:
-    try:
-        if kind == "npy":
-            if name is not None:
-                raise usage(f"{label} is one array without a name", "leave out --tensor")
-            chosen, array = label, np.lib.format.read_array(file, allow_pickle=False)
-        else:
-            with np.load(file, allow_pickle=False) as archive:
-                chosen = _choose(list(archive.files), name, label)
-                array = archive[chosen]
-    except BnError:
-        raise
-    except Exception as error:  # numpy's readers raise whatever their parsers do
-        raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", _CONVERT) from None
+    if kind == "npy":
+        if name is not None:
+            raise usage(f"{label} is one array without a name", "leave out --tensor")
+        chosen, array = label, numpy_files.read_npy(file, label)
+    else:
+        chosen = _choose(numpy_files.npz_names(file, label), name, label)
+        array = numpy_files.read_npz(file, label, (chosen,))[chosen]
     if array.dtype.kind not in "fiub":
         raise bad_input(f"{label} holds {array.dtype}, not real numbers", _CONVERT)
     precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,6 +67,7 @@ def command(
         raise usage(
             f"{source} is no sparse dictionary", "--to saelens is for what bntools sparse-code writes"
         )
+    output = _folder(output, force, layout)
     session.apply()
     _check_whole(model, layout)
     terminal.note_left_behind(session, model)
@@ -74,6 +76,16 @@ def command(
     if layout == "hf":
         return _dense(session, model, output, force)
     return _coded(session, model, output, force, layout, requantize)
+
+
+def _folder(output: str, force: bool, layout: str) -> str:
+    """-o NAME of a layout that others load as a folder makes the folder NAME/, unless the name has an ending."""
+    from bntools.core.artifact.writer import STDOUT, check_target
+
+    if layout == "gguf" or output == STDOUT or Path(output).suffix or os.path.exists(output):
+        return output
+    check_target(output + "/", force)
+    return output.rstrip("/") + "/"
 
 
 def _check(session: Session, output: str, force: bool, layout: str, requantize: bool) -> None:
@@ -156,6 +168,9 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
 
     layout = LAYOUTS[to]()
     items = plan(model, layout, requantize)
+    if to.startswith("gptq") and not any(item.source for item in items):
+        hint = f"bntools quantize {model.label} --bits 4 | bntools export --to {to} -o {output}"
+        raise usage(f"--to {to} writes quantized weights, and {model.label} has none", hint)
     if session.dry_run:
         return _plan(
             session,

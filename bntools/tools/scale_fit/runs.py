@@ -79,6 +79,14 @@ def column_names(text: str | None) -> dict[str, str]:
     return names
 
 
+class _MissingKeyError(ValueError):
+    """A line lacks what the fit needs."""
+
+
+def _keys(line: bytes) -> str:
+    return ", ".join(json.loads(line))[:80] or "none"
+
+
 def refuse(number: int, reason: str) -> None:
     """What to do with a bad line unless told to skip it. Raises BnError (exit 3)."""
     raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
@@ -96,6 +104,12 @@ def read_runs(lines: Iterable[bytes], names: Mapping[str, str], skip: Skip = ref
             continue
         try:
             run = _run(line, names, set(rows[0]) if rows else None)
+        except _MissingKeyError as error:
+            if not rows and skip is refuse:  # all lines are like the first, mostly
+                hint = f"--columns N=KEY,D=KEY,loss=KEY; this line has {_keys(line)}"
+                raise bad_input(f"line {number}: {error}", hint) from None
+            skip(number, str(error))
+            continue
         except (ValueError, RecursionError) as error:
             skip(number, f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error))
             continue
@@ -118,9 +132,9 @@ def _run(line: bytes, names: Mapping[str, str], wanted: set[str] | None) -> dict
         raise ValueError("not a JSON object")
     run = {meaning: _number(key, value[key]) for meaning, key in names.items() if value.get(key) is not None}
     if "loss" not in run:
-        raise ValueError(f"no key {names['loss']!r} (the loss)")
+        raise _MissingKeyError(f"no key {names['loss']!r} (the loss)")
     if wanted is None and len(run) < 2:
-        raise ValueError(f"none of the keys {', '.join(repr(names[v]) for v in VARIABLES)}")
+        raise _MissingKeyError(f"none of the keys {', '.join(repr(names[v]) for v in VARIABLES)}")
     missing = sorted((wanted or set()) - set(run))
     if missing:
         raise ValueError(f"no key {names[missing[0]]!r}, which earlier lines have")

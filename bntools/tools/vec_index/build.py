@@ -71,7 +71,7 @@ def check(settings: Settings, width: int, queries: int | None) -> None:
     if settings.bytes is not None and settings.allots and _code_bytes(settings, settings.bytes, 1 << 62) < 1:
         raise usage(f"--bytes {settings.bytes} leave no byte for the code beside factor, cell and norm")
     if settings.dims is not None and not 1 <= settings.dims <= width:
-        raise usage(f"--dims {settings.dims}: vectors have {width} coordinates")
+        raise usage(f"--dims {settings.dims}: vectors have {width} coordinates", f"--dims {width} at most")
 
 
 def survey(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> Scene:

@@ -198,7 +198,7 @@ def _search(
 
     _, index = _open_index(source)
     if k > len(index):
-        raise usage(f"-k {k}: the index holds {len(index)} vectors")
+        raise usage(f"-k {k}: the index holds {len(index)} vectors", f"-k {len(index)} at most")
     if rerank is not None and index.second is None:
         raise usage("--rerank orders by a second code, and the index has none", "build it with --second lvq8")
     queries = read_queries(asked, tensor, index.width, "the index")
