@@ -30,10 +30,10 @@ def _check_parts(given: dict[str, Any]) -> None:
 @click.option("--task", type=click.Choice(["auto", "binary", "regression"]), default="auto", show_default=True,
               help="auto: binary, and numbers are refused.")  # fmt: skip
 @click.option("--fields", default="", metavar="A,B", help="Columns to embed.  [default: all but the target]")
-@click.option("--method", default="spectral", show_default=True, metavar="NAME[,NAME...]",
+@click.option("--method", default="full", show_default=True, metavar="NAME[,NAME...]",
               help="full, spectral, unified, hash, qr, mde, robe, prune, pep, dnis, ihas.")  # fmt: skip
-@click.option("--budget", default="1/8", show_default=True, metavar="SHARE",
-              help="Share of the full table's numbers: 1/8, a list, or 1/2..1/32 by halves.")  # fmt: skip
+@click.option("--budget", metavar="SHARE", help="Share of the full table's numbers: 1/8, a list, or 1/2..1/32 by "
+              "halves.  [default: 1/8; all of it for full alone]")  # fmt: skip
 @click.option("--model", type=click.Choice(["dcn", "fm", "mf"]), default="dcn", show_default=True,
               help="What is made of the vectors.")  # fmt: skip
 @click.option("--dim", type=click.IntRange(1, 256), default=16, show_default=True, help="Numbers a value, full table.")
@@ -96,11 +96,13 @@ def command(session: Session, source: str, output: str, force: bool, plot: str |
 
 
 def _settings(session: Session, given: dict[str, Any]) -> Any:
-    from bntools.tools.embed_fit.settings import Settings, parse_budgets
+    from bntools.core.methods.embedding.shares import parse_budgets
+    from bntools.tools.embed_fit.settings import Settings
 
     names = tuple(dict.fromkeys(n.strip() for n in given.pop("fields").split(",") if n.strip()))
     methods = tuple(dict.fromkeys(n.strip() for n in given.pop("method").split(",") if n.strip()))
-    budgets, bits = parse_budgets(given.pop("budget")), int(given.pop("bits"))
+    text = given.pop("budget") or ("1" if methods == ("full",) else "1/8")
+    budgets, bits = parse_budgets(text), int(given.pop("bits"))
     baseline = not given.pop("no_baseline")
     return Settings(methods=methods, budgets=budgets, bits=bits, fields=names, baseline=baseline, seed=session.seed,
                     **given)  # fmt: skip

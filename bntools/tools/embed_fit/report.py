@@ -12,7 +12,8 @@ from bntools.core.methods.embedding import scores
 from bntools.core.progress import Progress, no_progress
 from bntools.tools.embed_fit.methods.plain import full_size
 from bntools.tools.embed_fit.problem import Data, Problem
-from bntools.tools.embed_fit.settings import Settings, budget_name
+from bntools.core.methods.embedding.shares import budget_name
+from bntools.tools.embed_fit.settings import Settings
 from bntools.tools.embed_fit.sweep import REFERENCE, SMALL, Run, Sweep, small_width, units
 
 

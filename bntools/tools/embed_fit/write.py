@@ -10,7 +10,7 @@ from bntools.core.errors import usage
 from bntools.core.methods.embedding import stored as storage
 from bntools.core.model import history
 from bntools.options import Session
-from bntools.tools.embed_fit.settings import budget_name
+from bntools.core.methods.embedding.shares import budget_name
 from bntools.tools.embed_fit.sweep import REFERENCE, SMALL
 
 

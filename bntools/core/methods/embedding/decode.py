@@ -28,8 +28,11 @@ def vectors(stored: Stored, t: int, texts: Sequence[str]) -> Floats:
     """Vectors [n, width] of values of field t; an unseen value is the prior's mean, 0, unless it is hashed."""
     vocabulary = stored.vocab[t]
     count = 0 if vocabulary is None else len(vocabulary)
-    known = {} if vocabulary is None else {text: i for i, text in enumerate(vocabulary)}
-    ids = np.array([known.get(text, count) for text in texts], np.int64)
+    if stored.fields[t].get("numbered"):
+        ids = np.array([int(text) for text in texts], np.int64)
+    else:
+        known = {} if vocabulary is None else {text: i for i, text in enumerate(vocabulary)}
+        ids = np.array([known.get(text, count) for text in texts], np.int64)
     out = FORMS[stored.fields[t]["form"]](stored, t, Values(ids, digests(texts)))
     if vocabulary is not None:
         out = np.where((ids == count)[:, None], np.float32(0), out)
@@ -37,9 +40,10 @@ def vectors(stored: Stored, t: int, texts: Sequence[str]) -> Floats:
 
 
 def table_of(stored: Stored, t: int) -> Floats:
-    """All rows of a field with a vocabulary [values, width]."""
+    """All rows of a field with a vocabulary, or with numbered rows [values, width]."""
     values = stored.vocab[t]
-    assert values is not None
+    if values is None:
+        values = [str(i) for i in range(stored.fields[t]["values"])]
     return vectors(stored, t, values)
 
 

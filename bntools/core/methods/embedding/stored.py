@@ -126,4 +126,4 @@ def _check(stored: Stored) -> None:
         values = stored.vocab[t]
         if values is not None and len(values) != one["values"]:
             raise ValueError(f"{one['name']}: {len(values)} values, {one['values']} are stated")
-        vectors(stored, t, (values or ["x"])[:1])
+        vectors(stored, t, (values or ["0"])[:1])
