@@ -55,27 +55,12 @@ def adam(
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def lazy_adam(
-    x: Floats, g: Floats, m: Floats, v: Floats, last: Ints, touched: Ints, c: int, decay: float, rate: float, step: int
+    x: Floats, g: Floats, m: Floats, v: Floats, touched: Ints, c: int, decay: float, rate: float, step: int
 ) -> None:  # fmt: skip
-    """The same for the chunks that start at touched * c alone: what a chunk missed since step last[row] is made up for
-    in closed form, (1 - rate decay)^k on x and beta^k on the moments; an approximation of the dense step.
-    """
-    a1, a2 = np.float32(1 - BETA1), np.float32(1 - BETA2)
-    scale = np.float32(rate / (1 - BETA1**step))
-    root = np.float32(1 / (1 - BETA2**step))
-    weight, tiny = np.float32(decay), np.float32(EPSILON)
+    """The same for the chunks that start at touched * c alone, whose moments stand still while nobody touches them."""
     for row in touched:
-        missed = step - last[row] - 1
-        shrink = np.float32((1 - rate * decay) ** missed)
-        b1, b2 = np.float32(BETA1 ** (missed + 1)), np.float32(BETA2 ** (missed + 1))
-        last[row] = step
-        for i in range(row * c, row * c + c):
-            x[i] *= shrink
-            slope = g[i] + weight * x[i]
-            m[i] = b1 * m[i] + a1 * slope
-            v[i] = b2 * v[i] + a2 * slope * slope
-            x[i] -= scale * m[i] / (np.sqrt(v[i] * root) + tiny)
-            g[i] = np.float32(0)
+        at = row * c
+        adam(x[at : at + c], g[at : at + c], m[at : at + c], v[at : at + c], decay, rate, step)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -87,12 +72,3 @@ def decay_rows(x: Floats, last: Ints, rows: Ints, c: int, factor: float, step: i
         for i in range(row * c, row * c + c):
             x[i] *= shrink
 
-
-@numba.njit(cache=True, nogil=True)
-def block_gradient(flat: Floats, ids: Ids, base: int, blocks: Ids, g: Floats, first: int, out: Floats) -> None:
-    """out[block of the value, k] += g[r, first + k] * flat[(base + id) d + k]: the gradient of per-block factors."""
-    d = out.shape[1]
-    for r in range(len(ids)):
-        row = base + ids[r]
-        for k in range(d):
-            out[blocks[row], k] += g[r, first + k] * flat[row * d + k]

@@ -15,6 +15,7 @@ from bntools.kernels.embedding import rows
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 SCALE = 0.05  # standard deviation of fresh entries
+LAZY = 1 << 23  # numbers of a table from which a step visits only the rows of its batch
 
 
 class Lookup:
@@ -43,6 +44,9 @@ class Lookup:
             self.gradient *= self.mask
         rows.adam(self.flat, self.gradient, self.mean, self.square, decay, rate, step)
 
+    def settle(self) -> None:
+        """Make up for what was put off, before the table is read as a whole."""
+
     def restart(self) -> None:
         """Forget Adam's state."""
         for array in (self.gradient, self.mean, self.square):
@@ -56,8 +60,31 @@ class Chunked(Lookup):
         super().__init__(size, [s.shape[1] * c for s in starts], stored, seed)
         self.starts, self.c = [np.ascontiguousarray(s) for s in starts], c
         self._ids: Ids | None = None
+        self.lazy = size >= LAZY and size % c == 0 and all((s % c == 0).all() for s in self.starts)
+        self._last = np.zeros(size // c if self.lazy else 0, np.int64)
+        self._done, self._factor = 0, 1.0
+
+    def _touched(self, ids: Ids) -> NDArray[np.int64]:
+        return np.unique(np.concatenate([s[ids[:, t]].reshape(-1) for t, s in enumerate(self.starts)])) // self.c
+
+    def settle(self) -> None:
+        if self.lazy:
+            every = np.arange(len(self._last))
+            rows.decay_rows(self.flat, self._last, every, self.c, self._factor, self._done)
+
+    def step(self, decay: float, rate: float, step: int) -> None:
+        if not self.lazy or self.mask is not None:
+            return super().step(decay, rate, step)
+        assert self._ids is not None
+        touched = self._touched(self._ids)
+        rows.lazy_adam(self.flat, self.gradient, self.mean, self.square, touched, self.c, decay, rate, step)
+        self._last[touched] = step
+        self._done, self._factor = step, 1 - rate * decay
+        return None
 
     def forward(self, ids: Ids) -> Tensor:
+        if self.lazy:
+            rows.decay_rows(self.flat, self._last, self._touched(ids), self.c, self._factor, self._done)
         out, first = np.empty((len(ids), sum(self.widths)), np.float32), 0
         for t, starts in enumerate(self.starts):
             rows.gather(self.flat, starts, ids[:, t], self.c, out, first)

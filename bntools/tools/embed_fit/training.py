@@ -57,6 +57,7 @@ def loss_of(y: Floats, output: NDArray[Any], task: str) -> float:
 
 def predict(lookup: Lookup, head: Head, ids: Ids, batch: int = 8192) -> Floats:
     """Logits, or predicted numbers, of rows."""
+    lookup.settle()
     parts = [head.forward(lookup.forward(ids[i : i + batch])).numpy() for i in range(0, len(ids), batch)]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
@@ -66,8 +67,9 @@ class HeadState:
 
     def __init__(self, head: Head) -> None:
         self.head = head
-        self.moments = {n: (np.zeros(p.numel(), np.float32),) * 1 + (np.zeros(p.numel(), np.float32),)
-                        for n, p in head.parameters.items()}  # fmt: skip
+        self.moments = {
+            n: (np.zeros(p.numel(), np.float32), np.zeros(p.numel(), np.float32)) for n, p in head.parameters.items()
+        }
 
     def step(self, rate: float, step: int) -> None:
         for name, p in self.head.parameters.items():
@@ -84,12 +86,10 @@ def slope(output: Any, y: Floats, task: str) -> Any:
 
 def train(
     lookup: Lookup, head: Head, data: tuple[Rows, Rows], prior: float, settings: Training,
-    after: Callable[[Any], Any] | None = None,
 ) -> Trained:  # fmt: skip
     """Minimise mean loss + prior / (2 N) |table|^2 on data[0]; the best epoch by data[1].
 
-    The prior acts on every row in every step: a value has one, however often it occurs. after: what is called with
-    (lookup, head) behind each step, for methods that learn more than weights.
+    The prior acts on every row in every step: a value has one, however often it occurs.
     """
     learn, check = data
     rng = np.random.default_rng([settings.seed, 7])
@@ -104,8 +104,6 @@ def train(
             lookup.backward(head.backward(slope(out, learn.y[chosen], settings.task)))
             state.step(settings.rate, step)
             lookup.step(decay, settings.rate, step)
-            if after is not None:
-                after(step)
         loss = loss_of(check.y, predict(lookup, head, check.ids), settings.task)
         if best is None or loss < best[0]:
             best = (loss, epoch, lookup.flat.copy(), {n: p.clone() for n, p in head.parameters.items()})

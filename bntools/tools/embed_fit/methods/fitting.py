@@ -33,12 +33,16 @@ class Fitted(NamedTuple):
 
 @dataclass
 class Bench:
-    """A problem, settings, and the full tables that were trained on it, by width."""
+    """A problem, settings, and the full tables that were trained on it, by width.
+
+    priors: where tuning starts, by what is tuned; frozen: weights that are not tuned.
+    """
 
     problem: Problem
     settings: Settings
     full: dict[int, tuple[Trained, plain.Form, list[dict[str, float]]]] = field(default_factory=dict)
     priors: dict[str, float] = field(default_factory=dict)
+    frozen: dict[str, float] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
 
     def training(self) -> Training:
@@ -55,7 +59,7 @@ class Bench:
             head = Head(self.settings.model, lookup.widths, self.problem.seed)
             return train(lookup, head, (self.problem.train, self.problem.valid), weight, self.training())
 
-        fixed = self.settings.lambda_
+        fixed = self.frozen.get(key, self.settings.lambda_)
         lambdas = LAMBDAS if fixed is None else (fixed,)
         trained, tried = tune(one, self.priors.get(key, 300.0), lambdas)
         self.priors[key] = trained.prior
