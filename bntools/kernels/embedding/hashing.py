@@ -14,7 +14,8 @@ Words = NDArray[np.uint64]
 def digests(values: Iterable[str]) -> Words:
     """BLAKE2b of each text, 64 bits: the same in every process and on every machine."""
     return np.array(
-        [int.from_bytes(hashlib.blake2b(v.encode(), digest_size=8).digest(), "little") for v in values], np.uint64
+        [int.from_bytes(hashlib.blake2b(v.encode(), digest_size=8).digest(), "little") for v in values],
+        np.uint64,
     )
 
 

@@ -18,7 +18,9 @@ HIDDEN, CROSS_RANK = (64, 32), 32
 class Head:
     """One head: `forward` keeps what `backward` needs. widths: of the fields; kinds: mf, fm, dcn."""
 
-    def __init__(self, kind: str, widths: tuple[int, ...], seed: int = 0, parameters: Parameters | None = None):
+    def __init__(
+        self, kind: str, widths: tuple[int, ...], seed: int = 0, parameters: Parameters | None = None
+    ):
         self.kind, self.widths = kind, tuple(widths)
         if kind not in ("mf", "fm", "dcn"):
             raise ValueError(f"unknown head {kind!r}")

@@ -36,9 +36,7 @@ def scatter(gradient: Floats, starts: Ints, ids: Ids, c: int, g: Floats, first: 
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def adam(
-    x: Floats, g: Floats, m: Floats, v: Floats, decay: float, rate: float, step: int
-) -> None:
+def adam(x: Floats, g: Floats, m: Floats, v: Floats, decay: float, rate: float, step: int) -> None:
     """One step of Adam on the loss plus decay / 2 |x|^2 over all entries; the gradient is set to 0 for the next."""
     b1, b2 = np.float32(BETA1), np.float32(BETA2)
     a1, a2 = np.float32(1 - BETA1), np.float32(1 - BETA2)
@@ -71,4 +69,3 @@ def decay_rows(x: Floats, last: Ints, rows: Ints, c: int, factor: float, step: i
         last[row] = step
         for i in range(row * c, row * c + c):
             x[i] *= shrink
-

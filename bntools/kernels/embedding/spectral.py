@@ -87,7 +87,9 @@ def bits_of(lengths: Sequence[Ints], prices: Sequence[Price], offsets: bool = Tr
     total = 0.0
     for r, cost in zip(lengths, prices, strict=True):
         axes = int(r.max(initial=0))
-        total += cost.entry * float(r.sum()) + cost.axis * axes + cost.mean + (32 * (axes + 1) if offsets else 0)
+        total += (
+            cost.entry * float(r.sum()) + cost.axis * axes + cost.mean + (32 * (axes + 1) if offsets else 0)
+        )
     return total
 
 

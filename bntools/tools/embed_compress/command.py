@@ -17,13 +17,19 @@ Examples:
 """
 
 
-@click.command("embed-compress", short_help="Compress an embedding table without training data.", epilog=EPILOG)
+@click.command(
+    "embed-compress", short_help="Compress an embedding table without training data.", epilog=EPILOG
+)
 @options.input_argument(example="bntools embed-compress table.safetensors --budget 1/8 -o small.safetensors")
 @click.option("--method", type=click.Choice(["spectral"]), default="spectral", show_default=True, help="How.")
-@click.option("--budget", default="1/8", show_default=True, metavar="SHARE", help="Share of the numbers to keep.")
+@click.option(
+    "--budget", default="1/8", show_default=True, metavar="SHARE", help="Share of the numbers to keep."
+)
 @click.option("--bits", type=click.Choice(["32", "8", "7", "6", "5", "4", "3", "2"]), default="32", show_default=True,
               help="Bits of a number that is kept.")  # fmt: skip
-@click.option("--tensor", metavar="NAME", help="A weight of two dimensions in INPUT, a model or any safetensors.")
+@click.option(
+    "--tensor", metavar="NAME", help="A weight of two dimensions in INPUT, a model or any safetensors."
+)
 @click.option("--counts", metavar="FILE", help="With --tensor: how often each row is used, one number a row.")
 @options.output
 @options.common
@@ -98,7 +104,9 @@ def _plan(session: Session, sources: Any, budget: float, bits: int) -> None:
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
 
 
-def _finish(session: Session, small: Any, made: tuple[dict[str, Any], list[Any]], place: tuple[str, bool]) -> None:
+def _finish(
+    session: Session, small: Any, made: tuple[dict[str, Any], list[Any]], place: tuple[str, bool]
+) -> None:
     from bntools.core.artifact.writer import Writer
     from bntools.core.methods.embedding import stored as storage
     from bntools.core.model import history
@@ -110,7 +118,9 @@ def _finish(session: Session, small: Any, made: tuple[dict[str, Any], list[Any]]
         out.describe("history", [*before, entry])
         out.describe("report", report)
     if out.manifest is not None:
-        terminal.emit(session, {**out.manifest, **report, "bntools": 1}, lambda console: _draw(console, report))
+        terminal.emit(
+            session, {**out.manifest, **report, "bntools": 1}, lambda console: _draw(console, report)
+        )
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:

@@ -21,7 +21,9 @@ def sources_of(stored: Stored) -> list[Source]:
     for t, one in enumerate(stored.fields):
         name = one["name"]
         if one["form"] in ("hashed", "chunks", "robe"):
-            raise bad_input(f"the rows of {name} are shared by hashes: there is no table", "embed-fit --method full")
+            raise bad_input(
+                f"the rows of {name} are shared by hashes: there is no table", "embed-fit --method full"
+            )
         counts = stored.arrays.get(f"counts.{name}")
         counts = np.ones(one["values"]) if counts is None else counts
         result.append(Source(name, table_of(stored, t), counts, stored.arrays.get(f"metric.{name}")))
@@ -37,15 +39,25 @@ def foreign(name: str, E: Floats, counts: Floats | None) -> tuple[Stored, list[S
     if counts is None:
         counts = np.ones(len(E))
     if len(counts) != len(E):
-        raise bad_input(f"{len(counts):,} counts for {len(E):,} rows of {name}", "--counts with one number a row")
+        raise bad_input(
+            f"{len(counts):,} counts for {len(E):,} rows of {name}", "--counts with one number a row"
+        )
     if not np.isfinite(counts).all() or counts.min() < 0 or not counts.any():
         raise bad_input("counts are numbers of occurrences, 0 or more, not all 0", "--counts FILE")
-    facts = {"method": "full", "budget": 1.0, "model": None, "task": None, "at_least": None,
-             "fields": [{"name": name, "values": len(E), "form": "rows", "width": E.shape[1], "numbered": True}]}
+    facts = {
+        "method": "full",
+        "budget": 1.0,
+        "model": None,
+        "task": None,
+        "at_least": None,
+        "fields": [{"name": name, "values": len(E), "form": "rows", "width": E.shape[1], "numbered": True}],
+    }
     return Stored(facts, {}, [None]), [Source(name, E, counts)]
 
 
-def embed_compress(stored: Stored, sources: list[Source], budget: float, bits: int = 32) -> tuple[Stored, dict[str, Any]]:
+def embed_compress(
+    stored: Stored, sources: list[Source], budget: float, bits: int = 32
+) -> tuple[Stored, dict[str, Any]]:
     """The compressed artifact and the report of bntools-embed-compress(1).
 
     budget: share of the tables' numbers; each then has `bits` bits. Raises BnError (exit 2) for one that cannot hold
@@ -58,7 +70,10 @@ def embed_compress(stored: Stored, sources: list[Source], budget: float, bits: i
     codes = compress(sources, numbers * budget * bits, bits, extra)
     if codes is None:
         least = (least_bits(sources, bits) + extra) / (numbers * bits)
-        raise usage(f"a budget of {budget:.3g} cannot hold the means and the index", f"--budget {least * 1.05:.2g} at least")
+        raise usage(
+            f"a budget of {budget:.3g} cannot hold the means and the index",
+            f"--budget {least * 1.05:.2g} at least",
+        )
     small = compressed(stored, codes, budget)
     for one, code, keep, w in zip(small.fields, codes, numbered, width, strict=True):
         if keep:

@@ -28,7 +28,9 @@ def collisions(problem: Problem, stored: Stored) -> dict[str, Any]:
             rows = _rows(stored, t)
             if stored.fields[t]["form"] == "rows":
                 continue
-            where = buckets(problem.digests[t][: len(f.values)], rows, facts["seed"], t, *([j] if one_table else []))
+            where = buckets(
+                problem.digests[t][: len(f.values)], rows, facts["seed"], t, *([j] if one_table else [])
+            )
             mass = np.bincount(where, share, rows)
             own = float(np.square(share).sum())
             intra += (float(np.square(mass).sum()) - own) / 2

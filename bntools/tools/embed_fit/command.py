@@ -36,26 +36,36 @@ def _check_parts(given: dict[str, Any]) -> None:
               "halves.  [default: 1/8; all of it for full alone]")  # fmt: skip
 @click.option("--model", type=click.Choice(["dcn", "fm", "mf"]), default="dcn", show_default=True,
               help="What is made of the vectors.")  # fmt: skip
-@click.option("--dim", type=click.IntRange(1, 256), default=16, show_default=True, help="Numbers a value, full table.")
+@click.option(
+    "--dim", type=click.IntRange(1, 256), default=16, show_default=True, help="Numbers a value, full table."
+)
 @click.option("--bits", type=click.Choice(["32", "8", "4"]), default="32", show_default=True,
               help="Bits a number of spectral.")  # fmt: skip
 @click.option("--split", default="random", show_default=True, metavar="random|time:COL|column:COL|FILE",
               help="What is tested on.")  # fmt: skip
-@click.option("--splits", type=click.IntRange(1), default=1, show_default=True, help="Random splits to average.")
-@click.option("--lambda", "lambda_", type=click.FloatRange(0), help="Weight of the prior.  [default: tuned for each]")
+@click.option(
+    "--splits", type=click.IntRange(1), default=1, show_default=True, help="Random splits to average."
+)
+@click.option(
+    "--lambda", "lambda_", type=click.FloatRange(0), help="Weight of the prior.  [default: tuned for each]"
+)
 @click.option("--no-baseline", is_flag=True, help="Do not fit the small full table.")
-@click.option("--chunk", type=click.IntRange(1), default=4, show_default=True, help="Numbers a lookup of unified, robe.")
+@click.option(
+    "--chunk", type=click.IntRange(1), default=4, show_default=True, help="Numbers a lookup of unified, robe."
+)
 @click.option("--groups", type=click.IntRange(1, 16), default=3, show_default=True, help="Groups of ihas.")
 @click.option("--share-table", is_flag=True, help="ihas: one table for all groups.")
 @click.option("--alpha-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True,
               help="Rate of the factors of dnis.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True, help="Adam's rate.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), default=2e-3, show_default=True, help="Adam's rate."
+)
 @click.option("--batch", type=click.IntRange(1), default=2048, show_default=True, help="Rows a step.")
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs at most.")
 @click.option("--patience", type=click.IntRange(1), default=2, show_default=True,
               help="Epochs without improvement that end a fit.")  # fmt: skip
 @click.option("--pareto", "plot", metavar="FILE", help="Draw the measure against bytes: .svg, .png or .pdf.")
-@options.work
+@options.run_folder
 @options.shard
 @options.output
 @options.jobs
@@ -141,7 +151,9 @@ def _report(data: Any, settings: Any, gather: Any, progress: Any) -> tuple[dict[
     return report.report(sweep, runs), runs
 
 
-def _finish(session: Session, made: tuple[dict[str, Any], Any], where: tuple[str, str], output: str, how: Any) -> None:
+def _finish(
+    session: Session, made: tuple[dict[str, Any], Any], where: tuple[str, str], output: str, how: Any
+) -> None:
     from bntools.tools.embed_fit import show
 
     report, runs = made
@@ -164,5 +176,10 @@ def _plan(session: Session, data: Any, settings: Any) -> None:
     report = plan(data, settings)
     rows = [[f["name"], f"{f['values']:,}", terminal.megabytes(f["bytes"])] for f in report["fields"]]
     rows += [[f"all, {b['budget_name']}", "", terminal.megabytes(b["bytes"])] for b in report["budgets"]]
-    rows += [["memory, about", "", terminal.megabytes(report["memory_bytes"])], ["fits", f"{report['fits']:,}", ""]]
-    terminal.emit(session, report, lambda console: console.print(terminal.table(["field", "values", "bytes"], rows)))
+    rows += [
+        ["memory, about", "", terminal.megabytes(report["memory_bytes"])],
+        ["fits", f"{report['fits']:,}", ""],
+    ]
+    terminal.emit(
+        session, report, lambda console: console.print(terminal.table(["field", "values", "bytes"], rows))
+    )

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bntools.tools.embed_fit.problem import Data
 from bntools.core.methods.embedding.shares import budget_name
+from bntools.tools.embed_fit.problem import Data
 from bntools.tools.embed_fit.settings import Settings
 from bntools.tools.embed_fit.sweep import units
 

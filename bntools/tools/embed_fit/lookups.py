@@ -65,7 +65,9 @@ class Chunked(Lookup):
         self._done, self._factor = 0, 1.0
 
     def _touched(self, ids: Ids) -> NDArray[np.int64]:
-        return np.unique(np.concatenate([s[ids[:, t]].reshape(-1) for t, s in enumerate(self.starts)])) // self.c
+        return (
+            np.unique(np.concatenate([s[ids[:, t]].reshape(-1) for t, s in enumerate(self.starts)])) // self.c
+        )
 
     def settle(self) -> None:
         if self.lazy:

@@ -77,7 +77,11 @@ def read(table: Table, target: str, settings: Settings) -> Data:
         columns = {name: _stacked(columns[name], more[name]) for name in columns}
         y = np.concatenate([y, tail])
     if settings.split == "random":
-        notes += [f"{n} looks like a time: --split time:{n} tests on what comes later" for n in table.names if _time(table, n)]
+        notes += [
+            f"{n} looks like a time: --split time:{n} tests on what comes later"
+            for n in table.names
+            if _time(table, n)
+        ]
     if settings.model == "mf" and len(columns) != 2:
         raise usage(f"mf has two fields, and there are {len(columns)}", "--fields A,B, or --model fm")
     return Data(columns, y, order, extra, task, notes)
@@ -86,10 +90,14 @@ def read(table: Table, target: str, settings: Settings) -> Data:
 def _stacked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     if first.dtype != second.dtype:
         first, second = (
-            a if a.dtype.kind in "if" else np.array([str(x) for x in a.tolist()], object) for a in (first, second)
+            a if a.dtype.kind in "if" else np.array([str(x) for x in a.tolist()], object)
+            for a in (first, second)
         )
         if "O" in (first.dtype.kind, second.dtype.kind):
-            first, second = first.astype(object).astype(str).astype(object), second.astype(object).astype(str).astype(object)
+            first, second = (
+                first.astype(object).astype(str).astype(object),
+                second.astype(object).astype(str).astype(object),
+            )
     return np.concatenate([first, second])
 
 
@@ -99,7 +107,7 @@ def _time(table: Table, name: str) -> bool:
     if table.kind(name) != "integer":
         return False
     head = next(table.batches(1000, [name]))[name].astype(np.float64)
-    return bool(len(head) and 8e8 < np.nanmin(head) and np.nanmax(head) < 4e12 and len(np.unique(head)) > 10)
+    return bool(len(head) and np.nanmin(head) > 8e8 and np.nanmax(head) < 4e12 and len(np.unique(head)) > 10)
 
 
 def parts_of(data: Data, settings: Settings, split: int) -> list[NDArray[np.int64]]:
@@ -110,7 +118,9 @@ def parts_of(data: Data, settings: Settings, split: int) -> list[NDArray[np.int6
     if kind == "column":
         assert data.order is not None
         names = np.array([str(x) for x in data.order.tolist()])
-        parts = [np.flatnonzero(np.isin(names, each)) for each in (("train",), ("valid", "validation"), ("test",))]
+        parts = [
+            np.flatnonzero(np.isin(names, each)) for each in (("train",), ("valid", "validation"), ("test",))
+        ]
     elif kind == "time":
         assert data.order is not None
         order = np.argsort(data.order, kind="stable")
@@ -143,6 +153,8 @@ def problem(data: Data, settings: Settings, split: int) -> Problem:
     return Problem(fields, words, *rows, data.task, settings.seed * 1000 + split)
 
 
-def synthetic_problem(fields: Sequence[Field], rows: Sequence[Rows], task: str = "binary", seed: int = 0) -> Problem:
+def synthetic_problem(
+    fields: Sequence[Field], rows: Sequence[Rows], task: str = "binary", seed: int = 0
+) -> Problem:
     """A problem of rows that are numbers of values already."""
     return Problem(list(fields), [digests(f.values) for f in fields], rows[0], rows[1], rows[2], task, seed)

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.methods.embedding import scores
+from bntools.core.methods.embedding.shares import budget_name
 from bntools.core.progress import Progress, no_progress
 from bntools.tools.embed_fit.methods.plain import full_size
 from bntools.tools.embed_fit.problem import Data, Problem
-from bntools.core.methods.embedding.shares import budget_name
 from bntools.tools.embed_fit.settings import Settings
 from bntools.tools.embed_fit.sweep import REFERENCE, SMALL, Run, Sweep, small_width, units
 
 
-def embed_fit(data: Data, settings: Settings, progress: Progress = no_progress) -> tuple[dict[str, Any], list[Run]]:
+def embed_fit(
+    data: Data, settings: Settings, progress: Progress = no_progress
+) -> tuple[dict[str, Any], list[Run]]:
     """Fit everything the settings name: the report of bntools-embed-fit(1), and the runs with what was fitted."""
     sweep, runs = Sweep(data, settings), []
     work = units(settings)
@@ -85,7 +87,11 @@ def _fields(problem: Problem) -> list[dict[str, Any]]:
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("parameters", "bytes", "share", "metrics", "change", "prior", "collisions") if key in row}
+    return {
+        key: row[key]
+        for key in ("parameters", "bytes", "share", "metrics", "change", "prior", "collisions")
+        if key in row
+    }
 
 
 def _row(group: Sequence[Run], tests: dict[int, Run], ys: dict[int, Any], task: str) -> dict[str, Any]:
@@ -93,7 +99,11 @@ def _row(group: Sequence[Run], tests: dict[int, Run], ys: dict[int, Any], task: 
     numbers = [run.facts["numbers"] for run in group]
     metrics = [scores.metrics(ys[run.split], run.output, task) for run in group]
     change = _joint([difference(ys[r.split], r.output, tests[r.split].output, task) for r in group])
-    more = {k: first.facts[k] for k in ("collisions", "d", "widths", "groups", "tables_only", "shared") if k in first.facts}
+    more = {
+        k: first.facts[k]
+        for k in ("collisions", "d", "widths", "groups", "tables_only", "shared")
+        if k in first.facts
+    }
     return {
         "method": first.method, "budget": first.budget, "budget_name": budget_name(first.budget),
         "parameters": {"embedding": round(float(np.mean(numbers))), "head": first.facts["head"]},

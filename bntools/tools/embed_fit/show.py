@@ -20,7 +20,9 @@ def draw(console: Any, report: dict[str, Any]) -> None:
     heads = ["table", "budget", "kB", measure, "change", "± se"]
     console.print(terminal.table(heads, rows))
     fields = ", ".join(f"{f['name']} {f['values']:,}" for f in report["fields"])
-    console.print(f"values: {fields}; test rows {report['rows']['test']:,}; {report['splits']} splits; * Pareto front")
+    console.print(
+        f"values: {fields}; test rows {report['rows']['test']:,}; {report['splits']} splits; * Pareto front"
+    )
 
 
 def _row(name: str, budget: str, result: dict[str, Any], measure: str) -> list[str]:
@@ -35,7 +37,9 @@ def _row(name: str, budget: str, result: dict[str, Any], measure: str) -> list[s
 def notes(report: dict[str, Any]) -> list[str]:
     """What a user is to be told beside the table."""
     said = list(report["notes"])
-    said += [f"{u['method']} does not fit in {u['budget']:.3g} of the full table" for u in report["unreachable"]]
+    said += [
+        f"{u['method']} does not fit in {u['budget']:.3g} of the full table" for u in report["unreachable"]
+    ]
     below = [f"{r['method']} {r['budget_name']}" for r in report["results"] if r["below_small_full"]]
     if below:
         d = report["baseline"]["small_full"]["d"]
@@ -44,7 +48,10 @@ def notes(report: dict[str, Any]) -> list[str]:
     if worse:
         said.append(f"not over plain hashing: {', '.join(worse)}")
     seen = [f for f in report["fields"] if f["coverage"] < 0.9]
-    said += [f"{f['name']}: {100 * (1 - f['coverage']):.0f} % of test rows have a value unseen in training" for f in seen]
+    said += [
+        f"{f['name']}: {100 * (1 - f['coverage']):.0f} % of test rows have a value unseen in training"
+        for f in seen
+    ]
     return said
 
 
@@ -61,7 +68,9 @@ def figure(report: dict[str, Any]) -> Any:
     axes.axhline(0, color="0.6", linewidth=1)
     small = report["baseline"]["small_full"]
     if small:
-        axes.plot([size(small)], [small["change"]["mean"]], "s", color="0.5", label=f"full, {small['d']} a value")
+        axes.plot(
+            [size(small)], [small["change"]["mean"]], "s", color="0.5", label=f"full, {small['d']} a value"
+        )
     markers, styles = "o^vDPX<>ph*", ("-", "--", ":", "-.")
     for index, method in enumerate(dict.fromkeys(row["method"] for row in report["results"])):
         rows = sorted((r for r in report["results"] if r["method"] == method), key=size)

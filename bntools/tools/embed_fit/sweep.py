@@ -100,7 +100,9 @@ class Sweep:
 
 def _run(bench: Bench, unit: Unit, budget: float, fitted: Fitted) -> Run:
     stored = fitted.stored
-    size = {"embedding": int(4 * fitted.numbers), "index": 0, "vocab": 0} if stored is None else stored.nbytes()
+    size = (
+        {"embedding": int(4 * fitted.numbers), "index": 0, "vocab": 0} if stored is None else stored.nbytes()
+    )
     head = 0 if stored is None else sum(p.numel() for p in stored.head.values())
     facts = {
         **fitted.facts, "numbers": fitted.numbers, "share": fitted.numbers / full_size(bench.problem, bench.settings),

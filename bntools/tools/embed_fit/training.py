@@ -68,7 +68,8 @@ class HeadState:
     def __init__(self, head: Head) -> None:
         self.head = head
         self.moments = {
-            n: (np.zeros(p.numel(), np.float32), np.zeros(p.numel(), np.float32)) for n, p in head.parameters.items()
+            n: (np.zeros(p.numel(), np.float32), np.zeros(p.numel(), np.float32))
+            for n, p in head.parameters.items()
         }
 
     def step(self, rate: float, step: int) -> None:
@@ -84,9 +85,7 @@ def slope(output: Any, y: Floats, task: str) -> Any:
     return (predicted - target).div_(len(y))
 
 
-def train(
-    lookup: Lookup, head: Head, data: tuple[Rows, Rows], prior: float, settings: Training,
-) -> Trained:  # fmt: skip
+def train(lookup: Lookup, head: Head, data: tuple[Rows, Rows], prior: float, settings: Training) -> Trained:
     """Minimise mean loss + prior / (2 N) |table|^2 on data[0]; the best epoch by data[1].
 
     The prior acts on every row in every step: a value has one, however often it occurs.
@@ -94,6 +93,8 @@ def train(
     learn, check = data
     rng = np.random.default_rng([settings.seed, 7])
     state, decay, step = HeadState(head), prior / len(learn.y), 0
+    if settings.task == "regression" and not head.parameters["bias"].any():
+        head.parameters["bias"] += float(learn.y.mean())  # far from 0 in units of Adam's rate
     best: tuple[float, int, Floats, dict[str, Any]] | None = None
     for epoch in range(1, settings.epochs + 1):
         order = rng.permutation(len(learn.y))
@@ -116,7 +117,9 @@ def train(
     return Trained(lookup, head, best[0], best[1], prior)
 
 
-def tune(fit: Callable[[float], Any], start: float = 300.0, lambdas: tuple[float, ...] = LAMBDAS) -> tuple[Any, list[dict[str, float]]]:
+def tune(
+    fit: Callable[[float], Any], start: float = 300.0, lambdas: tuple[float, ...] = LAMBDAS
+) -> tuple[Any, list[dict[str, float]]]:
     """The best fit over the weights of the prior by validation loss: from `start` downhill along the grid."""
     tried: dict[float, Any] = {}
 

@@ -30,7 +30,9 @@ def files(stored: Stored) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
         make = _spectral if one["form"] == "spectral" else _hashed if one["form"] in _HASHED else _dense
         fact, own = make(stored, t)
         fields.append({"name": one["name"], "vocab": stored.vocab[t], **fact})
-        tensors |= {f"{name}.{t}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in own.items()}
+        tensors |= {
+            f"{name}.{t}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in own.items()
+        }
     facts = {"model": stored.facts["model"], "task": stored.facts["task"], "fields": fields}
     source = Path(str(standalone.__file__)).read_bytes()
     return {"module.py": source, "fields.json": json.dumps(facts).encode() + b"\n"}, tensors

@@ -94,7 +94,9 @@ def test_mf_refuses_three_fields():
 
 
 def test_hashes_fall_evenly_and_lookups_are_independent():
-    words = hashing.digests(str(i) for i in range(20_000))  # sequential ids: their remainders would be no hash
+    words = hashing.digests(
+        str(i) for i in range(20_000)
+    )  # sequential ids: their remainders would be no hash
     first, second = (hashing.buckets(words, 50, 7, 0, j) for j in (0, 1))
     for where in (first, second):
         counts = np.bincount(where, minlength=50)

@@ -38,8 +38,19 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize("bits", [32, 8, 4])
 def test_a_weight_with_counts_comes_back_in_its_own_order(capsys, checkpoint, bits):
-    code, out, err = run(capsys, "embed-compress", checkpoint / "m.safetensors", "--tensor", "emb.weight", "--counts",
-                         checkpoint / "counts.npy", "--budget", "1/4", "--bits", bits, "-o", checkpoint / "s.safetensors")  # fmt: skip
+    words = [
+        "--tensor",
+        "emb.weight",
+        "--counts",
+        checkpoint / "counts.npy",
+        "--budget",
+        "1/4",
+        "--bits",
+        bits,
+    ]
+    code, out, err = run(
+        capsys, "embed-compress", checkpoint / "m.safetensors", *words, "-o", checkpoint / "s.safetensors"
+    )
     assert code == 0, err
     report = json.loads(out)
     E, counts = zipf_table()
@@ -95,10 +106,14 @@ def test_wrong_input_is_named(capsys, checkpoint, monkeypatch, words, code, text
 def test_a_fitted_table_shrinks_without_data_and_still_predicts(capsys, tmp_path):
     rng = np.random.default_rng(1)
     user, item = np.minimum(rng.zipf(1.4, 2000), 80), np.minimum(rng.zipf(1.4, 2000), 80)
-    y = (rng.random(2000) < 1 / (1 + np.exp(-rng.standard_normal(81)[user] - rng.standard_normal(81)[item]))).astype(int)
+    y = (
+        rng.random(2000) < 1 / (1 + np.exp(-rng.standard_normal(81)[user] - rng.standard_normal(81)[item]))
+    ).astype(int)
     path = tmp_path / "d.csv"
     path.write_text("u,i,y\n" + "".join(f"{a},{b},{c}\n" for a, b, c in zip(user, item, y, strict=True)))
-    code, _, err = run(capsys, "embed-fit", path, "--target", "y", "--lambda", "30", "-q", "-o", tmp_path / "t.safetensors")
+    code, _, err = run(
+        capsys, "embed-fit", path, "--target", "y", "--lambda", "30", "-q", "-o", tmp_path / "t.safetensors"
+    )
     assert code == 0, err
     code, out, err = run(capsys, "embed-compress", tmp_path / "t.safetensors", "--budget", "1/4", "--bits", "8", "-o",
                          tmp_path / "s.safetensors")  # fmt: skip
@@ -117,6 +132,15 @@ def test_a_fitted_table_shrinks_without_data_and_still_predicts(capsys, tmp_path
 
 
 def test_a_table_without_a_head_is_not_scored(capsys, checkpoint):
-    run(capsys, "embed-compress", checkpoint / "m.safetensors", "--tensor", "emb.weight", "-q", "-o", checkpoint / "s.safetensors")
+    run(
+        capsys,
+        "embed-compress",
+        checkpoint / "m.safetensors",
+        "--tensor",
+        "emb.weight",
+        "-q",
+        "-o",
+        checkpoint / "s.safetensors",
+    )
     code, _, err = run(capsys, "eval", checkpoint / "s.safetensors", "--data", checkpoint / "counts.npy")
     assert (code, "without a head" in err) == (2, True)

@@ -38,7 +38,9 @@ def least_bits(sources: Sequence[Source], bits: int) -> float:
     return sum(spectral.price(bits, s.E.shape[1]).mean + 32 for s in sources)
 
 
-def compress(sources: Sequence[Source], budget_bits: float, bits: int, extra: float = 0.0) -> list[Code] | None:
+def compress(
+    sources: Sequence[Source], budget_bits: float, bits: int, extra: float = 0.0
+) -> list[Code] | None:
     """Codes of all tables within the budget, importance weighed over all of them; None where the means do not fit.
 
     extra: bits of the budget that are spent elsewhere, on an order of rows that must be kept.
@@ -72,13 +74,23 @@ def _code(source: Source, one: spectral.Spectrum, lengths: NDArray[np.int64], bi
     for r in range(axes, 0, -1):
         stop = start + int(counts[r])
         if stop > start:
-            part = C[start:stop, :r].astype(np.float32) if bits == 32 else pack(codes[start:stop, :r].reshape(-1), bits)
+            part = (
+                C[start:stop, :r].astype(np.float32)
+                if bits == 32
+                else pack(codes[start:stop, :r].reshape(-1), bits)
+            )
             arrays[f"rank{r}.{name}"] = part
         start = stop
     arrays |= {f"basis.{name}": B.astype(small), f"mean.{name}": one.mean.astype(small)}
     if bits < 32:
         arrays[f"grid.{name}"] = grid
-    facts = {"form": "spectral", "width": source.E.shape[1], "bits": bits, "axes": axes, "kept": int(lengths.sum())}
+    facts = {
+        "form": "spectral",
+        "width": source.E.shape[1],
+        "bits": bits,
+        "axes": axes,
+        "kept": int(lengths.sum()),
+    }
     return Code(arrays, facts, order)
 
 

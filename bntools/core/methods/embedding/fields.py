@@ -77,7 +77,9 @@ def encode(fields: Sequence[Field], columns: Mapping[str, NDArray[Any]]) -> Enco
     return Encoded(np.stack(ids, 1), unseen)
 
 
-def joined(fields: Sequence[Field], parts: Sequence[Mapping[str, NDArray[Any]]]) -> tuple[list[Ids], list[list[str]]]:
+def joined(
+    fields: Sequence[Field], parts: Sequence[Mapping[str, NDArray[Any]]]
+) -> tuple[list[Ids], list[list[str]]]:
     """Several tables encoded with common numbers of their unseen texts."""
     whole = {f.name: np.concatenate([part[f.name] for part in parts]) for f in fields}
     encoded = encode(fields, whole)

@@ -14,7 +14,9 @@ from bntools.core.errors import bad_input, usage
 _FEW = 32
 
 
-def columns_of(table: Table, names: Sequence[str], drop: bool = True) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def columns_of(
+    table: Table, names: Sequence[str], drop: bool = True
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The columns of these names, and notes on fields that were dropped or look wrong.
 
     Raises BnError (exit 2 for a column that is not there, 3 for one that holds no identifiers).
@@ -39,7 +41,9 @@ def columns_of(table: Table, names: Sequence[str], drop: bool = True) -> tuple[d
 
 def _check_ids(column: NDArray[Any], name: str) -> None:
     if column.dtype.kind == "i" and len(column) and column.min() < 0:
-        raise bad_input(f"{name} has negative ids ({column.min()})", "leave missing values empty, or write ids as text")
+        raise bad_input(
+            f"{name} has negative ids ({column.min()})", "leave missing values empty, or write ids as text"
+        )
     if column.dtype.kind == "f":
         known = np.unique(column[~np.isnan(column)])
         if len(known) > _FEW and (known != np.floor(known)).any():

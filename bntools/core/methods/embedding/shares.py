@@ -20,7 +20,9 @@ def parse_budgets(text: str) -> tuple[float, ...]:
             return tuple(float(x) for x in result)
         result = [Fraction(part.strip()) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
-        raise usage(f"--budget {text!r} is no share and no range of shares", "--budget 1/8, or 1/2..1/32") from None
+        raise usage(
+            f"--budget {text!r} is no share and no range of shares", "--budget 1/8, or 1/2..1/32"
+        ) from None
     if any(not 0 < x <= 1 for x in result):
         raise usage(f"--budget {text}: a share of the full table is over 0 and at most 1", "--budget 1/8")
     return tuple(dict.fromkeys(float(x) for x in result))

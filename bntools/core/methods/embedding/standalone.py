@@ -1,8 +1,8 @@
 """Embedding tables and their head as a torch module of one file: needs torch and safetensors, nothing else.
 
-    from module import load
-    model = load("folder")
-    logits = model({"user": ["u1", "u2"], "item": ["7", "9"]})
+from module import load
+model = load("folder")
+logits = model({"user": ["u1", "u2"], "item": ["7", "9"]})
 """
 
 import hashlib
@@ -99,13 +99,19 @@ class Model(torch.nn.Module):
             self.table = torch.nn.Parameter(tensors["table"])
         fields = []
         for t, one in enumerate(facts["fields"]):
-            own = {n.split(".")[0]: p for n, p in tensors.items() if n.endswith(f".{t}") and not n.startswith("head.")}
+            own = {
+                n.split(".")[0]: p
+                for n, p in tensors.items()
+                if n.endswith(f".{t}") and not n.startswith("head.")
+            }
             if one["form"] == "dense":
                 fields.append(Dense(one, own["table"]))
             elif one["form"] == "spectral":
                 fields.append(Spectral(one, own["kept"], own["lengths"], own["axes"], own["mean"]))
             else:
-                fields.append(Hashed(one, self.table if "table" not in own else torch.nn.Parameter(own["table"]), t))
+                fields.append(
+                    Hashed(one, self.table if "table" not in own else torch.nn.Parameter(own["table"]), t)
+                )
         self.fields = torch.nn.ModuleList(fields)
 
     def vectors(self, columns):

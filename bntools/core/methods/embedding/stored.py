@@ -45,7 +45,13 @@ class Stored:
         """Bytes of embedding, index (what says which numbers are there), vocab, head and statistics."""
         result = {"embedding": 0, "index": 0, "vocab": 0, "head": 0, "statistics": 0}
         for name, array in self.arrays.items():
-            part = "statistics" if name.startswith(STATISTICS) else "index" if name.startswith(INDEX) else "embedding"
+            part = (
+                "statistics"
+                if name.startswith(STATISTICS)
+                else "index"
+                if name.startswith(INDEX)
+                else "embedding"
+            )
             result[part] += array.nbytes
         result["vocab"] = sum(len(vocabulary_text(v)) for v in self.vocab if v is not None)
         result["head"] = sum(4 * p.numel() for p in self.head.values())
@@ -58,7 +64,9 @@ class Stored:
 
 def vocabulary_text(values: list[str]) -> bytes:
     """One value a line; backslash and the ends of lines escaped."""
-    return "\n".join(v.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for v in values).encode()
+    return "\n".join(
+        v.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for v in values
+    ).encode()
 
 
 def parse_vocabulary(data: bytes) -> list[str]:
@@ -96,7 +104,10 @@ def write(out: Writer, stored: Stored) -> None:
 def read(source: Artifact) -> Stored:
     """Raises BnError (exit 3) for another kind or a damaged artifact."""
     if source.kind != KIND:
-        raise bad_input(f"{source.label} is an artifact of kind {source.kind!r}, not {KIND}", "bntools embed-fit makes one")
+        raise bad_input(
+            f"{source.label} is an artifact of kind {source.kind!r}, not {KIND}",
+            "bntools embed-fit makes one",
+        )
     facts = source.json("bntools.embedding", dict)
     try:
         names = [one["name"] for one in facts["fields"]]

@@ -81,12 +81,15 @@ class Bench:
         return predict(trained.lookup, trained.head, self.problem.test.ids)
 
 
-def assemble(bench: Bench, method: str, budget: float, made: Any, head: Head, vocab: list[Any] | None = None) -> Stored:
+def assemble(
+    bench: Bench, method: str, budget: float, made: Any, head: Head, vocab: list[Any] | None = None
+) -> Stored:
     """Facts, arrays, vocabularies and head of an artifact."""
     arrays, forms, more = made
     problem, settings = bench.problem, bench.settings
     fields = [
-        {"name": f.name, "values": len(f.values), **form} for f, form in zip(problem.fields, forms, strict=True)
+        {"name": f.name, "values": len(f.values), **form}
+        for f, form in zip(problem.fields, forms, strict=True)
     ]
     hashed = ("hashed", "chunks", "robe")
     facts = {

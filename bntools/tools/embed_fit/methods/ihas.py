@@ -113,7 +113,9 @@ def cluster(z: Tensor, groups: int, seed: int) -> Tensor:
     centres = distinct[rng.choice(len(distinct), groups, replace=False)].clone()
     for _ in range(_ROUNDS):
         near = torch.cdist(z, centres).argmin(1)
-        moved = torch.stack([z[near == c].mean(0) if (near == c).any() else centres[c] for c in range(groups)])
+        moved = torch.stack(
+            [z[near == c].mean(0) if (near == c).any() else centres[c] for c in range(groups)]
+        )
         if torch.equal(moved, centres):
             break
         centres = moved
@@ -129,7 +131,9 @@ def group_masks(bench: Bench, centroids: Tensor, budget: float) -> Tensor:
     if float((chosen * cost).sum()) <= limit:
         return chosen
     flat, total = torch.zeros(chosen.numel()), 0.0
-    for i in torch.argsort((centroids * chosen).reshape(-1) / cost.repeat(len(chosen)).sqrt(), descending=True).tolist():
+    for i in torch.argsort(
+        (centroids * chosen).reshape(-1) / cost.repeat(len(chosen)).sqrt(), descending=True
+    ).tolist():
         price = float(cost[i % len(cost)])
         if total + price <= limit:
             flat[i], total = 1.0, total + price

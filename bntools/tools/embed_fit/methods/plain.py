@@ -43,7 +43,9 @@ def row_table(problem: Problem, d: int, seed: int) -> Form:
         lookup.flat[zero : zero + d] = 0
 
     def store() -> tuple[Arrays, list[dict[str, Any]], dict[str, Any]]:
-        arrays = {f"table.{f.name}": E for f, E in zip(problem.fields, tables(problem, lookup, d), strict=True)}
+        arrays = {
+            f"table.{f.name}": E for f, E in zip(problem.fields, tables(problem, lookup, d), strict=True)
+        }
         return arrays, [{"form": "rows", "width": d} for _ in problem.fields], {}
 
     return Form(lookup, store)
@@ -71,14 +73,21 @@ def hash_rows(problem: Problem, budget: float, settings: Settings, seed: int) ->
     limit = full_size(problem, settings) * budget / d
 
     def rows_at(share: float) -> list[int]:
-        return [n if w else min(n, max(8, int(np.ceil(share * n)))) for (n, _), w in zip(problem.sizes(), whole, strict=True)]
+        return [
+            n if w else min(n, max(8, int(np.ceil(share * n))))
+            for (n, _), w in zip(problem.sizes(), whole, strict=True)
+        ]
 
     share = _largest(lambda s: sum(rows_at(s)) <= limit)
     if share is None:
         return None
     counts, starts, at, zeros = rows_at(share), [], 0, []
     for t, ((seen, every), count) in enumerate(zip(problem.sizes(), counts, strict=True)):
-        rows = np.minimum(np.arange(every), seen) if whole[t] else buckets(problem.digests[t], count, problem.seed, t)
+        rows = (
+            np.minimum(np.arange(every), seen)
+            if whole[t]
+            else buckets(problem.digests[t], count, problem.seed, t)
+        )
         starts.append((rows * d + at)[:, None])
         zeros.append(at + count * d)
         at += (count + 1) * d
@@ -159,7 +168,9 @@ def quotient_remainder(problem: Problem, budget: float, settings: Settings, seed
             v = ids[:, t].clamp(max=int(seen[t]) - 1)
             e = torch.nn.functional.embedding(v % m, p[f"R{t}"])
             if q:
-                e = e * (1 + torch.nn.functional.embedding(v // m, p[f"Q{t}"]))  # the prior's mean is the factor 1
+                e = e * (
+                    1 + torch.nn.functional.embedding(v // m, p[f"Q{t}"])
+                )  # the prior's mean is the factor 1
             out.append(e * (ids[:, t] < seen[t])[:, None])
         return torch.cat(out, 1)
 
@@ -195,7 +206,9 @@ def mixed_dimensions(problem: Problem, budget: float, settings: Settings, seed: 
 
     def size(w: list[list[int]]) -> int:
         return sum(
-            n * k + (k * d if k < d else 0) for ns, ks in zip(blocks, w, strict=True) for n, k in zip(ns, ks, strict=True)
+            n * k + (k * d if k < d else 0)
+            for ns, ks in zip(blocks, w, strict=True)
+            for n, k in zip(ns, ks, strict=True)
         )
 
     share = _largest(lambda s: size(widths(s)) <= limit, high=64.0)
@@ -211,7 +224,10 @@ def mixed_dimensions(problem: Problem, budget: float, settings: Settings, seed: 
     def compute(p: dict[str, Tensor], ids: Tensor) -> Tensor:
         out = []
         for t, ns in enumerate(blocks):
-            whole = [p[f"E{t}.{b}"] @ p[f"P{t}.{b}"] if f"P{t}.{b}" in p else p[f"E{t}.{b}"] for b in range(len(ns))]
+            whole = [
+                p[f"E{t}.{b}"] @ p[f"P{t}.{b}"] if f"P{t}.{b}" in p else p[f"E{t}.{b}"]
+                for b in range(len(ns))
+            ]
             table = torch.cat([*whole, torch.zeros(1, d)])
             out.append(torch.nn.functional.embedding(ids[:, t].clamp(max=sum(ns)), table))
         return torch.cat(out, 1)

@@ -55,7 +55,9 @@ def _unseen(problem: Problem, d: int) -> NDArray[np.bool_]:
     return np.concatenate(out)
 
 
-def finish(bench: Bench, method: str, budget: float, table: Chunked, start: tuple[Trained, Any, float], epochs: int) -> Fitted:
+def finish(
+    bench: Bench, method: str, budget: float, table: Chunked, start: tuple[Trained, Any, float], epochs: int
+) -> Fitted:
     """Train the masked table on, and store what its mask leaves. start: a fit with the head, what was tried, prior."""
     problem, d = bench.problem, bench.settings.dim
     trained, tried, prior = start
@@ -65,13 +67,29 @@ def finish(bench: Bench, method: str, budget: float, table: Chunked, start: tupl
     settings = replace(bench.training(), epochs=epochs)
     after = train(table, _copy(trained.head), (problem.train, problem.valid), prior, settings)
     arrays: Arrays = {}
-    for f, mask, flat in zip(problem.fields, _fields(problem, table.mask, d), _fields(problem, table.flat, d), strict=True):
+    for f, mask, flat in zip(
+        problem.fields, _fields(problem, table.mask, d), _fields(problem, table.flat, d), strict=True
+    ):
         where = np.flatnonzero(mask)
         arrays |= {f"table.{f.name}": flat[where].copy(), f"gaps.{f.name}": gaps(where)}
-    stored = assemble(bench, method, budget, (arrays, [{"form": "masked", "width": d} for _ in problem.fields], {}), after.head)
+    stored = assemble(
+        bench,
+        method,
+        budget,
+        (arrays, [{"form": "masked", "width": d} for _ in problem.fields], {}),
+        after.head,
+    )
     size = stored.nbytes()
     facts = told(after, tried)
-    return Fitted(method, budget, stored, bench.output(after), after.loss, (size["embedding"] + size["index"]) / 4, facts)
+    return Fitted(
+        method,
+        budget,
+        stored,
+        bench.output(after),
+        after.loss,
+        (size["embedding"] + size["index"]) / 4,
+        facts,
+    )
 
 
 def _copy(head: Head) -> Head:
@@ -202,7 +220,10 @@ def search(bench: Bench, settings: Settings) -> tuple[Chunked, Trained, Any]:
     table.flat[:], table.blocks = warm.lookup.flat, frequency_blocks(problem, settings.blocks)
     table.alpha = torch.ones(len(settings.blocks), settings.dim)
     half = len(problem.valid.y) // 2
-    learn, stop = Rows(problem.valid.ids[:half], problem.valid.y[:half]), Rows(problem.valid.ids[half:], problem.valid.y[half:])
+    learn, stop = (
+        Rows(problem.valid.ids[:half], problem.valid.y[:half]),
+        Rows(problem.valid.ids[half:], problem.valid.y[half:]),
+    )
     rng = np.random.default_rng([problem.seed, 11])
     head = _copy(warm.head)
 
@@ -225,7 +246,9 @@ def search(bench: Bench, settings: Settings) -> tuple[Chunked, Trained, Any]:
     return table, warm._replace(head=head), tried
 
 
-def _epoch(table: Chunked, head: Head, rows: Rows, how: tuple[float, Any], after: Callable[[int], None]) -> None:
+def _epoch(
+    table: Chunked, head: Head, rows: Rows, how: tuple[float, Any], after: Callable[[int], None]
+) -> None:
     """One pass in which only the table learns by weights' gradients."""
     prior, settings = how
     order = np.random.default_rng(settings.seed).permutation(len(rows.y))

@@ -16,7 +16,9 @@ from bntools.tools.embed_fit.training import loss_of, predict
 def widths(bench: Bench) -> list[int]:
     """The full width, and 4, 2 and 1 where they are smaller."""
     least = 1 if bench.settings.model == "dcn" else 2
-    return sorted({bench.settings.dim, *(d for d in (4, 2, 1) if least <= d < bench.settings.dim)}, reverse=True)
+    return sorted(
+        {bench.settings.dim, *(d for d in (4, 2, 1) if least <= d < bench.settings.dim)}, reverse=True
+    )
 
 
 def fit_spectral(bench: Bench, budget: float) -> Fitted | None:
@@ -61,6 +63,3 @@ def decoded(bench: Bench, stored: Stored, d: int) -> plain.Form:
         form.lookup.flat[at : at + E.size] = E.reshape(-1)
         at += E.size + d
     return form
-
-
-

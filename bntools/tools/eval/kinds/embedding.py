@@ -26,14 +26,18 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
         raise usage(f"--set {unknown[0]}: no setting of embedding tables", f"one of {', '.join(_OPTIONS)}")
     table = stored.read(source)
     if not table.head:
-        raise usage(f"{source.label} is a table without a head: it predicts nothing", "score the model it is from")
+        raise usage(
+            f"{source.label} is a table without a head: it predicts nothing", "score the model it is from"
+        )
     if len(request.data) != 1:
         raise usage("embedding tables are scored on one table of rows", "--data test.csv")
     target = str(request.options.get("target", table.facts.get("target", "")))
     with open_table(request.data[0]) as rows:
         missing = [name for name in (*table.names, target) if name not in rows.names]
         if missing:
-            raise bad_input(f"{request.data[0]} has no column {missing[0]}", f"it has: {', '.join(rows.names[:12])}")
+            raise bad_input(
+                f"{request.data[0]} has no column {missing[0]}", f"it has: {', '.join(rows.names[:12])}"
+            )
         columns, _ = columns_of(rows, table.names, drop=False)
         at_least, task = request.options.get("at_least", table.facts["at_least"]), table.facts["task"]
         y, _ = outcome(rows.column(target), target, None if at_least is None else float(at_least), task)
@@ -73,7 +77,11 @@ def tables(report: dict[str, Any]) -> list[Any]:
     """The scores beside those of the mean outcome, and the share of unseen values a field."""
     base, rows = report["baseline"], []
     for name, value in report["metrics"].items():
-        shown = f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})" if name == "auc" else f"{value:.4f}"
+        shown = (
+            f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+            if name == "auc"
+            else f"{value:.4f}"
+        )
         rows.append([name.replace("_", " "), f"{base[name]:.4f}" if name in base else "-", shown])
     unseen = [[name, "hashed" if x is None else f"{100 * x:.1f}"] for name, x in report["unseen"].items()]
     return [

@@ -11,7 +11,11 @@ from bntools.core.methods.embedding import stored
 def facts(source: Artifact) -> dict[str, Any]:
     """How the vectors are stored, and what that takes."""
     table = stored.read(source)
-    known = {key: table.facts[key] for key in ("method", "budget", "model", "task", "target") if table.facts.get(key)}
+    known = {
+        key: table.facts[key]
+        for key in ("method", "budget", "model", "task", "target")
+        if table.facts.get(key)
+    }
     fields = {
         one["name"]: f"{one['values']:,} values of {one['width']}, {one['form']}" for one in table.fields
     }

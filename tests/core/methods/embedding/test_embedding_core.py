@@ -45,7 +45,11 @@ def test_codes_survive_packing(bits, values):
     assert np.array_equal(decode.unpack(packed, bits, len(codes)), codes)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2).filter(lambda x: 0 < sum(y for y, _ in x) < len(x)))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2).filter(
+        lambda x: 0 < sum(y for y, _ in x) < len(x)
+    )
+)
 def test_auc_is_the_share_of_pairs_in_order_with_ties_a_half(rows):
     y, s = np.array([float(a) for a, _ in rows]), np.array([float(b) for _, b in rows])
     pairs = [(a > b) + (a == b) / 2 for a in s[y == 1] for b in s[y == 0]]
