@@ -17,6 +17,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Compress": {
         "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
         "stack-compress": "One file, any size: every prefix of it is a model.",
+        "embed-fit": "Fit embedding tables as small as they can be.",
+        "embed-compress": "Compress an embedding table without training data.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
     "Build": {

@@ -191,6 +191,14 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     ).read_bytes()
 
 
+def test_a_fitted_table_shrinks_and_becomes_a_module(bntools, tmp_path):
+    swept, small, scored, module = shell("embeddings.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert [row["method"] for row in swept["results"]] == ["spectral", "unified", "hash"]
+    assert small["ratio"] >= 32
+    assert scored["metrics"]["logloss"] < scored["baseline"]["logloss"]
+    assert module["kind"] == "module"
+
+
 def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, tmp_path):
     screened, fitted = shell("screening.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
     assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}

