@@ -43,11 +43,7 @@ def mix_report(runs: Runs, settings: Settings, known: Known = Known()) -> dict[s
     >>> 0.25 < report["proposed"]["mixture"]["web"] < 0.55
     True
     """
-    limits = _limits(runs, settings)
-    n = settings.at if settings.at is not None or settings.budget is not None else float(runs.n.max())
-    _check(runs, settings, n)
-    question = Question(n, limits, known.sizes, settings.level, settings.confidence, settings.seed)
-    fitted = joint.fit(runs, known.inputs, slope=settings.slope, sampling=Sampling(seed=settings.seed))
+    fitted, question = fitted_and_question(runs, settings, known)
     answer, own = _answered(fitted, question, settings, known)
     left = leave_out(fitted)
     report = {
@@ -64,6 +60,15 @@ def mix_report(runs: Runs, settings: Settings, known: Known = Known()) -> dict[s
         report["predicted"] = {"value": 1 - own if runs.kind == "accuracy" else own, "low": None, "high": None}
     report["warnings"] = warnings_of(runs, report, known.sizes)
     return _rounded(report)
+
+
+def fitted_and_question(runs: Runs, settings: Settings, known: Known) -> tuple[Fitted, Question]:
+    """The joint law, and what is asked of it. Raises BnError (exit 3)."""
+    limits = _limits(runs, settings)
+    n = settings.at if settings.at is not None or settings.budget is not None else float(runs.n.max())
+    _check(runs, settings, n)
+    question = Question(n, limits, known.sizes, settings.level, settings.confidence, settings.seed)
+    return joint.fit(runs, known.inputs, slope=settings.slope, sampling=Sampling(seed=settings.seed)), question
 
 
 def _answered(
