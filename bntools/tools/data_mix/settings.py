@@ -28,7 +28,7 @@ class Settings:
     following: int = 0
     least_gain: float = 0.0
     level: float = 0.9
-    confidence: float = 0.75
+    confidence: float = 0.8
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class Question(NamedTuple):
     limits: Limits
     sizes: Floats | None = None
     level: float = 0.9
-    confidence: float = 0.75
+    confidence: float = 0.8
     seed: int = 0
 
 

@@ -28,7 +28,7 @@ class Sampling(NamedTuple):
     """How the settings are averaged over."""
 
     draws: int = _DRAWS
-    steps: int = 40
+    steps: int = 20
     seed: int = 0
 
 
@@ -77,8 +77,8 @@ class Fitted(NamedTuple):
         sd = np.exp(self.draws.theta[:, 3])[:, None] * np.exp(-self.law.prior.decay * self.u(n))
         rng = np.random.default_rng([seed, 42])
         kind = self.law.data.kind
-        z = links.forward(kind, np.clip(metric, 1e-300, None)) if kind == "loss" else _safe(kind, metric)
-        relative = metric * links.slope(kind, metric)
+        z = _safe(kind, metric)
+        relative = metric * links.slope(kind, np.minimum(metric, _top(kind)))
         return links.backward(kind, z + np.repeat(sd, _EACH, 0) * relative * rng.standard_normal(metric.shape))
 
     def _moments(self, weights: Floats, n: Floats) -> tuple[Floats, Floats]:
@@ -97,9 +97,13 @@ class Fitted(NamedTuple):
         return links.backward(self.law.data.kind, middle + self.scale * (z - middle))
 
 
+def _top(kind: str) -> float:
+    return 1 - 1e-12 if kind in ("error", "accuracy") else np.inf
+
+
 def _safe(kind: str, metric: Floats) -> Floats:
-    top = 1 - 1e-12 if kind in ("error", "accuracy") else np.inf
-    return links.forward(kind, np.clip(metric, 1e-12, top))
+    """z of metrics that may have been rounded to an end of their range."""
+    return links.forward(kind, np.clip(metric, 1e-12, _top(kind)))
 
 
 def fit(runs: Runs, inputs: Inputs = no_inputs, *, slope: float | None = None, sampling: Sampling = Sampling()) -> Fitted:
@@ -116,7 +120,7 @@ def _prior(slope: float | None) -> Prior:
         return Prior()
     usual = Prior()
     return usual._replace(
-        slope=slope, common_slope=abs(slope) / 10, mean=(*usual.mean[:5], -6.0), sd=(*usual.sd[:5], 0.1)
+        slope=slope, common_slope=abs(slope) / 10, mean=(*usual.mean[:5], 0.0), sd=(*usual.sd[:5], 1e-3)
     )
 
 
@@ -133,7 +137,7 @@ def _scale(fitted: Fitted, sampling: Sampling) -> float:
         return 1.0
     rest = runs.at(~largest)
     law = Law(_data(rest, fitted.inputs), fitted.law.prior)
-    before = fitted._replace(runs=rest, law=law, draws=law.sample(sampling.draws, sampling.seed, sampling.steps // 2))
+    before = fitted._replace(runs=rest, law=law, draws=law.sample(sampling.draws, sampling.seed, sampling.steps))
     weights, n = runs.weights[largest], runs.n[largest]
     drawn = before.noisy(before.sample(weights, n, sampling.seed), n, sampling.seed)
     z, truth = _safe(runs.kind, drawn), _safe(runs.kind, runs.lower[largest])

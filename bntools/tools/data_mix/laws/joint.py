@@ -21,15 +21,18 @@ from bntools.tools.data_mix.laws import links
 
 Floats = NDArray[np.floating[Any]]
 
-_JITTER = 1e-9
+_JITTER = 1e-10  # of the largest variance
+_BURN_INS = 12
+_RISE = 0.5  # of the median log density in a burn-in that asks for another
+_REACH = 5.0  # standard deviations of the prior beyond which settings are not looked at
 _M0 = 3.0  # standard deviation of the common level, integrated out
 
 
 class Prior(NamedTuple):
-    """Means and standard deviations of the logs of s0, s1, l and noise, of logit c / min, and of the log of g."""
+    """Means and standard deviations of the logs of s0, s1, l and noise, of logit c / min, and of g before its sign goes."""
 
-    mean: tuple[float, ...] = (-0.7, -3.0, -0.7, -3.2, -0.5, -0.75)
-    sd: tuple[float, ...] = (1.0, 1.0, 0.7, 0.7, 1.5, 0.8)
+    mean: tuple[float, ...] = (-0.7, -3.0, -0.7, -3.2, -0.5, 0.5)
+    sd: tuple[float, ...] = (1.0, 1.0, 0.7, 1.0, 1.5, 0.35)
     decay: float = 0.3  # noise falls as N to minus this power
     slope: float = 0.0  # mean of the exponent of N
     common_slope: float = 0.5  # its standard deviation, integrated out
@@ -75,7 +78,7 @@ def covariance(theta: Floats, d2: Floats, sizes: tuple[Floats, Floats], inner: F
 
 def slowed(theta: Floats, u: Floats) -> Floats:
     """t [draws, points] of u = ln(N / largest pilot)."""
-    g = np.exp(theta[:, 5])[:, None]
+    g = np.maximum(np.abs(theta[:, 5]), 1e-6)[:, None]
     return -np.expm1(-g * u) / g
 
 
@@ -92,6 +95,20 @@ def floors(theta: Floats, data: Data) -> Floats:
     return (data.metric.min() / (1 + np.exp(-theta[:, 4])))[:, None]
 
 
+def _cholesky(k: Floats) -> Floats:
+    """Lower factors of covariances [draws, n, n], what rounding leaves indefinite made definite."""
+    index = np.arange(k.shape[1])
+    largest = k[:, index, index].max(1)[:, None]
+    for jitter in (_JITTER, 1e3 * _JITTER):
+        k[:, index, index] += jitter * largest
+        try:
+            return np.linalg.cholesky(k)
+        except np.linalg.LinAlgError:
+            continue
+    k[:, index, index] += 1e-5 * largest
+    return np.linalg.cholesky(k)
+
+
 class Law:
     """The joint law of one table of runs."""
 
@@ -105,6 +122,9 @@ class Law:
     def evidence(self, theta: Floats) -> tuple[Floats, Draws]:
         """Log posterior density [draws] of settings up to a constant, and what predicts by each."""
         data, prior = self.data, self.prior
+        score = (theta - np.array(prior.mean)) / np.array(prior.sd)
+        outside = (np.abs(score) > _REACH).any(1)
+        theta = np.array(prior.mean) + np.clip(score, -_REACH, _REACH) * np.array(prior.sd)
         floor = floors(theta, data)
         z = links.forward(data.kind, data.metric, floor) - self._level + prior.slope * slowed(theta, data.u)
         k = covariance(theta, self._d2, (data.u, data.u), self._inner, prior.common_slope)
@@ -114,38 +134,53 @@ class Law:
             k += sd[:, :, None] * sd[:, None, :] * self._same
             noise = noise * (1 - prior.paired)
         index = np.arange(len(data.u))
-        k[:, index, index] += noise + _JITTER
-        factor = np.linalg.cholesky(k)
+        k[:, index, index] += noise
+        factor = _cholesky(k)
         white = np.linalg.solve(factor, z[:, :, None])[:, :, 0]
         value = -0.5 * (white**2).sum(1) - np.log(factor[:, index, index]).sum(1)
         value += np.log(links.slope(data.kind, data.metric, floor)).sum(1)
-        score = (theta - np.array(prior.mean)) / np.array(prior.sd)
-        return value - 0.5 * (score**2).sum(1), Draws(theta, floor[:, 0], factor, white)
+        value = np.where(outside, -np.inf, value - 0.5 * (score**2).sum(1))
+        return value, Draws(theta, floor[:, 0], factor, white)
 
-    def sample(self, draws: int = 48, seed: int = 0, steps: int = 40, walkers: int = 32) -> Draws:
-        """Settings from their posterior: an ensemble of walkers with stretch moves, begun at prior draws of weight."""
+    def sample(self, draws: int = 48, seed: int = 0, steps: int = 20, walkers: int = 32) -> Draws:
+        """Settings from their posterior: an ensemble of walkers with stretch moves, begun at prior draws of weight.
+
+        Stretches of `steps` steps are thrown away until one no longer raises the walkers' median density; then as many
+        are kept.
+        """
         rng = np.random.default_rng([seed, 71])
-        mean, sd = np.array(self.prior.mean), np.array(self.prior.sd)
-        start = mean + sd * rng.standard_normal((8 * walkers, len(mean)))
+        start = np.array(self.prior.mean) + np.array(self.prior.sd) * rng.standard_normal(
+            (8 * walkers, len(self.prior.mean))
+        )
         value, _ = self.evidence(start)
         order = np.argsort(-value)[:walkers]
-        place, value, kept = start[order], value[order], []
-        half = walkers // 2
-        for step in range(steps):
-            for mine in (slice(0, half), slice(half, walkers)):
-                other = place[half:] if mine.start == 0 else place[:half]
-                stretch = (1 + rng.random(half)) ** 2 / 2  # Goodman and Weare's, a = 2
-                partner = other[rng.integers(len(other), size=half)]
-                proposal = partner + stretch[:, None] * (place[mine] - partner)
-                new, _ = self.evidence(proposal)
-                better = (len(mean) - 1) * np.log(stretch) + new - value[mine] > np.log(rng.random(half))
-                place[mine] = np.where(better[:, None], proposal, place[mine])
-                value[mine] = np.where(better, new, value[mine])
-            if step >= steps // 2:
-                kept.append(place.copy())
-        pool = np.concatenate(kept)
+        walk = start[order], value[order]
+        for _ in range(_BURN_INS):
+            before = float(np.median(walk[1]))
+            walk = self._walked(*walk, steps, rng)[-1]
+            if np.median(walk[1]) < before + _RISE:
+                break
+        pool = np.concatenate([place for place, _ in self._walked(*walk, steps, rng)])
         chosen = pool[np.linspace(0, len(pool) - 1, draws).astype(int)]
         return self.evidence(chosen)[1]
+
+    def _walked(
+        self, place: Floats, value: Floats, steps: int, rng: np.random.Generator
+    ) -> list[tuple[Floats, Floats]]:
+        """Places [walkers, settings] and log densities after each step; each half moves along lines to the other."""
+        half, dimensions, walked = len(place) // 2, place.shape[1], []
+        for _ in range(steps):
+            place, value = place.copy(), value.copy()
+            for mine, other in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
+                stretch = (1 + rng.random(half)) ** 2 / 2  # Goodman and Weare's, a = 2
+                partner = place[other][rng.integers(half, size=half)]
+                proposal = partner + stretch[:, None] * (place[mine] - partner)
+                new, _ = self.evidence(proposal)
+                better = (dimensions - 1) * np.log(stretch) + new - value[mine] > np.log(rng.random(half))
+                place[mine] = np.where(better[:, None], proposal, place[mine])
+                value[mine] = np.where(better, new, value[mine])
+            walked.append((place, value))
+        return walked
 
     def predict(self, draws: Draws, weights: Floats, u: Floats, other: Floats) -> tuple[Floats, Floats]:
         """Means and standard deviations [draws, points] of z without noise."""

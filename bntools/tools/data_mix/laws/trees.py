@@ -38,9 +38,9 @@ class Boosted(NamedTuple):
 
     def predict(self, x: Floats) -> Floats:
         """Values [k] of rows [k, columns]."""
-        result = np.full(len(x), self.start)
+        columns, result = np.ascontiguousarray(x.T), np.full(len(x), self.start)
         for tree in self.trees:
-            _add(tree, x, np.arange(len(x)), result)
+            result += _value(tree, columns)
         return result
 
 
@@ -74,9 +74,7 @@ def boost(x: Floats, y: Floats) -> Boosted:
     left = y - start
     for _ in range(_TREES):
         tree = _grown(x, left, np.arange(len(y)), _DEPTH)
-        fitted = np.zeros(len(y))
-        _add(tree, x, np.arange(len(y)), fitted)
-        left = left - fitted
+        left = left - _value(tree, x.T)
         trees.append(tree)
     return Boosted(start, trees)
 
@@ -105,10 +103,8 @@ def _split(x: Floats, y: Floats, column: int) -> tuple[float, int, float]:
     return float(gain[best]), column, float((x[best] + x[best + 1]) / 2)
 
 
-def _add(node: Node, x: Floats, rows: NDArray[np.int64], result: Floats) -> None:
+def _value(node: Node, columns: Floats) -> Floats | float:
+    """The tree's values [k] at columns [columns, k], without a subset being taken at any node."""
     if node.children is None:
-        result[rows] += node.value
-        return
-    inside = x[rows, node.column] <= node.threshold
-    _add(node.children[0], x, rows[inside], result)
-    _add(node.children[1], x, rows[~inside], result)
+        return node.value
+    return np.where(columns[node.column] <= node.threshold, *(_value(child, columns) for child in node.children))
