@@ -144,5 +144,5 @@ def test_proposed_runs_are_of_falling_use_and_end_at_the_least_gain(law):
     best = decide(law, question).best
     found = following.next_runs(law, question, best, 5)
     assert 1 <= len(found) <= 5
-    assert all(run.cost == run.n for run in found)
+    assert [run.cost for run in found] == pytest.approx([run.n for run in found])
     assert following.next_runs(law, question, best, 5, least=1.0) == []
