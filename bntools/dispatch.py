@@ -186,6 +186,9 @@ def _words(context: click.Context, left_out: set[str], source: str | None) -> li
     """The command line as it was given, without some options, INPUT as it was found."""
     raw, _, _ = context.command.make_parser(context).parse_args(list(sys.argv[2:]))
     words = [] if source is None else [source]
+    for argument in context.command.params:  # further positional words, behind INPUT
+        if isinstance(argument, click.Argument) and argument.nargs == -1 and argument.name not in left_out:
+            words += [str(word) for word in raw.get(argument.name) or ()]
     for parameter in context.command.params:
         if parameter.name in left_out or parameter.name not in raw or not isinstance(parameter, click.Option):
             continue

