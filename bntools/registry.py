@@ -17,6 +17,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Compress": {
         "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
         "stack-compress": "One file, any size: every prefix of it is a model.",
+        "kv-compress": "Plan a key-value cache of few bits, and store prompts in it.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
     "Build": {

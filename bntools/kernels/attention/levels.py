@@ -25,12 +25,13 @@ _jit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 def code_lengths(frequencies: NDArray[np.uint16]) -> Floats:
     """Bits of a level of each size under each table [64, 129]: the dearer of its signs; the last is the escape."""
-    f = np.maximum(frequencies.astype(np.float64), 0.25)
-    bits = rans.PRECISION - np.log2(f)
+    f = frequencies.astype(np.float64)
+    escape = rans.PRECISION + 16 - np.log2(f[:, rans.ESCAPE :])
+    bits = np.where(f > 0, rans.PRECISION - np.log2(np.maximum(f, 1)), escape)
     middle = rans.LIMIT
     sizes = np.arange(rans.LIMIT + 1)
     both = np.maximum(bits[:, middle + sizes], bits[:, middle - sizes])
-    return np.concatenate([both, bits[:, rans.ESCAPE :] + 16], 1).astype(np.float32)
+    return np.concatenate([both, escape], 1).astype(np.float32)
 
 
 @_jit
