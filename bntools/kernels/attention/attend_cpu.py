@@ -24,7 +24,7 @@ def attend(query: Floats, packed: Codes, widths: Codes, levels: Floats, mean: Fl
     of each code of a coordinate. mean [groups]: what every logit has besides, which no softmax sees: kept for a
     softmax that spans other tokens too. Use `parts` for that.
     """
-    top, total, mixed = parts(query, packed, widths, levels, mean)
+    _, total, mixed = parts(query, packed, widths, levels, mean)
     return mixed / total[:, None]
 
 

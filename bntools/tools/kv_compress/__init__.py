@@ -1,8 +1,8 @@
 """Key-value caches in few bits: plans by measured rate and distortion, a cache of transformers, stored prompts.
 
-    from bntools.tools.kv_compress import PlannedCache
-    cache = PlannedCache.from_plan("plan.json", model)
-    model.generate(**inputs, past_key_values=cache)
+from bntools.tools.kv_compress import PlannedCache
+cache = PlannedCache.from_plan("plan.json", model)
+model.generate(**inputs, past_key_values=cache)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HOMES = {
     "score": "bntools.core.methods.kv.score",
     "write_plan": "bntools.core.methods.kv.plan",
 }
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

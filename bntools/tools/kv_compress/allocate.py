@@ -84,7 +84,9 @@ def fit_tables(sample: CacheSample, distance: float, rounds: int = _ROUNDS) -> t
     return tables, bits / sample.values
 
 
-def seek(bits_of: Callable[[float], float], bits: float, low: float, high: float, falling: bool = True) -> float:
+def seek(
+    bits_of: Callable[[float], float], bits: float, low: float, high: float, falling: bool = True
+) -> float:
     """The argument at which a monotone function is `bits`, sought on a logarithmic scale."""
     for _ in range(18):
         middle = (low * high) ** 0.5
@@ -134,7 +136,9 @@ def _halves(coder: EntropyRows, y: Floats, classes: NDArray[np.int8]) -> list[fl
     return (totals / (y.size / 2)).tolist()
 
 
-def fitted_levels(sample: CacheSample, scale: Sequence[Floats], seed: int) -> tuple[list[Floats], NDArray[np.float64]]:
+def fitted_levels(
+    sample: CacheSample, scale: Sequence[Floats], seed: int
+) -> tuple[list[Floats], NDArray[np.float64]]:
     """Lloyd-Max levels by bits of the coordinates in units of their deviation, and their errors D(b)."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -147,7 +151,9 @@ def fitted_levels(sample: CacheSample, scale: Sequence[Floats], seed: int) -> tu
     return [pair[0] for pair in pairs], np.array([pair[1] for pair in pairs])
 
 
-def choose_widths(weighted: NDArray[np.float64], errors: NDArray[np.float64], bits: float) -> NDArray[np.uint8]:
+def choose_widths(
+    weighted: NDArray[np.float64], errors: NDArray[np.float64], bits: float
+) -> NDArray[np.uint8]:
     """Bits of each coordinate [..., 2 d] that sum to `bits` a value and have the least sum of s var D(b).
 
     weighted: s var of each. The least of the Lagrangian over all layers, heads, keys and values at once.
@@ -164,7 +170,9 @@ def choose_widths(weighted: NDArray[np.float64], errors: NDArray[np.float64], bi
     return widths(price).astype(np.uint8)
 
 
-def fixed_plan(sample: CacheSample, bits: float, exact: float, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def fixed_plan(
+    sample: CacheSample, bits: float, exact: float, seed: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors of the code `fixed` at so many bits a coded value, the share `exact` of tokens in 16 bits among them."""
     heads, width = sample.y[0].shape[0], sample.y[0].shape[2]
     scale = [np.maximum(y.std(1), 1e-6).astype(np.float16).astype(np.float32) for y in sample.y]
@@ -177,7 +185,10 @@ def fixed_plan(sample: CacheSample, bits: float, exact: float, seed: int) -> tup
         if aim <= 0:
             raise BnError(f"{bits:g} bits do not hold {100 * exact:g} % of tokens in 16 bits", "--exact 0", 4)
         chosen = choose_widths(weighted, errors, aim)
-        spent = float(np.mean([8 * packed_rows.row_bytes(row) / width for layer in chosen for row in layer])) + extra
+        spent = (
+            float(np.mean([8 * packed_rows.row_bytes(row) / width for layer in chosen for row in layer]))
+            + extra
+        )
         aim += bits - spent
     limit = np.full((len(sample.y), heads), np.inf, np.float32)
     plain = [
@@ -197,7 +208,9 @@ def fixed_plan(sample: CacheSample, bits: float, exact: float, seed: int) -> tup
         "sensitivity": torch.tensor(sample.sensitivity, dtype=torch.float32),
     }  # fmt: skip
     halves = chosen.reshape(len(chosen), heads, 2, width // 2).mean((1, 3))
-    loss = float(np.take_along_axis(weighted[..., None] * errors, chosen[..., None].astype(np.intp), -1).mean())
+    loss = float(
+        np.take_along_axis(weighted[..., None] * errors, chosen[..., None].astype(np.intp), -1).mean()
+    )
     return tensors, {"coded_bits": spent, "exact": exact, "bits": halves.tolist(), "loss": loss}
 
 

@@ -63,14 +63,20 @@ def calibrate(
         moments = recorder.layers[layer]
         heads, width = moments.k.shape
         out = modules.get(layer)
-        metrics.append(QueryMetric.of(moments, None if out is None else metric.projection_of(out, heads, width)))
+        metrics.append(
+            QueryMetric.of(moments, None if out is None else metric.projection_of(out, heads, width))
+        )
     with progress("measuring layers", 2 * len(planned)) as step:
         sensitivity = measure(model, references[0], (metrics, planned), settings, step)
     return Calibration(metrics, sensitivity, references, planned)
 
 
 def measure(
-    model: Any, exact: ReferenceWindow, layers: tuple[list[QueryMetric], list[int]], settings: Settings, step: Step
+    model: Any,
+    exact: ReferenceWindow,
+    layers: tuple[list[QueryMetric], list[int]],
+    settings: Settings,
+    step: Step,
 ) -> NDArray[np.float64]:
     """Divergence a squared width of uniform noise on one layer's keys (0) or values (1): [L, 2]."""
     metrics, planned = layers

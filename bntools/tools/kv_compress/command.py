@@ -21,10 +21,14 @@ Examples:
 _METHODS = ("rate", "zipvl", "zipvl-evict", "kivi", "rotated", "h2o", "snapkv", "pyramidkv", "streaming")
 
 
-@click.command("kv-compress", short_help="Plan a key-value cache of few bits, and store prompts in it.", epilog=EPILOG)
+@click.command(
+    "kv-compress", short_help="Plan a key-value cache of few bits, and store prompts in it.", epilog=EPILOG
+)
 @options.input_argument(example="bntools kv-compress smollm2/ --bits 1.5 -o plan.json")
 @click.option("--bits", type=float, help="Mean bits a cached value, everything counted.")
-@click.option("--bytes", "size", metavar="SIZE", help="In place of --bits: bytes of a cache of --context tokens.")
+@click.option(
+    "--bytes", "size", metavar="SIZE", help="In place of --bits: bytes of a cache of --context tokens."
+)
 @click.option("--max-kl", type=click.FloatRange(0, min_open=True),
               help="In place of --bits: the fewest that hold this divergence on the calibration text.")  # fmt: skip
 @click.option("--context", type=click.IntRange(64), default=2048, show_default=True,
@@ -44,10 +48,14 @@ _METHODS = ("rate", "zipvl", "zipvl-evict", "kivi", "rotated", "h2o", "snapkv", 
               help="Of zipvl: share of the attention that the important tokens get.")  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0, 1, min_open=True), default=0.25, show_default=True,
               help="Of methods that evict: share of the tokens that stay.")  # fmt: skip
-@click.option("--calib", metavar="FILE", help="Text to calibrate on: .txt or .jsonl.  [default: the embedded one]")
+@click.option(
+    "--calib", metavar="FILE", help="Text to calibrate on: .txt or .jsonl.  [default: the embedded one]"
+)
 @click.option("--calib-tokens", type=click.IntRange(1), default=4096, show_default=True,
               help="Tokens to calibrate on, in windows of --context.")  # fmt: skip
-@click.option("--plan", metavar="FILE", help="Store the cache of --text by this plan, in place of making one.")
+@click.option(
+    "--plan", metavar="FILE", help="Store the cache of --text by this plan, in place of making one."
+)
 @click.option("--text", metavar="FILE", help="With --plan: the prompt.")
 @options.output
 @options.common
@@ -62,7 +70,9 @@ def command(session: Session, source: str, output: str, force: bool, plan: str |
     from bntools.tools.kv_compress.settings import Settings, validate
 
     if (plan is None) != (text is None):
-        raise usage("--plan and --text go together: the cache of a text by a plan", "--plan plan.json --text long.txt")
+        raise usage(
+            "--plan and --text go together: the cache of a text by a plan", "--plan plan.json --text long.txt"
+        )
     if not session.dry_run:
         check_target(output, force)
     if plan is not None and text is not None:
@@ -115,7 +125,7 @@ def _plan(session: Session, source: str, how: tuple[Any, str | None], output: st
     if session.dry_run:
         found = report.cost(model.config, settings, len(ids))
         return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
-    history = model.history + [_stage(session, model)]
+    history = [*model.history, _stage(session, model)]
     built = model.build(torch.float32, session.torch_device())
     plan = make_plan(built, ids, settings, functools.partial(terminal.progress, session))
     plan.facts["history"] = history
@@ -149,7 +159,7 @@ def _store(session: Session, source: str, what: tuple[str, str], output: str, fo
     if session.dry_run:
         found = report.prompt_cost(plan.facts, len(ids))
         return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
-    history = model.history + [_stage(session, model)]
+    history = [*model.history, _stage(session, model)]
     built = model.build(torch.float32, session.torch_device())
     cache, row = store_prompt(built, plan, ids)
     manifest = cache.save(output, row, force, history)

@@ -46,7 +46,9 @@ def draw_plan(console: Any, facts: dict[str, Any]) -> None:
     console.print(terminal.table(heads, rows))
     size = f"{facts['bits']:.3f} bits a value, {facts['bytes_per_token']:,.0f} bytes a token (16 bits: "
     full = 16 / facts["bits"] * facts["bytes_per_token"]
-    console.print(f"{size}{full:,.0f}), KL on the calibration text {three(facts['predicted_kl'])} nats a token")
+    console.print(
+        f"{size}{full:,.0f}), KL on the calibration text {three(facts['predicted_kl'])} nats a token"
+    )
 
 
 def draw_prompt(console: Any, cache: Any, tokens: int) -> None:

@@ -124,13 +124,13 @@ def _next(seen: Sequence[tuple[float, float]], aim: float, low: float, high: flo
     return min(max(guess, low + 0.02 * (high - low)), high - 0.02 * (high - low))
 
 
-def make_maker(
-    model: Any, ids: list[int], settings: Settings, progress: Progress = no_progress
-) -> PlanMaker:
+def make_maker(model: Any, ids: list[int], settings: Settings, progress: Progress = no_progress) -> PlanMaker:
     """Calibrate a transformers model on token ids. Raises BnError (exit 3) for too few, or a model without a cache."""
     planned = full_layers(model)
     if len(ids) < LEAST_TOKENS:
-        raise bad_input(f"the calibration text has {len(ids)} tokens, {LEAST_TOKENS} are needed", "--calib FILE")
+        raise bad_input(
+            f"the calibration text has {len(ids)} tokens, {LEAST_TOKENS} are needed", "--calib FILE"
+        )
     context = min(settings.context, len(ids))
     settings = replace(settings, context=context)
     windows = score.windows_of(ids, context, max(settings.calib_tokens, context))
@@ -156,7 +156,9 @@ def make_plan(model: Any, ids: list[int], settings: Settings, progress: Progress
         values = 2 * len(maker.calibration.planned) * shape["kv_heads"] * shape["head_dim"] * settings.size[1]
         bits = 8 * settings.size[0] / values
         if not 0.1 <= bits <= 16:
-            raise BnError(f"--bytes comes to {bits:.3g} bits a value, not within 0.1 and 16", "another --bytes", 2)
+            raise BnError(
+                f"--bytes comes to {bits:.3g} bits a value, not within 0.1 and 16", "another --bytes", 2
+            )
     with progress("planning", 1) as step:
         plan = maker.best(bits) if bits is not None else maker.within(float(settings.max_kl or 0))
         plan.facts["predicted_kl"] = float(np.mean(maker.divergence(plan)))

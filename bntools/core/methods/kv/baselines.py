@@ -111,7 +111,9 @@ def zipvl(prefix: ExactPrefix, tau: float = 0.975, high: int = 4, low: int = 2) 
         kv[layer] = (k, v)
         share.append(float(keep.float().mean()))
     p = sum(share) / len(share)
-    return SimulatedCache(kv, None, p * high + (1 - p) * low + _SCALES / GROUP + 1 / (2 * k.shape[0] * k.shape[2]))
+    return SimulatedCache(
+        kv, None, p * high + (1 - p) * low + _SCALES / GROUP + 1 / (2 * k.shape[0] * k.shape[2])
+    )
 
 
 def zipvl_evict(prefix: ExactPrefix, tau: float = 0.975) -> SimulatedCache:
@@ -180,7 +182,8 @@ def streaming(prefix: ExactPrefix, budget: float = 0.25) -> SimulatedCache:
     n = len(prefix.ids)
     count = max(round(budget * n), SINK + 1)
     keep = {
-        layer: _top(torch.zeros(k.shape[0], n), count, count - SINK, SINK) for layer, (k, _) in prefix.kv.items()
+        layer: _top(torch.zeros(k.shape[0], n), count, count - SINK, SINK)
+        for layer, (k, _) in prefix.kv.items()
     }
     return _evicted(prefix, keep)
 

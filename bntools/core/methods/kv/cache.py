@@ -26,7 +26,9 @@ def full_layers(model: Any) -> list[int]:
     """Layers with a growing cache of keys and values; BnError (exit 3) where there is none."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or not getattr(model, "can_generate", lambda: False)():
-        raise bad_input(f"{type(model).__name__} is no decoder: no attention cache to compress", "name a decoder")
+        raise bad_input(
+            f"{type(model).__name__} is no decoder: no attention cache to compress", "name a decoder"
+        )
     layers = DynamicCache(config=config).layers
     found = [index for index, layer in enumerate(layers) if type(layer) is DynamicLayer]
     if not found:
@@ -43,7 +45,9 @@ class PlannedCache(Cache):
 
     def __init__(self, plan: CachePlan, model: Any) -> None:
         if plan.method != "rate":
-            raise usage(f"a plan of {plan.method} is scored, not followed", "bntools eval MODEL --kv plan.json")
+            raise usage(
+                f"a plan of {plan.method} is scored, not followed", "bntools eval MODEL --kv plan.json"
+            )
         self.plan = plan
         layers: list[Any] = list(DynamicCache(config=model.config).layers)
         for index, coder in plan.coders().items():
@@ -154,7 +158,9 @@ def _write_layer(out: Writer, at: int, layer: PlannedLayer) -> None:
     out.add(f"exact.{at}", layer.first[:, 0])
 
 
-def _read_layer(source: Artifact, at: int, layer: PlannedLayer, kind: tuple[torch.dtype, torch.device]) -> None:
+def _read_layer(
+    source: Artifact, at: int, layer: PlannedLayer, kind: tuple[torch.dtype, torch.device]
+) -> None:
     first = source.tensor(f"exact.{at}")[:, None].to(kind[1])
     layer.lazy_initialization(first[0].to(kind[0]), first[1].to(kind[0]))
     layer.first = first

@@ -60,7 +60,9 @@ class LevelTables:
 class LevelCounts:
     """Gathers what tables are made of."""
 
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((rans.CLASSES, rans.SYMBOLS), np.int64))
+    counts: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros((rans.CLASSES, rans.SYMBOLS), np.int64)
+    )
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((rans.CLASSES, kernel.CENTRES, 2)))
 
     def tables(self) -> LevelTables:

@@ -74,13 +74,20 @@ class FixedRows:
         blocks = []
         for start in range(0, codes.shape[1], BLOCK):
             part = slice(start, min(start + BLOCK, codes.shape[1]))
-            data = b"".join(packed_rows.pack(codes[h, part], self.widths[h]).tobytes() for h in range(len(codes)))
+            data = b"".join(
+                packed_rows.pack(codes[h, part], self.widths[h]).tobytes() for h in range(len(codes))
+            )
             if np.isfinite(self.limit).any():
-                data += np.packbits(exact[:, part], bitorder="little").tobytes() + plain[:, part][exact[:, part]].tobytes()
+                data += (
+                    np.packbits(exact[:, part], bitorder="little").tobytes()
+                    + plain[:, part][exact[:, part]].tobytes()
+                )
             blocks.append(CodedBlock(data, part.stop - part.start, part.stop - part.start))
         return blocks
 
-    def rows(self, blocks: list[CodedBlock]) -> tuple[list[Codes], NDArray[np.bool_], list[NDArray[np.float16]]]:
+    def rows(
+        self, blocks: list[CodedBlock]
+    ) -> tuple[list[Codes], NDArray[np.bool_], list[NDArray[np.float16]]]:
         """Packed rows [n, bytes] of each head, which tokens are exact [heads, n], and their values a head."""
         heads, width = self.widths.shape
         sizes = [packed_rows.row_bytes(self.widths[h]) for h in range(heads)]
@@ -89,7 +96,9 @@ class FixedRows:
         for block in blocks:
             at = 0
             for h, size in enumerate(sizes):
-                packed[h].append(np.frombuffer(block.data, np.uint8, size * block.tokens, at).reshape(-1, size))
+                packed[h].append(
+                    np.frombuffer(block.data, np.uint8, size * block.tokens, at).reshape(-1, size)
+                )
                 at += size * block.tokens
             mark = np.zeros((heads, block.tokens), bool)
             if np.isfinite(self.limit).any():

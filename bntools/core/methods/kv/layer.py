@@ -68,7 +68,9 @@ class PlannedLayer(CacheLayerMixin):
     def batch_size(self) -> int:
         return len(self.blocks) if self.blocks else -1
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Append tokens [B, heads, n, d], after what is now old enough was coded; returns all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -151,7 +153,9 @@ class PlannedLayer(CacheLayerMixin):
     def crop(self, tokens_to_remove: int) -> None:
         """Drop the last tokens; what is coded stays as it was coded."""
         if tokens_to_remove > 0:
-            raise ValueError(f"crop({tokens_to_remove}): the number of tokens to remove is given as a negative one")
+            raise ValueError(
+                f"crop({tokens_to_remove}): the number of tokens to remove is given as a negative one"
+            )
         if self.first is None or self.newest is None:
             return
         left = max(self.get_seq_length() + tokens_to_remove, 0)

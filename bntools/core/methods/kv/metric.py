@@ -29,7 +29,9 @@ class CacheMoments:
     @classmethod
     def empty(cls, heads: int, width: int) -> CacheMoments:
         square, line = (heads, width, width), (heads, width)
-        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in (square, line, square, line, square)))
+        return cls(
+            *(torch.zeros(shape, dtype=torch.float64) for shape in (square, line, square, line, square))
+        )
 
     def add(self, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> None:
         """q [B, heads, n, d]; k, v [B, key heads, n, d] of the same tokens."""

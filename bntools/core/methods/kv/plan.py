@@ -29,7 +29,17 @@ METHODS = (
 _AGAIN = "make it again by bntools kv-compress"
 _NEEDED = {
     "entropy": ("k.mean", "v.mean", "k.forward", "v.forward", "steps", "spread", "tables", "centres"),
-    "fixed": ("k.mean", "v.mean", "k.forward", "v.forward", "widths", "scale", "levels", "limit", "sensitivity"),
+    "fixed": (
+        "k.mean",
+        "v.mean",
+        "k.forward",
+        "v.forward",
+        "widths",
+        "scale",
+        "levels",
+        "limit",
+        "sensitivity",
+    ),
 }
 
 
@@ -55,7 +65,9 @@ class CachePlan:
 
     def metric(self, at: int) -> QueryMetric:
         """Of the at-th planned layer."""
-        mean, forward = (torch.stack([self.tensors[f"{k}.{part}"][at] for k in "kv"]) for part in ("mean", "forward"))
+        mean, forward = (
+            torch.stack([self.tensors[f"{k}.{part}"][at] for k in "kv"]) for part in ("mean", "forward")
+        )
         return QueryMetric.stored(mean, forward)
 
     def tables(self) -> LevelTables:
@@ -99,7 +111,9 @@ def check_model(recorded: dict[str, Any], model: Any, what: str) -> None:
     here = describe_model(model)
     for name in ("type", "layers", "kv_heads", "head_dim", "rope"):
         if recorded.get(name) != here[name]:
-            raise bad_input(f"{what} is of a model with {name} {recorded.get(name)}, this one has {here[name]}", _AGAIN)
+            raise bad_input(
+                f"{what} is of a model with {name} {recorded.get(name)}, this one has {here[name]}", _AGAIN
+            )
     if recorded.get("sha256") != here["sha256"]:
         raise bad_input(f"{what} is of another model of the same shape", _AGAIN)
 
@@ -133,7 +147,9 @@ def read_plan(place: str | Path | Artifact) -> CachePlan:
 
 def _from_artifact(source: Artifact) -> CachePlan:
     if source.kind != KIND:
-        raise bad_input(f"{source.label} is an artifact of kind {source.kind!r}, not a plan of a cache", _AGAIN)
+        raise bad_input(
+            f"{source.label} is an artifact of kind {source.kind!r}, not a plan of a cache", _AGAIN
+        )
     facts = source.json("bntools.kv", dict)
     _check(facts, source.label)
     return CachePlan(facts, _tensors(source, facts))
@@ -142,7 +158,11 @@ def _from_artifact(source: Artifact) -> CachePlan:
 def _check(facts: dict[str, Any], label: str) -> None:
     if facts.get("bntools.kv") != VERSION:
         raise bad_input(f"{label} is no plan of a cache", _AGAIN)
-    missing = [name for name in ("model", "method", "layers", "tables", "sink", "recent", "gamma") if name not in facts]
+    missing = [
+        name
+        for name in ("model", "method", "layers", "tables", "sink", "recent", "gamma")
+        if name not in facts
+    ]
     if missing or facts["method"] not in METHODS:
         raise bad_input(f"{label}: {missing[0] if missing else 'method'} is missing or unknown", _AGAIN)
 
@@ -156,7 +176,9 @@ def _tensors(source: Artifact, facts: dict[str, Any]) -> dict[str, Tensor]:
     layers = len(facts["layers"])
     for name in needed:
         if name not in ("tables", "centres", "levels") and len(found[name]) != layers:
-            raise bad_input(f"{source.label}: {name} has {len(found[name])} layers, the plan {layers}", _AGAIN)
+            raise bad_input(
+                f"{source.label}: {name} has {len(found[name])} layers, the plan {layers}", _AGAIN
+            )
     if "tables" in found and not (found["tables"].numpy().astype(np.int64).sum(1) == 1 << 14).all():
         raise bad_input(f"{source.label}: its tables do not sum to their denominator", _AGAIN)
     return found
@@ -185,4 +207,13 @@ def write_plan(plan: CachePlan, target: str, force: bool) -> dict[str, Any] | No
             "sha256": hashlib.sha256(data).hexdigest()}  # fmt: skip
 
 
-__all__ = ["KIND", "METHODS", "STDOUT", "CachePlan", "check_model", "describe_model", "read_plan", "write_plan"]
+__all__ = [
+    "KIND",
+    "METHODS",
+    "STDOUT",
+    "CachePlan",
+    "check_model",
+    "describe_model",
+    "read_plan",
+    "write_plan",
+]

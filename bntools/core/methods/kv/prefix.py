@@ -35,7 +35,9 @@ class ExactPrefix:
 
 
 @torch.no_grad()
-def read_prefix(model: Any, ids: Tensor, planned: list[int], moments: watch.Watch | None = None) -> ExactPrefix:
+def read_prefix(
+    model: Any, ids: Tensor, planned: list[int], moments: watch.Watch | None = None
+) -> ExactPrefix:
     """Run the model over ids [n] and keep what its cache holds. moments: is shown all attention, too."""
     received: dict[int, Tensor] = {}
     window: dict[int, Tensor] = {}
@@ -95,7 +97,9 @@ def _narrow(keep: Mapping[int, Tensor]) -> Callable[..., Any]:
         seen[..., :length] &= here[:, None]
         seen = seen.repeat_interleave(query.shape[1] // groups, 0)[None]
         if mask is not None and mask.dtype != torch.bool:
-            return mask + torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min)
+            return mask + torch.zeros_like(seen, dtype=mask.dtype).masked_fill(
+                ~seen, torch.finfo(mask.dtype).min
+            )
         return seen if mask is None else seen & mask
 
     return narrow

@@ -59,7 +59,9 @@ def windows_of(ids: Sequence[int], window: int, limit: int | None) -> list[Score
     window = min(window, len(ids))
     follow = min(CONTINUED, window // 8)
     if follow < 16:
-        raise bad_input(f"the text has {len(ids)} tokens, too few to score a cache on", "--text FILE with a few pages")
+        raise bad_input(
+            f"the text has {len(ids)} tokens, too few to score a cache on", "--text FILE with a few pages"
+        )
     count = max(1, min(len(ids), limit or len(ids)) // window)
     found = []
     for start in range(0, count * window, window):
@@ -74,7 +76,9 @@ def reference(model: Any, window: ScoreWindow, planned: list[int], watch: Any = 
     """Run a window with its exact cache."""
     prefix = read_prefix(model, window.prefix, planned, watch)
     logs = read_on(model, prefix, window.following)
-    return ReferenceWindow(window, prefix, logs, _copied(read_on(model, prefix, window.passage), window.passage))
+    return ReferenceWindow(
+        window, prefix, logs, _copied(read_on(model, prefix, window.passage), window.passage)
+    )
 
 
 def _copied(logs: Tensor, passage: Tensor) -> float:

@@ -34,7 +34,9 @@ def step_classes(weight: Tensor, gamma: float) -> Tensor:
     """Classes e [..., T] int8 of steps 2^(e / 2): coarser for tokens that are looked at less than the median."""
     if gamma == 0:
         return torch.zeros(weight.shape, dtype=torch.int8)
-    pooled = torch.nn.functional.max_pool1d(weight.float().reshape(1, -1, weight.shape[-1]), POOL, 1, POOL // 2)
+    pooled = torch.nn.functional.max_pool1d(
+        weight.float().reshape(1, -1, weight.shape[-1]), POOL, 1, POOL // 2
+    )
     pooled = pooled.reshape(weight.shape)
     relative = pooled.clamp_min(1e-30) / pooled.median(-1, keepdim=True).values.clamp_min(1e-30)
     return (-gamma * relative.log2()).round().clamp(LOWEST, HIGHEST).to(torch.int8)

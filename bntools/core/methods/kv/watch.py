@@ -35,7 +35,9 @@ def _forward(base: str) -> Callable[..., Any]:
         watch = getattr(module, _HOOK, None)
         if watch is not None:
             scaling = given.get("scaling")
-            watch(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+            watch(
+                module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling
+            )
         return out
 
     return attention
@@ -60,7 +62,9 @@ def output_projection(module: Any) -> Any:
     return None
 
 
-def attach(model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None) -> Callable[[], None]:
+def attach(
+    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None
+) -> Callable[[], None]:
     """Call `watch` after and `narrow` (the mask) before each layer's attention; returns what undoes it."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
@@ -88,7 +92,9 @@ def attach(model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | 
 
 
 @contextlib.contextmanager
-def watching(model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None) -> Iterator[None]:
+def watching(
+    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None
+) -> Iterator[None]:
     """`attach` for the time of a block."""
     undo = attach(model, watch, narrow)
     try:
