@@ -66,7 +66,7 @@ def choose(y, steps, row_class, col_class, price, levels):  # pragma: no cover -
 
 @_jit
 def restore(levels, steps, row_class, col_class, centres, y):  # pragma: no cover - compiled
-    """y [cols, rows] of levels: the step times the centre of the level's cell. centres [64, 3]."""
+    """y [cols, rows] of levels: step, gain and centre of the level's cell. centres [64, 5]: as `centres_of`, gains."""
     half = y.shape[1] // 2
     for col in range(y.shape[0]):
         for row in range(y.shape[1]):
@@ -77,7 +77,8 @@ def restore(levels, steps, row_class, col_class, centres, y):  # pragma: no cove
             k = min(max(np.int64(row_class[row]) + np.int64(col_class[col]), 0), 63)
             size = abs(np.int64(q))
             at = centres[k, size - 1] if size < 3 else size + centres[k, 2]
-            y[col, row] = (at if q > 0 else -at) * steps[col, 0 if row < half else 1]
+            which = 0 if row < half else 1
+            y[col, row] = (at if q > 0 else -at) * steps[col, which] * centres[k, 3 + which]
 
 
 @_jit
@@ -101,9 +102,41 @@ def count(levels, y, steps, row_class, col_class, counts, sums):  # pragma: no c
 
 
 def centres_of(sums: NDArray[np.float64], weight: float = 8.0) -> Floats:
-    """Reconstruction points [64, 3] from `count`, drawn to the middle of the cell by so many tokens there."""
+    """Reconstruction points [64, 3] from `count`, drawn to the middle of the cell by so many tokens there; gains 1."""
     middle = np.array([1.0, 2.0, 0.0])
-    return ((sums[..., 1] + weight * middle) / (sums[..., 0] + weight)).astype(np.float32)
+    points = (sums[..., 1] + weight * middle) / (sums[..., 0] + weight)
+    return np.concatenate([points, np.ones((len(points), 2))], 1).astype(np.float32)
+
+
+@_jit
+def agreement(y, restored, steps, row_class, col_class, sums):  # pragma: no cover - compiled
+    """Add y^2, y times the restored y, and its square, in squared steps, to sums [64, 2, 3] by class and half."""
+    half = y.shape[1] // 2
+    for col in range(y.shape[0]):
+        for row in range(y.shape[1]):
+            k = min(max(np.int64(row_class[row]) + np.int64(col_class[col]), 0), 63)
+            which = 0 if row < half else 1
+            a = np.float64(y[col, row] / steps[col, which])
+            b = np.float64(restored[col, row] / steps[col, which])
+            sums[k, which, 0] += a * a
+            sums[k, which, 1] += a * b
+            sums[k, which, 2] += b * b
+
+
+def gains(sums: NDArray[np.float64], averaged: tuple[float, float]) -> Floats:
+    """Gains [64, 2] of restored keys and values of which so many are averaged by attention.
+
+    The centre of a cell has the least error of a single token, and is too small by the share of its error in the
+    variance: that part of the error is the same for all tokens, so a mean over n of them does not lessen it. With
+    b the slope of restored on true and u the variance beside it, g = b / (b^2 + u / n) is least for the mean of n.
+    """
+    total = np.maximum(sums[..., 0], 1e-12)
+    slope = sums[..., 1] / total
+    beside = np.maximum(sums[..., 2] / total - slope**2, 0)
+    n = np.array(averaged)[None]
+    result = slope / np.maximum(slope**2 + beside / n, 1e-6)
+    enough = (sums[..., 0] > 16) & (slope > 0.01)
+    return np.where(enough, np.clip(result, 1.0, 8.0), 1.0).astype(np.float32)
 
 
 def two_sided(counts: NDArray[np.int64], weight: float = 16.0) -> NDArray[np.int64]:

@@ -15,9 +15,11 @@ from bntools.core.errors import BnError
 from bntools.core.methods.kv import entropy_code, fixed_code
 from bntools.core.methods.kv.entropy_code import EntropyRows, LevelCounts, LevelTables
 from bntools.core.methods.kv.metric import QueryMetric
-from bntools.kernels.attention import gaussian_levels, packed_rows
+from bntools.kernels.attention import gaussian_levels, levels, packed_rows
 
 Floats = NDArray[np.float32]
+AVERAGED = (1.0, 4.0)
+"""Tokens whose errors attention averages: none of a key's, whose logit stands alone; many of a value's."""
 _TOKENS = 384
 """Tokens a layer on which rates are measured while the size is sought."""
 _ROUNDS = 3
@@ -80,6 +82,10 @@ def fit_tables(sample: CacheSample, distance: float, rounds: int = _ROUNDS) -> t
             coder.measure(y, classes, counts)
         tables = counts.tables()
     rows = entropy_rows(sample, distance, tables)
+    sums = np.zeros((64, 2, 3))
+    for coder, y, classes in zip(rows, sample.y, sample.classes, strict=True):
+        coder.agreement(y, classes, sums)
+    tables.centres[:, 3:] = levels.gains(sums, AVERAGED)
     bits = sum(c.measure(y, e) for c, y, e in zip(rows, sample.y, sample.classes, strict=True))
     return tables, bits / sample.values
 
@@ -176,7 +182,7 @@ def fixed_plan(
     """Tensors of the code `fixed` at so many bits a coded value, the share `exact` of tokens in 16 bits among them."""
     heads, width = sample.y[0].shape[0], sample.y[0].shape[2]
     scale = [np.maximum(y.std(1), 1e-6).astype(np.float16).astype(np.float32) for y in sample.y]
-    levels, errors = fitted_levels(sample, scale, seed)
+    points, errors = fitted_levels(sample, scale, seed)
     s = np.repeat(sample.sensitivity, width // 2, axis=1)[:, None, :]
     weighted = s * np.stack(scale).astype(np.float64) ** 2
     aim, spent, chosen = bits, 0.0, np.zeros(weighted.shape, np.uint8)
@@ -192,7 +198,7 @@ def fixed_plan(
         aim += bits - spent
     limit = np.full((len(sample.y), heads), np.inf, np.float32)
     plain = [
-        fixed_code.FixedRows(m, w, d, tuple(levels), lim, (float(p[0]), float(p[1])))
+        fixed_code.FixedRows(m, w, d, tuple(points), lim, (float(p[0]), float(p[1])))
         for m, w, d, lim, p in zip(sample.metrics, chosen, scale, limit, sample.sensitivity, strict=True)
     ]
     if exact:
@@ -200,12 +206,13 @@ def fixed_plan(
             np.quantile(coder.codes(y)[1], 1 - exact, axis=1) for coder, y in zip(plain, sample.y, strict=True)
         ]).astype(np.float32)  # fmt: skip
     padded = np.zeros((fixed_code.MOST + 1, 1 << fixed_code.MOST), np.float32)
-    for count, some in enumerate(levels):
+    for count, some in enumerate(points):
         padded[count, : len(some)] = some
     tensors = {
         "widths": torch.from_numpy(chosen), "scale": torch.tensor(np.stack(scale)).half(),
         "levels": torch.from_numpy(padded), "limit": torch.from_numpy(limit),
         "sensitivity": torch.tensor(sample.sensitivity, dtype=torch.float32),
+        "gains": torch.tensor(1 / (1 - errors / errors[0] * (1 - 1 / AVERAGED[1])), dtype=torch.float32),
     }  # fmt: skip
     halves = chosen.reshape(len(chosen), heads, 2, width // 2).mean((1, 3))
     loss = float(

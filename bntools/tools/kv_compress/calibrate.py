@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bntools.core.methods.kv import metric, score, token_weights, watch
+from bntools.core.methods.kv.entropy_code import EntropyRows
 from bntools.core.methods.kv.metric import QueryMetric
 from bntools.core.methods.kv.prefix import CacheLayers, read_on
 from bntools.core.methods.kv.score import ReferenceWindow, ScoreWindow
 from bntools.core.progress import Progress, Step
+from bntools.tools.kv_compress import allocate
 from bntools.tools.kv_compress.allocate import CacheSample
-from bntools.tools.kv_compress.settings import SENSITIVE_STEPS, Settings
+from bntools.tools.kv_compress.settings import MEASURED_STEPS, Settings
 
 LEAST_SENSITIVITY = 1e-6
+FITTED = 384
+"""Tokens a layer for the tables of that measurement."""
 
 
 @dataclass(frozen=True)
@@ -51,52 +54,65 @@ def calibrate(
     model: Any, windows: Sequence[ScoreWindow], planned: list[int], settings: Settings, progress: Progress
 ) -> Calibration:
     """Run the calibration windows, and one of them again for each layer, keys and values."""
+    with progress("calibrating", len(windows)) as step:
+        plain = observe(model, windows, planned, settings, step)
+    with progress("measuring layers", 2 * len(planned)) as step:
+        gauge = LayerGauge.of(model, plain, settings)
+        sensitivity = np.empty((len(planned), 2))
+        for at, which in np.ndindex(*sensitivity.shape):
+            sensitivity[at, which] = gauge.measure(at, which)
+            step(1)
+    return replace(plain, sensitivity=sensitivity)
+
+
+def observe(
+    model: Any, windows: Sequence[ScoreWindow], planned: list[int], settings: Settings, step: Step
+) -> Calibration:
+    """Exact runs and metrics; sensitivities of 1."""
     recorder = metric.CacheRecorder(settings.sink)
     references = []
-    with progress("calibrating", len(windows)) as step:
-        for window in windows:
-            references.append(score.reference(model, window, planned, recorder))
-            step(1)
+    for window in windows:
+        references.append(score.reference(model, window, planned, recorder))
+        step(1)
     modules = watch.attention_modules(model)
     metrics = []
     for layer in planned:
         moments = recorder.layers[layer]
-        heads, width = moments.k.shape
         out = modules.get(layer)
-        metrics.append(
-            QueryMetric.of(moments, None if out is None else metric.projection_of(out, heads, width))
-        )
-    with progress("measuring layers", 2 * len(planned)) as step:
-        sensitivity = measure(model, references[0], (metrics, planned), settings, step)
-    return Calibration(metrics, sensitivity, references, planned)
+        projection = None if out is None else metric.projection_of(out, *moments.k.shape)
+        metrics.append(QueryMetric.of(moments, projection))
+    return Calibration(metrics, np.ones((len(planned), 2)), references, planned)
 
 
-def measure(
-    model: Any,
-    exact: ReferenceWindow,
-    layers: tuple[list[QueryMetric], list[int]],
-    settings: Settings,
-    step: Step,
-) -> NDArray[np.float64]:
-    """Divergence a squared width of uniform noise on one layer's keys (0) or values (1): [L, 2]."""
-    metrics, planned = layers
-    generator = torch.Generator().manual_seed(settings.seed)
-    result = np.empty((len(planned), 2))
-    for at, layer in enumerate(planned):
-        for which in (0, 1):
-            noisy: CacheLayers = dict(exact.prefix.kv)
-            pair = list(noisy[layer])
-            pair[which] = _noisy(metrics[at], which, pair[which].float(), (settings.sink, generator))
-            noisy[layer] = (pair[0], pair[1])
-            logs = read_on(model, exact.prefix, exact.window.following, noisy)
-            kl = float((exact.logs.exp() * (exact.logs - logs)).sum(-1).mean())
-            result[at, which] = max(kl / SENSITIVE_STEPS**2, LEAST_SENSITIVITY)
-            step(1)
-    return result
+@dataclass(frozen=True)
+class LayerGauge:
+    """Measures what one layer's errors cost, its keys (0) or values (1) rounded at `MEASURED_STEPS`.
 
+    Rounded as the code will round: noise of the same variance averages out over the tokens that a query looks at,
+    what rounding takes from small values does not, and says six times less of values.
+    """
 
-def _noisy(metric_: QueryMetric, which: int, x: Tensor, how: tuple[int, torch.Generator]) -> Tensor:
-    sink, generator = how
-    y = metric_.to(which, x[:, sink:])
-    noise = (torch.rand(y.shape, generator=generator) - 0.5) * SENSITIVE_STEPS
-    return torch.cat([x[:, :sink], metric_.back(which, y + noise)], 1)
+    model: Any
+    plain: Calibration
+    sink: int
+    coders: list[EntropyRows]
+
+    @classmethod
+    def of(cls, model: Any, plain: Calibration, settings: Settings) -> LayerGauge:
+        steps = np.broadcast_to(np.array(MEASURED_STEPS), plain.sensitivity.shape)
+        sample = replace(plain.sample(replace(settings, code="entropy", tokens=0.0)), sensitivity=steps**-2.0)
+        tables, _ = allocate.fit_tables(sample.fewer(FITTED), 1.0, 2)
+        return cls(model, plain, settings.sink, allocate.entropy_rows(sample, 1.0, tables))
+
+    def measure(self, at: int, which: int) -> float:
+        """Divergence a squared step of the at-th planned layer."""
+        exact, layer = self.plain.references[0], self.plain.planned[at]
+        k, v = (x.float() for x in exact.prefix.kv[layer])
+        old = (k[:, self.sink :], v[:, self.sink :])
+        rounded = self.coders[at].rounded(*old, np.zeros((k.shape[0], old[0].shape[1]), np.int8))[which]
+        pair = [k, v]
+        pair[which] = torch.cat([pair[which][:, : self.sink], rounded], 1)
+        changed: CacheLayers = {**exact.prefix.kv, layer: (pair[0], pair[1])}
+        logs = read_on(self.model, exact.prefix, exact.window.following, changed)
+        kl = float((exact.logs.exp() * (exact.logs - logs)).sum(-1).mean())
+        return max(kl / MEASURED_STEPS[which] ** 2, LEAST_SENSITIVITY)

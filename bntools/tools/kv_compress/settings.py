@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from bntools.core.errors import usage
 
 LEAST, MOST = 0.1, 16.0
-SENSITIVE_STEPS = 0.5
-"""Width of the noise that measures a layer: in standard deviations of a value, in units of a logit for keys."""
+MEASURED_STEPS = (0.3, 1.0)
+"""Steps at which layers are measured: of keys in units of a logit, of values in standard deviations."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _evicted(prefix: ExactPrefix, keep: dict[int, Tensor]) -> SimulatedCache:
 
 
 def _top(score: Tensor, count: int, recent: int, first: int = 0) -> Tensor:
-    """Per head the last `recent` and `first` tokens and the best of the others: [heads, n] bool, `count` true a head."""
+    """Per head the last `recent` and `first` tokens and the best of the others: [heads, n] bool, `count` true."""
     n = score.shape[-1]
     score = score.clone()
     score[:, max(n - recent, 0) :] = math.inf

@@ -26,7 +26,7 @@ EXCHANGE = float(np.log(2) / 6)
 
 @dataclass(frozen=True)
 class LevelTables:
-    """What all layers of a plan share: frequencies [64, 256] and reconstruction points [64, 3] by class."""
+    """What all layers of a plan share, by class: frequencies [64, 256], reconstruction points and gains [64, 5]."""
 
     frequencies: NDArray[np.uint16]
     centres: Floats
@@ -172,19 +172,39 @@ class EntropyRows:
                     raise bad_input("a block of the cache is damaged", "make the file again")
         return out, classes
 
-    def decode(self, blocks: list[CodedBlock]) -> tuple[Tensor, Tensor]:
-        """Keys and values [heads, n, d] of what is still used of the blocks."""
-        chosen, classes = self.levels(blocks)
+    def restored(self, chosen: Ints, classes: NDArray[np.int8]) -> Floats:
+        """Coordinates [heads, n, 2 d] of levels."""
         y = np.empty(chosen.shape, np.float32)
         for head in range(len(chosen)):
             factors = np.exp2(classes[head].astype(np.float32) / 2)
             steps = (factors[:, None] * np.float32(self.steps)[None]).astype(np.float32)
             columns = (-step_classes.CLASSES // 2 * classes[head]).astype(np.int16)
             kernel.restore(chosen[head], steps, self.row_class[head], columns, self.tables.centres, y[head])
+        return y
+
+    def rounded(self, k: Tensor, v: Tensor, classes: NDArray[np.int8]) -> tuple[Tensor, Tensor]:
+        """Keys and values [heads, n, d] as they come back from the code, without the code."""
+        y = self.coordinates(k, v)
+        chosen = np.stack([self.quantised(y[h], classes[h].astype(np.int16), h)[0] for h in range(len(y))])
+        return self._plain(torch.from_numpy(self.restored(chosen, classes)))
+
+    def _plain(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        d = y.shape[-1] // 2
+        return self.metric.back(0, y[..., :d]), self.metric.back(1, y[..., d:])
+
+    def decode(self, blocks: list[CodedBlock]) -> tuple[Tensor, Tensor]:
+        """Keys and values [heads, n, d] of what is still used of the blocks."""
+        chosen, classes = self.levels(blocks)
+        y = self.restored(chosen, classes)
         used = np.concatenate([np.arange(block.tokens) < block.used for block in blocks])
-        rows = torch.from_numpy(y if used.all() else np.ascontiguousarray(y[:, used]))
-        d = rows.shape[-1] // 2
-        return self.metric.back(0, rows[..., :d]), self.metric.back(1, rows[..., d:])
+        return self._plain(torch.from_numpy(y if used.all() else np.ascontiguousarray(y[:, used])))
+
+    def agreement(self, y: Floats, classes: NDArray[np.int8], sums: NDArray[np.float64]) -> None:
+        """Add to `sums` [64, 2, 3] how what is restored goes with the coordinates y [heads, n, 2 d]."""
+        coded = [self.quantised(y[h], classes[h].astype(np.int16), h) for h in range(len(y))]
+        back = self.restored(np.stack([one[0] for one in coded]), classes)
+        for head, (_, steps, columns) in enumerate(coded):
+            kernel.agreement(y[head], back[head], steps, self.row_class[head], columns, sums)
 
     def measure(self, y: Floats, classes: NDArray[np.int8], counts: LevelCounts | None = None) -> float:
         """Bits of coordinates [heads, n, 2 d] under the tables, block starts and classes included.

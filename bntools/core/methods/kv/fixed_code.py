@@ -26,7 +26,7 @@ class FixedRows:
     """Coder of one layer. widths, scale [heads, 2 d]: bits and standard deviation of each coordinate.
 
     levels: by bits, of unit deviation. limit [heads]: weighted error from which on a token is kept exact; sensitivity
-    [2]: weight of the errors of keys and of values.
+    [2]: weight of the errors of keys and of values. gains: by bits, of restored values, whose errors are averaged.
     """
 
     metric: QueryMetric
@@ -35,6 +35,7 @@ class FixedRows:
     levels: tuple[Floats, ...]
     limit: Floats
     sensitivity: tuple[float, float]
+    gains: Floats | None = None
 
     @property
     def weighted(self) -> bool:
@@ -47,6 +48,8 @@ class FixedRows:
         table = np.zeros((heads, width, 1 << MOST), np.float32)
         for bits, some in enumerate(self.levels):
             table[self.widths == bits, : len(some)] = some
+        if self.gains is not None:
+            table[:, width // 2 :] *= self.gains[self.widths[:, width // 2 :]][..., None]
         return table * self.scale[..., None]
 
     def coordinates(self, k: Tensor, v: Tensor) -> Floats:

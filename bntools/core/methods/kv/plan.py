@@ -84,7 +84,7 @@ class CachePlan:
         levels = tuple(self.tensors["levels"][bits, : 1 << bits].numpy() for bits in range(MOST + 1))
         weights = part["sensitivity"].tolist()
         return FixedRows(self.metric(at), part["widths"].numpy(), part["scale"].float().numpy(), levels,
-                         part["limit"].numpy(), (weights[0], weights[1]))  # fmt: skip
+                         part["limit"].numpy(), (weights[0], weights[1]), self.tensors["gains"].numpy())  # fmt: skip
 
     def coders(self) -> dict[int, RowCoder]:
         """By layer of the model."""
@@ -175,7 +175,7 @@ def _tensors(source: Artifact, facts: dict[str, Any]) -> dict[str, Tensor]:
     found = {name: source.tensor(name) for name in source.names()}
     layers = len(facts["layers"])
     for name in needed:
-        if name not in ("tables", "centres", "levels") and len(found[name]) != layers:
+        if name not in ("tables", "centres", "levels", "gains") and len(found[name]) != layers:
             raise bad_input(
                 f"{source.label}: {name} has {len(found[name])} layers, the plan {layers}", _AGAIN
             )

@@ -1,4 +1,4 @@
-"""What a compressed cache costs: divergence on ordinary text, and the loss on a passage of long ago that comes again."""
+"""What a compressed cache costs: divergence on ordinary text, and loss on an early passage that comes again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ReferenceWindow:
 
 
 def windows_of(ids: Sequence[int], window: int, limit: int | None) -> list[ScoreWindow]:
-    """Windows of a text; at least one, and no more than hold `limit` tokens. Raises BnError (exit 3) on a short text."""
+    """Windows of a text; at least one, no more than hold `limit` tokens. Raises BnError (exit 3) on a short text."""
     window = min(window, len(ids))
     follow = min(CONTINUED, window // 8)
     if follow < 16:
@@ -159,7 +159,7 @@ def score(
     model: Any, plan: CachePlan, windows: Sequence[ScoreWindow], step: Step = no_step,
     baselines: Sequence[tuple[str, dict[str, Any]]] = BASELINES,
 ) -> dict[str, Any]:  # fmt: skip
-    """Report of kind kv-eval for a transformers model and a plan: both numbers, bytes, and baselines on the same text."""
+    """Report of kind kv-eval for a model and a plan: both numbers, bytes, and baselines on the same text."""
     began = time.monotonic()
     coders = plan.coders() if plan.method == "rate" else None
     scores = {"": CacheScore(), **{_label(*pair): CacheScore() for pair in baselines}}
@@ -176,7 +176,7 @@ def score(
         step(1)
     result = scores[""].report()
     live = result["bits_per_value"] + (16 - result["bits_per_value"]) * ring / len(windows[0].prefix)
-    full = [copied for copied in scores[""].copied]
+    full = scores[""].copied
     return {
         "kind": "kv-eval", "method": plan.method, "code": plan.facts.get("code"), **result,
         "copy_nll_full": mean_and_error(full), "live_bits_per_value": live if plan.method == "rate" else None,
