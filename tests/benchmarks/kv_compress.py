@@ -9,6 +9,7 @@ usage: kv_compress.py MODEL [--work DIR] [--minutes 8] [--windows 4] [--context 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -33,7 +34,7 @@ from bntools.tools.kv_compress.settings import Settings
 PLANS = {
     "entropy 1.2": {"bits": 1.2}, "entropy 1.6": {"bits": 1.6}, "entropy 2.1": {"bits": 2.1},
     "entropy 1.6, tokens 0": {"bits": 1.6, "tokens": 0.0}, "entropy 1.2, tokens 0.5": {"bits": 1.2, "tokens": 0.5},
-    "entropy 3.1": {"bits": 3.1}, "fixed 2.2": {"bits": 2.2, "code": "fixed"},
+    "entropy 3.1": {"bits": 3.1}, "fixed 2.2": {"bits": 2.2, "code": "fixed", "exact": "0"},
     "max-kl 0.02": {"max_kl": 0.02},
 }  # fmt: skip
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -181,7 +182,7 @@ def bits_at(scores: dict[str, list[dict[str, Any]]], kl: float) -> float:
         (float(np.mean([row["bits"] for row in rows])), math.log(np.mean([row["kl"] for row in rows])))
         for name, rows in scores.items() if name in ("entropy 1.2", "entropy 1.6", "entropy 2.1", "entropy 3.1")
     )  # fmt: skip
-    for (b0, k0), (b1, k1) in zip(points, points[1:], strict=False):
+    for (b0, k0), (b1, k1) in itertools.pairwise(points):
         if k0 >= math.log(kl) >= k1 or (b1, k1) == points[-1]:
             return b0 + (math.log(kl) - k0) / (k1 - k0) * (b1 - b0)
     return math.nan

@@ -123,7 +123,7 @@ def test_a_dry_run_writes_nothing(inside, tmp_path):
     (["--bits", "2", "--max-kl", "0.1"], 2, "one of them"),
     (["--method", "rotated", "--bits", "2.5"], 2, "whole bits"),
     (["--bits", "2", "--calib", "SHORT"], 3, "tokens"),
-    (["--max-kl", "1e-12", "--context", "128", "--calib-tokens", "128", "--code", "fixed", "--exact", "0"], 4, "max-kl"),
+    (["--max-kl", "1e-12", *SMALL, "--code", "fixed", "--exact", "0"], 4, "max-kl"),
     (["--plan", "plan.json"], 2, "--text"),
     (["--bits", "2", "--exact", "most"], 2, "auto"),
 ])  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from bntools.core.errors import bad_input
 from bntools.core.methods.kv import token_weights, watch
 
 CacheLayers = dict[int, tuple[Tensor, Tensor]]
@@ -44,6 +45,8 @@ def read_prefix(
 
     def see(layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> None:
         if layer in planned and layer not in received:
+            if k.shape != v.shape:
+                raise bad_input(f"keys of {k.shape[-1]} and values of {v.shape[-1]} numbers a head are not planned", "")
             received[layer] = token_weights.received(q, k, scaling)[0].cpu()
             window[layer] = token_weights.received(q[:, :, -WINDOW:], k, scaling)[0].cpu()
             if moments is not None:
@@ -52,6 +55,11 @@ def read_prefix(
     cache = DynamicCache(config=model.config)
     with watch.watching(model, see):
         model(ids[None].to(model.device), past_key_values=cache, logits_to_keep=1)
+    if set(planned) - set(received):
+        raise bad_input(
+            f"the attention of {type(model).__name__} is its own and cannot be watched",
+            "name a model that takes it from transformers' table",
+        )
     kv = {i: (cache.layers[i].keys[0].half().cpu(), cache.layers[i].values[0].half().cpu()) for i in planned}
     others = [None if i in kv else layer for i, layer in enumerate(cache.layers)]
     return ExactPrefix(ids, kv, received, window, others)

@@ -58,7 +58,7 @@ def windows_of(ids: Sequence[int], window: int, limit: int | None) -> list[Score
     """Windows of a text; at least one, no more than hold `limit` tokens. Raises BnError (exit 3) on a short text."""
     window = min(window, len(ids))
     follow = min(CONTINUED, window // 8)
-    if follow < 16:
+    if follow < 8:
         raise bad_input(
             f"the text has {len(ids)} tokens, too few to score a cache on", "--text FILE with a few pages"
         )
