@@ -23,6 +23,8 @@ AVERAGED = (1.0, 4.0)
 _TOKENS = 384
 """Tokens a layer on which rates are measured while the size is sought."""
 _ROUNDS = 3
+_LARGEST = 8000
+"""Level that the largest coordinate of the calibration may have."""
 _SAMPLES = 400_000
 EXACT_SHARES = (0.0, 0.005, 0.01, 0.02)
 
@@ -62,14 +64,20 @@ def spread_of(y: Floats) -> Floats:
     return np.abs(y).mean(1)
 
 
-def entropy_rows(sample: CacheSample, distance: float, tables: LevelTables) -> list[EntropyRows]:
-    """Coders of all layers whose loss s step^2 is the same, distance^2."""
+def steps_of(sample: CacheSample, distance: float) -> NDArray[np.float32]:
+    """Steps [L, 2] whose loss s step^2 is distance^2, none so fine that a level leaves 16 bits."""
     steps = distance / np.sqrt(sample.sensitivity)
+    half = sample.y[0].shape[2] // 2
+    sizes = [[np.abs(y[..., :half]).max(), np.abs(y[..., half:]).max()] for y in sample.y]
+    return np.maximum(steps, np.array(sizes) / _LARGEST).astype(np.float32)
+
+
+def entropy_rows(sample: CacheSample, distance: float, tables: LevelTables) -> list[EntropyRows]:
+    """Coders of all layers at `steps_of` a distance."""
     return [
-        EntropyRows(metric, (float(np.float32(pair[0])), float(np.float32(pair[1]))), spread_of(y), tables,
-                    sample.gamma > 0)
-        for metric, pair, y in zip(sample.metrics, steps, sample.y, strict=True)
-    ]  # fmt: skip
+        EntropyRows(metric, (float(pair[0]), float(pair[1])), spread_of(y), tables, sample.gamma > 0)
+        for metric, pair, y in zip(sample.metrics, steps_of(sample, distance), sample.y, strict=True)
+    ]
 
 
 def fit_tables(sample: CacheSample, distance: float, rounds: int = _ROUNDS) -> tuple[LevelTables, float]:
@@ -118,9 +126,9 @@ def entropy_plan(sample: CacheSample, bits: float) -> tuple[dict[str, Tensor], d
 
     distance = seek(rate, bits, 1e-5, 30.0)
     tables, measured = fit_tables(sample.fewer(4 * _TOKENS), distance)
-    steps = distance / np.sqrt(sample.sensitivity)
+    steps = steps_of(sample, distance)
     tensors = {
-        "steps": torch.tensor(steps, dtype=torch.float32),
+        "steps": torch.from_numpy(steps),
         "spread": torch.tensor(np.stack([spread_of(y) for y in sample.y])).half(),
         "tables": torch.from_numpy(tables.frequencies), "centres": torch.from_numpy(tables.centres),
     }  # fmt: skip

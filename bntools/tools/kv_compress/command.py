@@ -18,7 +18,18 @@ Examples:
   bntools kv-compress smollm2/ --plan plan.json --text long.txt -o prompt.kv.safetensors
   bntools eval smollm2/ --kv plan.json --window 4096
 """
-_METHODS = ("rate", "zipvl", "zipvl-evict", "kivi", "rotated", "h2o", "snapkv", "pyramidkv", "streaming")
+_METHODS = (
+    "rate",
+    "zipvl",
+    "zipvl-evict",
+    "scalekv",
+    "kivi",
+    "rotated",
+    "h2o",
+    "snapkv",
+    "pyramidkv",
+    "streaming",
+)
 
 
 @click.command(
@@ -48,6 +59,10 @@ _METHODS = ("rate", "zipvl", "zipvl-evict", "kivi", "rotated", "h2o", "snapkv", 
               help="Of zipvl: share of the attention that the important tokens get.")  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0, 1, min_open=True), default=0.25, show_default=True,
               help="Of methods that evict: share of the tokens that stay.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Of scalekv: the paper's roles also where layers show none.")
+@click.option(
+    "--attention", metavar="FILE", help="Of scalekv: plan from attention.safetensors (map, mass) alone."
+)
 @click.option(
     "--calib", metavar="FILE", help="Text to calibrate on: .txt or .jsonl.  [default: the embedded one]"
 )
@@ -60,15 +75,19 @@ _METHODS = ("rate", "zipvl", "zipvl-evict", "kivi", "rotated", "h2o", "snapkv", 
 @options.output
 @options.common
 def command(session: Session, source: str, output: str, force: bool, plan: str | None, text: str | None,
-            calib: str | None, size: str | None, **given: Any) -> None:  # fmt: skip
+            calib: str | None, size: str | None, strict: bool, attention: str | None,
+            **given: Any) -> None:  # fmt: skip
     """Plan in how few bits a model's key-value cache is kept, by measurement on a calibration text.
 
-    INPUT is what bntools quantize takes: a directory in Hugging Face layout, an artifact, default: or -.
+    INPUT is what bntools quantize takes: a directory in Hugging Face layout, an artifact, default: or -. With --method
+    scalekv it is a next-scale model, var: the embedded one.
     """
     from bntools.core.artifact.writer import check_target
     from bntools.core.system.sizes import parse_bytes
     from bntools.tools.kv_compress.settings import Settings, validate
 
+    if given["method"] == "scalekv" or source == "var:" or attention is not None:
+        return _scales(session, source, (given["method"], given["budget"], strict, attention), output, force)
     if (plan is None) != (text is None):
         raise usage(
             "--plan and --text go together: the cache of a text by a plan", "--plan plan.json --text long.txt"
@@ -132,6 +151,42 @@ def _plan(session: Session, source: str, how: tuple[Any, str | None], output: st
     terminal.manifest(write_plan(plan, output, force))
     if not session.quiet:
         report.draw_plan(terminal.console(stderr=True), plan.facts)
+    return None
+
+
+def _scales(
+    session: Session, source: str, how: tuple[str, float, bool, str | None], output: str, force: bool
+) -> None:
+    """Budgets of a next-scale model, and with the model what they cost."""
+    from bntools.core.artifact.targets import check_target, write_durably
+    from bntools.tools.kv_compress import next_scale, report
+
+    method, budget, strict, attention = how
+    if method != "scalekv":
+        raise usage(f"--method {method} is not for next-scale models", "--method scalekv")
+    if output != "-" and not session.dry_run:
+        check_target(output, force)
+    session.apply()
+    if attention is not None:
+        found = next_scale.plan_attention(attention, budget, strict)
+    else:
+        model = next_scale.open_model(source)
+        if session.dry_run:
+            found = {"kind": "plan", "images": next_scale.CALIBRATION + next_scale.SCORED}
+            return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
+        progress = functools.partial(terminal.progress, session)
+        found = next_scale.score_scales(model, budget, seed=session.seed, strict=strict, progress=progress)
+    if not found["roles"] and not strict:
+        terminal.note(
+            session, "no roles: layers differ by chance, and all get the same; --strict keeps the paper's"
+        )
+    if output != "-":
+        import json
+        from pathlib import Path
+
+        Path(output).unlink(missing_ok=True)
+        write_durably(Path(output), json.dumps(found, indent=1).encode() + b"\n")
+    terminal.emit(session, found, lambda console: report.draw_scales(console, found))
     return None
 
 

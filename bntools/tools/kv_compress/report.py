@@ -56,3 +56,26 @@ def draw_prompt(console: Any, cache: Any, tokens: int) -> None:
             ["cache", terminal.megabytes(cache.nbytes)],
             ["the same in 16 bits", terminal.megabytes(round(cache.nbytes * 16 / cache.bits_per_value))]]  # fmt: skip
     console.print(terminal.table(["prompt", "value"], rows))
+
+
+def draw_scales(console: Any, found: dict[str, Any]) -> None:
+    """Divergence of each method at one size, the same budget for all layers first, and the tokens of each layer."""
+    three = terminal.three
+    if "kl" in found:
+        names = {
+            "uniform": "the same for all layers",
+            "scalekv": "ScaleKV's roles",
+            "rate": "rate, every token",
+        }
+        rows = [[names[name], three(one["mean"]), three(one["se"])] for name, one in found["kl"].items()]
+        console.print(terminal.table([f"{100 * found['budget']:g} % of the history", "KL", "± se"], rows))
+    heads = ["layer", *(f"scale {scale}" for scale in range(1, len(found["maps"])))]
+    rows = [
+        [str(layer), *(f"{n}{' d' if low else ''}" for n, low in zip(line[1:], marks[1:], strict=True))]
+        for layer, (line, marks) in enumerate(zip(found["tokens"], found["drafter"], strict=True))
+    ]
+    console.print(terminal.table(heads, rows))
+    console.print(
+        f"tokens of history kept for each scale, d: a drafter; spread of layers {found['spread']:.2f}, "
+        f"agreement of halves {found['agreement']:.2f}"
+    )

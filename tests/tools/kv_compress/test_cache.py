@@ -129,12 +129,25 @@ def test_crop_gives_the_state_of_a_shorter_text_back(model, plans, ids, left):
         cache.crop(10)
 
 
-def test_beam_search_finds_what_it_finds_with_the_exact_cache(model, plans, ids):
+def test_beam_search_finds_as_likely_a_text_as_with_the_exact_cache(model, plans, ids):
+    """Beams within rounding of each other may change places, so their scores are compared."""
     rows = torch.tensor([ids["eval"][:100]])
-    expected = greedy(model, DynamicCache(config=model.config), rows, 20, num_beams=3)
-    assert torch.equal(
-        greedy(model, PlannedCache.from_plan(plans["tight"], model), rows, 20, num_beams=3), expected
-    )
+    more = {"num_beams": 3, "return_dict_in_generate": True, "output_scores": True}
+    expected = greedy(model, DynamicCache(config=model.config), rows, 20, **more).sequences_scores
+    found = greedy(model, PlannedCache.from_plan(plans["tight"], model), rows, 20, **more).sequences_scores
+    assert torch.allclose(found, expected, atol=0.02)
+
+
+def test_beams_take_their_keys_along(model, plans, ids):
+    cache = PlannedCache.from_plan(plans["loose"], model)
+    rows = torch.stack([torch.tensor(ids["eval"][at : at + 100]) for at in (0, 200, 400)])
+    with torch.no_grad():
+        model(rows, past_key_values=cache)
+    cache.flush()
+    before = cache.layers[1].dense()
+    cache.reorder_cache(torch.tensor([2, 0, 0]))
+    after = cache.layers[1].dense()
+    assert all(torch.equal(one[[2, 0, 0]], other) for one, other in zip(before, after, strict=True))
 
 
 def test_a_padded_batch_says_what_its_rows_say_alone(model, plans, ids):
@@ -193,7 +206,9 @@ def test_a_stored_prompt_is_read_on_as_if_it_had_just_been_read(model, plans, id
     with torch.no_grad():
         first = model(more, past_key_values=loaded).logits
         second = model(more, past_key_values=cache.dynamic()).logits
-    assert torch.allclose(first, second, atol=1e-4)
+    assert torch.allclose(
+        first, second, atol=5e-3
+    )  # the ten new tokens are float16 in one, float32 in the other
 
 
 def test_the_bytes_reported_are_those_in_memory(model, plans, ids):
