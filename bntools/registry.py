@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "stack-compress": "One file, any size: every prefix of it is a model.",
         "embed-fit": "Fit embedding tables as small as they can be.",
         "embed-compress": "Compress an embedding table without training data.",
+        "kv-compress": "Plan a key-value cache of few bits, and store prompts in it.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
     "Build": {

@@ -235,6 +235,15 @@ def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_p
     assert [codes["kind"], steered["kind"]] == ["codes", "activations"]
 
 
+@pytest.mark.slow
+def test_a_prompt_s_cache_takes_few_bits_and_costs_less_than_a_baseline_of_as_many(bntools, tmp_path):
+    plan, score, prompt, facts = shell("prompt_cache.sh", tmp_path, BNTOOLS=bntools)
+    assert [plan["kind"], prompt["kind"]] == ["kv-plan", "kv-cache"]
+    assert score["bits_per_value"] < score["baselines"]["kivi 2-bit"]["bits_per_value"]
+    assert score["kl"] < score["baselines"]["kivi 2-bit"]["kl"]
+    assert facts["facts"]["bits"] < 4
+
+
 def runs(folder):
     lines = [{"N": n, "D": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
              for n in (1e6, 3e6, 1e7, 3e7) for d in (1e8, 3e8, 1e9)]  # fmt: skip
