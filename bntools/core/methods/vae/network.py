@@ -11,7 +11,7 @@ from bntools.core.errors import bad_input
 
 ARCHITECTURES = ("linear", "mlp", "conv", "paper-conv")
 LOG_VARIANCE = (-20.0, 10.0)
-"""Range of the logarithm of an axis' posterior variance, in units of its prior: dead axes neither over- nor underflow."""
+"""Range of the log of an axis' posterior variance, in units of its prior: dead axes neither over- nor underflow."""
 _SMALLEST_MAP = 4
 _MOST_HIDDEN, _FEWEST_HIDDEN = 512, 128
 
@@ -47,7 +47,12 @@ def architecture_of(facts: dict[str, Any], label: str) -> Architecture:
         )  # fmt: skip
     except (KeyError, TypeError, ValueError):
         raise bad_input(f"{label}: metadata bntools.vae does not describe a network") from None
-    if arch.kind not in ARCHITECTURES or min(arch.shape, default=0) < 1 or arch.dim < 1 or arch.size > 1 << 28:
+    if (
+        arch.kind not in ARCHITECTURES
+        or min(arch.shape, default=0) < 1
+        or arch.dim < 1
+        or arch.size > 1 << 28
+    ):
         raise bad_input(f"{label}: metadata bntools.vae does not describe a network")
     return arch
 
@@ -129,7 +134,12 @@ def _conv(arch: Architecture) -> Parts:
         height, width = height // stride, width // stride
     flat = filters[-1] * height * width
     down += [nn.Flatten(), nn.Linear(flat, dense), nn.SiLU()]
-    up: list[nn.Module] = [nn.SiLU(), nn.Linear(dense, flat), nn.SiLU(), nn.Unflatten(1, (filters[-1], height, width))]
+    up: list[nn.Module] = [
+        nn.SiLU(),
+        nn.Linear(dense, flat),
+        nn.SiLU(),
+        nn.Unflatten(1, (filters[-1], height, width)),
+    ]
     for index, (a, b) in enumerate(zip(filters[::-1], inputs[::-1], strict=True)):
         up += [nn.ConvTranspose2d(a, b, kernel, stride, 1)]
         up += [nn.SiLU()] if index < len(filters) - 1 else []
@@ -145,7 +155,11 @@ def _paper_conv(arch: Architecture) -> Parts:
         down += [nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b, 1e-3, 0.01), nn.ReLU()]
         height, width = height // 2, width // 2
     flat, last = arch.hidden[-1] * height * width, arch.hidden[-1]
-    up: list[nn.Module] = [nn.Unflatten(1, (last, height, width)), nn.BatchNorm2d(last, 1e-3, 0.01), nn.ReLU()]
+    up: list[nn.Module] = [
+        nn.Unflatten(1, (last, height, width)),
+        nn.BatchNorm2d(last, 1e-3, 0.01),
+        nn.ReLU(),
+    ]
     for a, b in zip(arch.hidden[::-1], [*arch.hidden[-2::-1], arch.hidden[0]], strict=True):
         up += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b, 1e-3, 0.01), nn.ReLU()]
     up += [nn.Conv2d(arch.hidden[0], channels, 3, 1, 1)]

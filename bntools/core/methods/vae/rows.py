@@ -14,6 +14,7 @@ from bntools.core.artifact import streams
 from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.datasets.activation_rows import StoredRows
 from bntools.core.datasets.activations import Activations, open_activations
+from bntools.core.datasets.activations_writer import INDEX
 from bntools.core.errors import bad_input, usage
 
 Floats = NDArray[np.float32]
@@ -62,6 +63,9 @@ def open_rows(source: str, tensor: str | None = None, part: str = "train") -> Ro
         found = sorted(Path(source).glob(f"{_IDX_STEMS[part]}*"))
         if found:
             return _from_idx(found[0])
+        files = sorted(Path(source).glob("*.safetensors"))
+        if len(files) == 1 and not (Path(source) / INDEX).exists():
+            return open_rows(str(files[0]), tensor, part)
         return _from_activations(open_activations(source, tensor, integers=True))
     label = "standard input" if source == "-" else source
     fd = _open(source)
@@ -100,7 +104,9 @@ def _from_artifact(artifact: Artifact, tensor: str | None) -> RowSource:
     entry = entries[name]
     shape = entry.shape[1:] or (1,)
     count = entry.shape[0] if entry.shape else 0
-    source = RowSource(_strided(StoredRows(artifact, name, {}, reopen=False), shape), count, shape, artifact.label)
+    source = RowSource(
+        _strided(StoredRows(artifact, name, {}, reopen=False), shape), count, shape, artifact.label
+    )
     source.bytes = entry.dtype == "U8"
     source.facts, source.history = artifact.json("bntools.activations", dict), artifact.history
     for other, e in entries.items():
@@ -130,10 +136,14 @@ def _from_numpy(file: Any, kind: str, label: str, tensor: str | None) -> RowSour
         raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", hint) from None
     array = arrays[name]
     if array.dtype.kind not in "fiub" or array.ndim == 0:
-        raise bad_input(f"{label}: array {name} is {array.dtype} {list(array.shape)}, not rows of numbers", hint)
+        raise bad_input(
+            f"{label}: array {name} is {array.dtype} {list(array.shape)}, not rows of numbers", hint
+        )
     source = RowSource(lambda a, b: array[a:b], len(array), array.shape[1:] or (1,), label)
     source.bytes = array.dtype == np.uint8
-    source.beside = {k: lambda v=v: v for k, v in arrays.items() if k != name and v.shape[:1] == (len(array),)}
+    source.beside = {
+        k: lambda v=v: v for k, v in arrays.items() if k != name and v.shape[:1] == (len(array),)
+    }
     return source
 
 
