@@ -219,6 +219,14 @@ def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_p
     assert [codes["kind"], steered["kind"]] == ["codes", "activations"]
 
 
+@pytest.mark.slow
+def test_axes_of_curved_data_are_fewer_than_principal_components(bntools, tmp_path):
+    manifest, scores, codes = shell("latent_axes.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert [manifest["kind"], scores["kind"], codes["kind"]] == ["vae", "vae-scores", "activations"]
+    assert scores["error"]["pruned"]["mean"] < scores["error"]["none"]["mean"]
+    assert (tmp_path / "fit.svg").stat().st_size > 1000
+
+
 def runs(folder):
     lines = [{"N": n, "D": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
              for n in (1e6, 3e6, 1e7, 3e7) for d in (1e8, 3e8, 1e9)]  # fmt: skip

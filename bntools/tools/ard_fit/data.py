@@ -39,8 +39,8 @@ class Measured(NamedTuple):
 class Data:
     """Rows ready for a network: (x - mean) / scale, flat ones in the order of their variance without constant columns.
 
-    rows: trained on; memory: those, where they fit there. held_out: [h, *shape] of the network. mean [D], scale, columns
-    as in LatentModel. pad: margin added to images.
+    rows: trained on; memory: those, where they fit there. held_out: [h, *shape] of the network. mean [D], scale,
+    columns: as in LatentModel. pad: margin added to images.
     """
 
     def __init__(self, source: RowSource, settings: Settings, flat: bool, progress: Progress) -> None:

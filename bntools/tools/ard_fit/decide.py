@@ -17,6 +17,8 @@ from bntools.tools.ard_fit.train import ACTIVE, SMALLEST_VARIANCE, Trained
 _SCORED_ROWS, _DECIDING_ROWS = 1000, 2048
 _ONE_SIDED = 1.645
 """Standard errors of a bound that holds with 95 %."""
+EDGE = 0.9
+"""Share of the axes at the start from which on the start may be what limits the count."""
 VARIANCE_SHARE = 0.01
 """Signal over prior variance above which an axis counts in `snr`, Burda's active units in units of the prior."""
 
@@ -45,7 +47,7 @@ class Curve(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """count: axes kept. reference: axes that pay for themselves on held-out rows. edge: whether no axis was cut."""
+    """count: axes kept. reference: axes that pay for themselves on held-out rows. edge: whether EDGE of all are kept."""
 
     count: int
     reference: int
@@ -96,7 +98,7 @@ def cut(found: Curve, tolerance: float) -> Cut:
     within = over.mean(1) + _ONE_SIDED * _standard_error(over) <= 0
     within[reference] = True
     count = int(within.nonzero()[0])
-    return Cut(count, reference, count == len(found.errors) - 1)
+    return Cut(count, reference, count >= EDGE * (len(found.errors) - 1))
 
 
 def decide(

@@ -94,7 +94,7 @@ def bayesian(values: Floats, columns: int, rows: int, most: int) -> Bayesian:
         m = w + noise
         cross = top * np.sqrt(w) / m  # x z, of unit axes
         second = noise / m + top * w / m**2  # z^2
-        root = cross / (second + noise * columns / (np.maximum(w, 1e-300) * rows))
+        root = cross / (second + noise * columns / (np.maximum(w, _DEAD * _DEAD * noise) * rows))
         fresh = np.where(w > _DEAD * noise, root**2, 0.0)
         root = np.sqrt(fresh)
         residual = (total + float((root**2 * second - 2 * root * cross).sum())) / columns

@@ -48,7 +48,6 @@ def train(
 ) -> Trained:
     """Train by SSE + beta KL with a prior estimated anew before each epoch, from rows that the epoch does not use."""
     beta = PAPER_BETA if settings.beta is None else settings.beta
-    net.train()
     generator = torch.Generator().manual_seed(seed)
     prior = Prior(torch.zeros(net.arch.dim), torch.ones(net.arch.dim))
     size, rate = settings.batch_size(), settings.rate or PAPER_RATE
@@ -68,6 +67,7 @@ def train(
         if settings.method == "ard-vae":
             left_out = torch.randperm(data.rows, generator=generator)[: min(SUBSET, data.rows // 5)]
             prior = _estimate(net, data, left_out, seed + epoch)
+        net.train()
         try:
             descend(parameters, data.batches(size, epoch, seed, left_out), loss, Schedule(1, plateau.rate, 0, 1.0),
                     start=1, optimizer=optimizer)  # fmt: skip
@@ -78,7 +78,6 @@ def train(
         plateau.see(_validation(net, data, prior, beta, "schedule" in settings.defects, seed))
         if epoch + 1 in looks:
             checks.append(_look(net, data, prior, epoch + 1, seed))
-        net.train()
         step(1)
     net.eval()
     if settings.method == "ard-vae":
@@ -107,7 +106,6 @@ def _estimate(net: Autoencoder, data: Data, rows: Tensor, seed: int) -> Prior:
     net.eval()
     x = data.sample(SUBSET, seed) if data.memory is None else data.memory[rows]
     variance = hyper_prior(encode_all(net, x).sampled(seed)).variance
-    net.train()
     return Prior(torch.zeros_like(variance), variance.clamp_min(1e-30))
 
 

@@ -126,7 +126,8 @@ def _warnings(report: dict[str, Any], data: Data, settings: Settings) -> list[di
     batch = settings.batch_size()
     rules = [
         ("edge", report["edge"] and report["max_dim"] < width,
-         f"all {report['max_dim']} axes are in use: the answer may be larger, try --max-dim {2 * report['max_dim']}"),
+         f"{report['n_relevant']['value']} of {report['max_dim']} axes are kept, which may be what limits them: "
+         f"try --max-dim {min(2 * report['max_dim'], width)}"),
         ("not-converged", not report["converged"], "the count or the bound still moved: more --epochs"),
         ("few-rows", data.rows < width, f"{data.rows:,} rows for {width:,} columns"),
         ("batch", batch > data.rows, f"a batch of {batch} is larger than the {data.rows} rows: all are one batch"),

@@ -18,7 +18,7 @@ from bntools.core.methods.vae.scores import Prior, encode_all
 from bntools.core.progress import Progress, Step, no_progress
 from bntools.tools.ard_fit import linear, paper, train
 from bntools.tools.ard_fit.data import Data
-from bntools.tools.ard_fit.decide import Curve, Cut, Relevance, criteria, decide
+from bntools.tools.ard_fit.decide import EDGE, Curve, Cut, Relevance, criteria, decide
 from bntools.tools.ard_fit.report import assemble
 from bntools.tools.ard_fit.settings import Settings, validate
 from bntools.tools.ard_fit.train import Trained
@@ -153,7 +153,7 @@ def _candidate(
         scored = replace(settings, score="jacobian")
         relevance, order, costs, chosen = decide(trained, data, scored, seed)
         count = criteria(relevance, costs, chosen, trained.variance, settings.explained)["paper"]
-        chosen = Cut(count, len(order), count == len(order))
+        chosen = Cut(count, len(order), count >= EDGE * len(order))
         return Candidate(settings.method, settings, trained, relevance, order, costs, chosen, seed)
     trained = train.train(net, data, settings, epochs=epochs, seed=seed, step=step)
     return Candidate(settings.method, settings, trained, *decide(trained, data, settings, seed), seed)
