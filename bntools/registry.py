@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "cbm-build": "Build a concept bottleneck from embeddings.",
         "cbm-explain": "Say which concepts decide, and what would change it.",
         "cbm-edit": "Edit a concept bottleneck without training.",
+        "ard-fit": "Count the latent dimensions that data need, with the price.",
         "sparse-code": "Train a sparse dictionary of activations, or name its latents.",
         "sparse-encode": "Encode activations by a sparse dictionary.",
         "sparse-decode": "Decode sparse codes, edited if asked to.",

