@@ -47,7 +47,7 @@ def tensors(path: str) -> dict[str, bytes]:
     with safe_open(path, "pt") as file:
         return {
             name: file.get_tensor(name).view(-1).view(torch.uint8).numpy().tobytes() for name in file.keys()
-        }  # noqa: SIM118
+        }
 
 
 def kill_models(kills: int, folder: str) -> None:
