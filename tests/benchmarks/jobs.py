@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 
 def timed(words: list[str]) -> tuple[float, float, bytes]:
@@ -44,10 +44,7 @@ def killed(words: list[str], chance: random.Random, longest: float = 4.0) -> boo
 
 def tensors(path: str) -> dict[str, bytes]:
     """The bytes of each tensor of a file."""
-    with safe_open(path, "pt") as file:
-        return {
-            name: file.get_tensor(name).view(-1).view(torch.uint8).numpy().tobytes() for name in file.keys()
-        }
+    return {name: t.view(-1).view(torch.uint8).numpy().tobytes() for name, t in load_file(path).items()}
 
 
 def kill_models(kills: int, folder: str) -> None:
