@@ -4,7 +4,7 @@
 >>> from bntools.tools.quantize import Grid, Settings, quantize, task_of
 >>> task = task_of(open_model("default:"), Settings(Grid(bits=3, group=64)))
 >>> next(result.measured["bits_per_weight"] for result in quantize(task, {}) if result.spec)
-3.375
+3.3036
 """
 
 from __future__ import annotations
