@@ -113,12 +113,12 @@ def _parsed(session: Session, flags: Flags, weights: int) -> tuple[Flags, Any, t
 
 def _quantized(task: Task, run: RunOptions, out: Writer) -> dict[str, Any]:
     if task.settings.entropy is None:
-        from bntools.tools.quantize.fixed_run import fixed
+        from bntools.tools.quantize.fixed_run import fixed_model
 
-        return fixed(task, run, out)
-    from bntools.tools.quantize.entropy_run import entropy
+        return fixed_model(task, run, out)
+    from bntools.tools.quantize.entropy_run import entropy_model
 
-    return entropy(task, run, out)
+    return entropy_model(task, run, out)
 
 
 def _summary(report: dict[str, Any], run: RunOptions, manifest: dict[str, Any] | None) -> str:

@@ -26,7 +26,7 @@ from bntools.tools.quantize.settings import RunOptions
 from bntools.tools.quantize.windows import calibration, windows_of
 
 
-def entropy(task: Task, run: RunOptions, out: Writer) -> dict[str, Any]:
+def entropy_model(task: Task, run: RunOptions, out: Writer) -> dict[str, Any]:
     """Levels of any size behind an entropy coder, at the size asked; returns the report."""
     model, asked = task.model, task.entropy
     source = history.fingerprint(model)

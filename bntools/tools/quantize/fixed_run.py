@@ -33,7 +33,7 @@ class _Inputs(NamedTuple):
     choices: dict[str, Choice]
 
 
-def fixed(task: Task, run: RunOptions, out: Writer) -> dict[str, Any]:
+def fixed_model(task: Task, run: RunOptions, out: Writer) -> dict[str, Any]:
     """Codes of a fixed number of bits, or one part of them; returns the report."""
     source = None if run.shard else history.fingerprint(task.model)
     text = calibration(task)
