@@ -22,7 +22,7 @@ from bntools.registry import COMMANDS
 
 SAMPLES = Path(__file__).parent.parent / "core" / "attacks" / "samples"
 LINES = [
-    (line.split("\t") + [""])[:4]
+    [*line.split("\t"), ""][:4]
     for line in Path(__file__).with_name("wrong_lines.txt").read_text().splitlines()
     if line and not line.startswith("#")
 ]

@@ -263,12 +263,10 @@ def read(source: Artifact) -> Dictionary:
 
 def _inference_fits(facts: dict[str, Any], m: int) -> bool:
     """Whether the way to encode that metadata name can be."""
-    value = facts.get("inference", {})
-    if not isinstance(value, dict):
-        return False
     try:
-        for key, most in (("candidates", 1 << 20), ("k", m)):
-            fields.whole(value.get(key, 1), 0, most)
+        value = fields.mapping(facts.get("inference", {}))
+        fields.whole(value.get("candidates", 1), 0, 1 << 20)
+        fields.whole(value.get("k", 1), 0, m)
         fields.number(value.get("budget", 0))
         fields.flag(value.get("nonnegative", True))
     except ValueError:

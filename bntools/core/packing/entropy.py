@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bntools.core.artifact import fields
 from bntools.core.errors import bad_input
-from bntools.core.packing.entropy_tables import AGAIN, SIDES, Tables, parse_tables
+from bntools.core.packing.entropy_tables import AGAIN, SIDES, Tables, check_length, parse_tables
 from bntools.core.packing.entropy_tables import dump_tables as dump_tables
 from bntools.core.packing.matrix import Stored
 
@@ -30,7 +30,6 @@ TABLES = "entropy.tables"
 CODE = "entropy"
 _LANE = 1 << 15  # weights of a lane, at least, where the matrix has them
 _ABREAST = 4  # lanes worth a call, see `kernels.rans_lanes`
-_SLACK = 2  # a coder spends the entropy but for rounding; twice as much is no stream of ours
 _STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
 
 
@@ -246,6 +245,8 @@ class Decoder:
         """The four sides of a stream whose checksum and sizes hold, its words, and where the lanes begin and end."""
         import numpy as np
 
+        from bntools.kernels.entropy import rans
+
         count = spec.lanes + 1
         head = 8 + 4 * count
         if len(data) < head + 4 or zlib.crc32(memoryview(data)[:-4]) != struct.unpack("<I", data[-4:])[0]:
@@ -255,31 +256,13 @@ class Decoder:
         if head + 2 * sum(sizes) + 4 != len(data):
             raise bad_input(f"{name}: the sizes in the coded weights do not add up")
         least = float(self._cheapest[-len(SIDES) :] @ [spec.rows, spec.cols, spec.rows, spec.cols])
-        self._check_length(name, spec, least, sizes[0], 1)
+        check_length(name, spec.shape, least, sizes[0], 1)
         words = np.frombuffer(data, dtype="<u2", count=sum(sizes), offset=head).astype(np.uint16)
         bounds = np.cumsum(sizes, dtype=np.int64)
         sides = self._sides(name, spec, middles, words[: bounds[0]])
-        self._check_length(name, spec, self._least_bits(*sides[2:]), sum(sizes[1:]), spec.lanes)
+        least = rans.least_bits(self._cheapest[: -len(SIDES)], *sides[2:])
+        check_length(name, spec.shape, least, sum(sizes[1:]), spec.lanes)
         return sides, words, bounds
-
-    def _least_bits(self, row_class: Ints, col_class: Ints) -> float:
-        """Bits that the weights cost at least, each being the likeliest symbol of its class."""
-        import numpy as np
-
-        from bntools.kernels.entropy import rans
-
-        reach = 4 * rans.CLASSES  # beyond what any writer needs
-        rows, cols = (np.bincount(np.clip(side, -reach, reach) + reach) for side in (row_class, col_class))
-        sums = np.convolve(rows.astype(np.float64), cols)
-        classes = np.clip(np.arange(len(sums)) - 2 * reach, 0, rans.CLASSES - 1)
-        costs = self._cheapest[: -len(SIDES)].reshape(rans.CLASSES, -1).min(1)
-        return float(sums @ costs[classes])
-
-    @staticmethod
-    def _check_length(name: str, spec: EntropySpec, bits: float, words: int, lanes: int) -> None:
-        """Before memory is asked for: a shape that so few words cannot fill is not the shape of the weight."""
-        if bits > _SLACK * 16 * (words + 2 * lanes):
-            raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
 
     def _sides(self, name: str, spec: EntropySpec, middles: tuple[int, ...], words: Any) -> list[Ints]:
         import numpy as np

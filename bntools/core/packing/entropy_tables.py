@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SIDES = ("row_scale", "col_scale", "row_class", "col_class")
 AGAIN = "make or fetch the file again"
 _MAGIC = b"BNE1"
+_SLACK = 2  # a coder spends the entropy but for rounding; twice as much is no stream of ours
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,9 @@ def _parse_row(data: bytes, position: int) -> tuple[list[int], int]:
     if last == rans.ESCAPE or not found[-1] or sum(row) != rans.TOTAL:
         raise ValueError("a table has no escape or does not sum to its denominator")
     return row, position
+
+
+def check_length(name: str, shape: tuple[int, ...], bits: float, words: int, lanes: int) -> None:
+    """Raises BnError (exit 3) before memory is asked for: so few words cannot fill a shape that costs so many bits."""
+    if bits > _SLACK * 16 * (words + 2 * lanes):
+        raise bad_input(f"{name}: the coded weights are too few for shape {list(shape)}")

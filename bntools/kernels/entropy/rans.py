@@ -76,6 +76,18 @@ def cheapest(frequencies: NDArray[np.uint16]) -> NDArray[np.float64]:
     return bits.min(-1)
 
 
+def least_bits(costs: NDArray[np.float64], row_class: Array, col_class: Array) -> float:
+    """Bits that weights of these classes cost at least, each being the likeliest symbol of its class.
+
+    costs: of `cheapest`, of the tables of the levels.
+    """
+    reach = 4 * CLASSES  # beyond what any writer needs
+    rows, cols = (np.bincount(np.clip(side, -reach, reach) + reach) for side in (row_class, col_class))
+    sums = np.convolve(rows.astype(np.float64), cols)
+    classes = np.clip(np.arange(len(sums)) - 2 * reach, 0, CLASSES - 1)
+    return float(sums @ costs.reshape(CLASSES, -1).min(1)[classes])
+
+
 def cumulative(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """Frequency and start of every symbol in one word, f << 16 | start: [tables, SYMBOLS] uint32."""
     f = frequencies.astype(np.uint32)

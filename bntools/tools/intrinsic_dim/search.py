@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bntools.tools.intrinsic_dim import fit, ranking
+from bntools.tools.intrinsic_dim import fit
 from bntools.tools.intrinsic_dim.fit import Curve, Interval
-from bntools.tools.intrinsic_dim.runs import Job, Run
+from bntools.tools.intrinsic_dim.runs import Job, Run, best_run, tied, validation
 
 Execute = Callable[[Sequence[Job]], list[Run]]
 
@@ -99,14 +99,14 @@ class Search:
         plan = self.plan
         tried = [plan.base_rate * factor for factor in BASE_RATES]
         first = self._ask(Job(None, plan.seeds[0], rate, phase="baseline") for rate in tried)
-        while (best := ranking.best(first)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
+        while (best := best_run(first)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
             step = BASE_RATES[-1] if best.job.lr == max(tried) else BASE_RATES[0]
             tried.append(best.job.lr * step)
             first += self._ask([Job(None, plan.seeds[0], tried[-1], phase="baseline")])
         rest = self._ask(Job(None, seed, best.job.lr, phase="baseline") for seed in plan.seeds[1:])
         self.base_rate = best.job.lr
         runs = self._baseline = [best, *rest]
-        mean = sum(map(ranking.validation, runs)) / len(runs)
+        mean = sum(map(validation, runs)) / len(runs)
         self.target = fit.aim(mean, plan.threshold, best.outcome.floor if plan.spans_from_floor else None)
         return runs
 
@@ -140,10 +140,10 @@ class Search:
         return best
 
     def _best(self, runs: Sequence[Run]) -> Run:
-        return ranking.best(runs, self.plan.guessing)
+        return best_run(runs, self.plan.guessing)
 
     def _tied(self, runs: Sequence[Run]) -> bool:
-        return ranking.tied(runs, self.plan.guessing)
+        return tied(runs, self.plan.guessing)
 
     def bracket(self) -> tuple[int | None, int | None]:
         """Double or halve from the guess until one dimension is below the target and the next one is not.
