@@ -186,7 +186,12 @@ class Law:
         """Means and standard deviations [draws, points] of z without noise."""
         mean, root = self.joint(draws, weights, u, other)
         s0, s1 = np.exp(draws.theta.T[:2])[:, :, None]
-        prior = _M0**2 + s0**2 + (self.prior.common_slope**2 + s1**2) * slowed(draws.theta, u) ** 2 + 4.0 * (other**2).sum(1)
+        prior = (
+            _M0**2
+            + s0**2
+            + (self.prior.common_slope**2 + s1**2) * slowed(draws.theta, u) ** 2
+            + 4.0 * (other**2).sum(1)
+        )
         return mean, np.sqrt(np.maximum(prior - (root**2).sum(1), 0.0))
 
     def joint(self, draws: Draws, weights: Floats, u: Floats, other: Floats) -> tuple[Floats, Floats]:

@@ -96,7 +96,9 @@ def _squares(a: Floats, b: Floats) -> Floats:
 def _means(rows: Rows) -> Floats:
     """Squared distances [classes, classes] of class means."""
     classes = int(rows.y.max()) + 1
-    means = np.stack([rows.x[rows.y == c].mean(0) if (rows.y == c).any() else rows.x.mean(0) for c in range(classes)])
+    means = np.stack(
+        [rows.x[rows.y == c].mean(0) if (rows.y == c).any() else rows.x.mean(0) for c in range(classes)]
+    )
     return _squares(means, means)
 
 

@@ -101,7 +101,9 @@ def from_records(records: Iterable[tuple[int, Any]], reading: Reading = Reading(
         row = _row(number, record, reading)
         if math.isnan(row["metric"]):
             if not reading.allow_failed:
-                raise bad_input(f"line {number}: the run has no metric (it failed)", "--allow-failed leaves such runs out")
+                raise bad_input(
+                    f"line {number}: the run has no metric (it failed)", "--allow-failed leaves such runs out"
+                )
             failed.append(f"line {number}")
         else:
             rows.append(row)
@@ -164,7 +166,9 @@ def _numbers(number: int, what: str, values: Any) -> dict[str, float]:
 
 def _number(number: int, what: str, value: Any, nan: bool = False) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise bad_input(f"line {number}: {what} is {json.dumps(value, default=str)[:40]}, not a number", _LINE)
+        raise bad_input(
+            f"line {number}: {what} is {json.dumps(value, default=str)[:40]}, not a number", _LINE
+        )
     if math.isinf(value) or (math.isnan(value) and not nan):
         raise bad_input(f"line {number}: {what} is {value}", _LINE)
     return float(value)
@@ -172,4 +176,10 @@ def _number(number: int, what: str, value: Any, nan: bool = False) -> float:
 
 def is_table(source: str) -> bool:
     """Whether a path names a table of runs rather than sources of rows."""
-    return source == "-" or os.path.splitext(source)[1].lower() in (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+    return source == "-" or os.path.splitext(source)[1].lower() in (
+        ".jsonl",
+        ".json",
+        ".csv",
+        ".tsv",
+        ".ndjson",
+    )
