@@ -157,7 +157,8 @@ def scored(bench, design, count, sizes, target):
 
 
 def quality(bench, name, designs):
-    print(f"\n{name}: error at 8,000 from {bench.truth[:, 1].mean(1).min():.3f} to {bench.truth[:, 1].mean(1).max():.3f}; "
+    last = bench.truth[:, 1].mean(1)
+    print(f"\n{name}: error at 8,000 from {last.min():.3f} to {last.max():.3f}; "
           f"{len(designs)} designs")  # fmt: skip
     questions = [
         (14, (250, 500, 1000), 4000), (14, (250, 500, 1000), 8000), (14, (500, 1000, 2000), 8000),

@@ -117,8 +117,8 @@ def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple
 @dispatch.divided(
     dispatch.Division(
         ("source", "more", "val"),
-        ("at", "caps", "prices", "budget", "following", "least_gain", "methods", "compare", "slope", "level", "confidence",
-         "transport", "label_cost"),
+        ("at", "caps", "prices", "budget", "following", "least_gain", "methods", "compare", "slope", "level",
+         "confidence", "transport", "label_cost"),
         "bntools.tools.data_mix.work", ledger=True, check=lambda given: _check_parts(given),
     )
 )  # fmt: skip

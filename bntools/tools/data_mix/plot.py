@@ -16,7 +16,7 @@ _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 
 
 def draw(report: dict[str, Any], surface: tuple[Floats, Floats], pilots: Floats, path: str) -> None:
-    """Draw to .svg, .png or .pdf; surface: mixtures [k, sources] and the metric expected at them, pilots [runs, sources]."""
+    """Draw to .svg, .png or .pdf; surface: mixtures [k, sources] and the metric expected there."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -32,7 +32,10 @@ class Known(NamedTuple):
     inputs: Inputs = joint.no_inputs
 
 
-def mix_report(runs: Runs, settings: Settings, known: Known = Known()) -> dict[str, Any]:
+_NOTHING = Known()
+
+
+def mix_report(runs: Runs, settings: Settings, known: Known = _NOTHING) -> dict[str, Any]:
     """The report of a table of runs. Raises BnError (exit 3) where the runs cannot answer.
 
     >>> from bntools.tools.data_mix import Settings, from_records

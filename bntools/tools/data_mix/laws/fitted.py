@@ -34,6 +34,9 @@ class Sampling(NamedTuple):
     seed: int = 0
 
 
+_SAMPLING = Sampling()
+
+
 def no_inputs(weights: Floats) -> Floats:
     """None."""
     return np.zeros((len(weights), 0))
@@ -113,7 +116,7 @@ def _safe(kind: str, metric: Floats) -> Floats:
 
 
 def fit(
-    runs: Runs, inputs: Inputs = no_inputs, *, slope: float | None = None, sampling: Sampling = Sampling()
+    runs: Runs, inputs: Inputs = no_inputs, *, slope: float | None = None, sampling: Sampling = _SAMPLING
 ) -> Fitted:
     """The joint law of the runs; slope: the exponent in N to assume where all are of one size."""
     law = Law(_data(runs, inputs), _prior(slope))

@@ -114,8 +114,10 @@ def _logistic_path(train: Rows, classes: int, penalties: tuple[float, ...]) -> l
     x, weights, path = _with_bias(train.x), np.zeros((train.x.shape[1] + 1, classes)), []
     for penalty in penalties:
 
-        def objective(flat: Floats, penalty: float = penalty) -> tuple[float, Floats]:
-            w = flat.reshape(weights.shape)
+        def objective(
+            flat: Floats, penalty: float = penalty, shape: tuple[int, ...] = weights.shape
+        ) -> tuple[float, Floats]:
+            w = flat.reshape(shape)
             value, residual = _residual(x @ w, train.y)
             gradient = x.T @ residual
             gradient[:-1] += penalty * w[:-1]

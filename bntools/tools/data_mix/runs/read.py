@@ -30,7 +30,10 @@ class Reading(NamedTuple):
     higher: bool = False
 
 
-def read_runs(source: str, reading: Reading = Reading()) -> Runs:
+_USUAL = Reading()
+
+
+def read_runs(source: str, reading: Reading = _USUAL) -> Runs:
     """Runs of a file of JSON lines or a csv; `-` is standard input.
 
     A csv has the columns n, metric, and optionally kind, seed, trials and domain:NAME; every other column, with
@@ -90,7 +93,7 @@ def _rows(source: str, content: bytes) -> Iterable[tuple[int, dict[str, Any]]]:
     return records
 
 
-def from_records(records: Iterable[tuple[int, Any]], reading: Reading = Reading()) -> Runs:
+def from_records(records: Iterable[tuple[int, Any]], reading: Reading = _USUAL) -> Runs:
     """Runs of numbered records; all have the same sources where `weights` of the first names them all or not.
 
     A source that a run does not name has weight 0 there, if some other run names it. Raises BnError (exit 3).
@@ -146,7 +149,7 @@ def _row(number: int, record: Any, reading: Reading) -> dict[str, Any]:
         what = "has no kind" if kind is None else f"has the kind {kind!r}"
         raise bad_input(f"line {number} {what}", f"--kind {', '.join(KINDS)}")
     empty = record.get("metric") in (None, "")
-    row = {
+    return {
         "weights": _numbers(number, "weights", record["weights"]),
         "domains": _numbers(number, "domains", record.get("domains") or {}),
         "n": _number(number, "n", record.get("n")),
@@ -155,7 +158,6 @@ def _row(number: int, record: Any, reading: Reading) -> dict[str, Any]:
         "seed": int(_number(number, "seed", record.get("seed") or 0)),
         "trials": _number(number, "trials", record.get("trials") or _TRIALS),
     }
-    return row
 
 
 def _numbers(number: int, what: str, values: Any) -> dict[str, float]:
