@@ -58,7 +58,9 @@ def features(folder):
     x, tx = (a.reshape(len(a), -1).astype(np.float32) / 255 for a in (x, tx))
     middle = x.mean(0)
     vectors = np.linalg.eigh(np.cov((x - middle).T))[1][:, ::-1][:, :40]
-    return Rows((x - middle) @ vectors, y.astype(np.int64)), Rows((tx - middle) @ vectors, ty.astype(np.int64))
+    return Rows((x - middle) @ vectors, y.astype(np.int64)), Rows(
+        (tx - middle) @ vectors, ty.astype(np.int64)
+    )
 
 
 def sources(train, groups):
@@ -98,7 +100,8 @@ def table(folder, groups, cache):
     if path and path.exists():
         kept = np.load(path)
         return Bench(
-            *(kept[n] for n in ("mixtures", "pilots", "truth")), transport.Planes(kept["slopes"], kept["constants"])
+            *(kept[n] for n in ("mixtures", "pilots", "truth")),
+            transport.Planes(kept["slopes"], kept["constants"]),
         )
     bench = trained(folder, groups)
     if path:
@@ -114,7 +117,9 @@ def runs_of(bench, design, count, sizes):
     columns = [PILOTS.index(n) for n in sizes]
     metric = bench.pilots[pick][:, columns, design % SEEDS].ravel()
     weights = np.repeat(bench.mixtures[pick], len(sizes), axis=0)
-    return Runs(NAMES, weights, np.tile(np.array(sizes, float), count), metric, "error", np.zeros(len(metric), int))
+    return Runs(
+        NAMES, weights, np.tile(np.array(sizes, float), count), metric, "error", np.zeros(len(metric), int)
+    )
 
 
 def scored(bench, design, count, sizes, target):
@@ -152,7 +157,8 @@ def scored(bench, design, count, sizes, target):
 
 
 def quality(bench, name, designs):
-    print(f"\n{name}: error at 8,000 from {bench.truth[:, 1].mean(1).min():.3f} to {bench.truth[:, 1].mean(1).max():.3f}; "
+    last = bench.truth[:, 1].mean(1)
+    print(f"\n{name}: error at 8,000 from {last.min():.3f} to {last.max():.3f}; "
           f"{len(designs)} designs")  # fmt: skip
     questions = [
         (14, (250, 500, 1000), 4000), (14, (250, 500, 1000), 8000), (14, (500, 1000, 2000), 8000),
@@ -182,7 +188,9 @@ def speed(bench):
         for words in (["--help"], [file.name, "--at", "8000"], [file.name, "--at", "8000", "--next", "4"],
                       [file.name, "--at", "8000", "--compare"]):  # fmt: skip
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-            subprocess.run([sys.executable, "-m", "bntools", "data-mix", *words], check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-m", "bntools", "data-mix", *words], check=True, capture_output=True
+            )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             shown = " ".join(words).replace(file.name, "runs.jsonl")

@@ -95,6 +95,15 @@ def test_the_measured_exponent_is_four_over_the_dimension_of_the_data(bntools, t
 
 
 @pytest.mark.slow
+def test_a_mixture_is_chosen_from_sources_and_from_the_table_of_runs(bntools, tmp_path):
+    sources, table = shell("mixture.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert sources["runs"]["count"] == table["runs"]["count"] == 36
+    assert sources["gain"]["over_best_single"]["value"] > 0
+    assert table["mixture"]["web"] <= 0.2
+    assert len(table["next"]) == 3
+
+
+@pytest.mark.slow
 def test_an_index_that_knows_its_queries_finds_more(bntools, tmp_path):
     blind, aware = shell("vector_index.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
     assert blind["bytes_per_vector"] == aware["bytes_per_vector"] == 24

@@ -42,6 +42,7 @@ ALSO = {
     "bntools-eval.1": {"PROTOCOLS", "REFERENCE", "JSON OUTPUT", "TASKS", "DEFAULTS", "FILES"},
     "bntools-bleu-gpu.1": {"JSON OUTPUT"},
     "bntools-scale-fit.1": {"LAWS", "METHOD", "WARNINGS", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-data-mix.1": {"METHODS", "JSON OUTPUT", "MEASURED", "DEFAULTS"},
     "bntools-data-dim.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-screen.1": {"METHOD", "REPORT", "DEFAULTS"},
     "bntools-sparse-fit.1": {"METHOD", "REPORT", "DEFAULTS"},

@@ -9,7 +9,7 @@ from typing import Any
 
 _HOMES = {"mix_report": "report", "Settings": "settings", "from_records": "runs.read", "read_runs": "runs.read",
           "Reading": "runs.read", "Runs": "runs.runs"}  # fmt: skip
-__all__ = ["Reading", "Runs", "Settings", "from_records", "mix_report", "read_runs"]  # noqa: F822
+__all__ = ["Reading", "Runs", "Settings", "from_records", "mix_report", "read_runs"]
 
 
 def __getattr__(name: str) -> Any:

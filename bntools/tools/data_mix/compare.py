@@ -53,7 +53,9 @@ def chosen(model: Method, question: Question, runs: Runs) -> Floats:
     return pool[int(np.argmin(sign(runs.kind) * value))]
 
 
-def published(name: str, fitted: Fitted, question: Question, distance: Distance | None) -> tuple[Answer, float]:
+def published(
+    name: str, fitted: Fitted, question: Question, distance: Distance | None
+) -> tuple[Answer, float]:
     """A published method's mixture, and its own prediction there; the draws beside it are those of the joint law."""
     runs, limits = fitted.runs, question.limits
     model = PUBLISHED[name](runs, distance)

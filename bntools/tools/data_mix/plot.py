@@ -16,7 +16,7 @@ _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 
 
 def draw(report: dict[str, Any], surface: tuple[Floats, Floats], pilots: Floats, path: str) -> None:
-    """Draw to .svg, .png or .pdf; surface: mixtures [k, sources] and the metric expected at them, pilots [runs, sources]."""
+    """Draw to .svg, .png or .pdf; surface: mixtures [k, sources] and the metric expected there."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -31,7 +31,9 @@ def draw(report: dict[str, Any], surface: tuple[Floats, Floats], pilots: Floats,
         pictures.save(figure, path)
 
 
-def _simplex(figure: Any, axes: Any, report: dict[str, Any], shown: tuple[tuple[Floats, Floats], Floats]) -> None:
+def _simplex(
+    figure: Any, axes: Any, report: dict[str, Any], shown: tuple[tuple[Floats, Floats], Floats]
+) -> None:
     (mixtures, value), pilots = shown
     x, y = (mixtures @ _CORNERS).T
     drawn = axes.tricontourf(x, y, value, levels=12, cmap="gray")
@@ -44,7 +46,15 @@ def _simplex(figure: Any, axes: Any, report: dict[str, Any], shown: tuple[tuple[
         entry = report if name == "mixture" else report["baselines"][name]
         place = np.array([entry["mixture"][s] for s in report["sources"]]) @ _CORNERS
         size = 13 if marker == "*" else 6
-        axes.plot(*place, marker, ms=size, mfc="white" if marker == "*" else "none", mec="black", mew=1.1, label=label)
+        axes.plot(
+            *place,
+            marker,
+            ms=size,
+            mfc="white" if marker == "*" else "none",
+            mec="black",
+            mew=1.1,
+            label=label,
+        )
     for name, corner, (dx, dy) in zip(report["sources"], _CORNERS, ((0, -12), (0, -12), (0, 6)), strict=True):
         axes.annotate(name, corner, xytext=(dx, dy), textcoords="offset points", ha="center")
     axes.set_axis_off()

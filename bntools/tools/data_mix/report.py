@@ -32,7 +32,10 @@ class Known(NamedTuple):
     inputs: Inputs = joint.no_inputs
 
 
-def mix_report(runs: Runs, settings: Settings, known: Known = Known()) -> dict[str, Any]:
+_NOTHING = Known()
+
+
+def mix_report(runs: Runs, settings: Settings, known: Known = _NOTHING) -> dict[str, Any]:
     """The report of a table of runs. Raises BnError (exit 3) where the runs cannot answer.
 
     >>> from bntools.tools.data_mix import Settings, from_records
@@ -57,7 +60,11 @@ def mix_report(runs: Runs, settings: Settings, known: Known = Known()) -> dict[s
         "next": [_proposal(runs, p) for p in _following(fitted, question, answer, settings)],
     }  # fmt: skip
     if own is not None:
-        report["predicted"] = {"value": 1 - own if runs.kind == "accuracy" else own, "low": None, "high": None}
+        report["predicted"] = {
+            "value": 1 - own if runs.kind == "accuracy" else own,
+            "low": None,
+            "high": None,
+        }
     report["warnings"] = warnings_of(runs, report, known.sizes)
     return _rounded(report)
 
@@ -68,7 +75,9 @@ def fitted_and_question(runs: Runs, settings: Settings, known: Known) -> tuple[F
     n = settings.at if settings.at is not None or settings.budget is not None else float(runs.n.max())
     _check(runs, settings, n)
     question = Question(n, limits, known.sizes, settings.level, settings.confidence, settings.seed)
-    return joint.fit(runs, known.inputs, slope=settings.slope, sampling=Sampling(seed=settings.seed)), question
+    return joint.fit(
+        runs, known.inputs, slope=settings.slope, sampling=Sampling(seed=settings.seed)
+    ), question
 
 
 def _answered(
@@ -87,7 +96,9 @@ def _limits(runs: Runs, settings: Settings) -> Limits:
     for option, values in (("--max", settings.caps), ("--prices", settings.prices)):
         for name in values:
             if name not in runs.sources:
-                raise bad_input(f"{option} names {name}, which is no source", f"sources: {', '.join(runs.sources)}")
+                raise bad_input(
+                    f"{option} names {name}, which is no source", f"sources: {', '.join(runs.sources)}"
+                )
     upper = np.array([settings.caps.get(name, 1.0) for name in runs.sources])
     price = np.array([settings.prices.get(name, 1.0) for name in runs.sources])
     if (price <= 0).any() or (upper < 0).any() or (upper > 1).any():
@@ -151,7 +162,11 @@ def _leave_out(runs: Runs, left: Floats) -> dict[str, Any]:
     miss = np.abs(left - runs.lower)
     spread = float(((runs.lower - runs.lower.mean()) ** 2).sum())
     by_size = [{"n": float(size), "mae": float(miss[runs.n == size].mean())} for size in runs.sizes]
-    return {"mae": float(miss.mean()), "r2": 1 - float((miss**2).sum()) / max(spread, 1e-300), "by_size": by_size}
+    return {
+        "mae": float(miss.mean()),
+        "r2": 1 - float((miss**2).sum()) / max(spread, 1e-300),
+        "by_size": by_size,
+    }
 
 
 def _settings_of(fitted: Fitted) -> dict[str, Any]:
@@ -180,7 +195,9 @@ def _baselines(fitted: Fitted, answer: Answer, settings: Settings) -> dict[str, 
     return result
 
 
-def _methods(fitted: Fitted, question: Question, known: Known, settings: Settings, left: Floats) -> dict[str, Any]:
+def _methods(
+    fitted: Fitted, question: Question, known: Known, settings: Settings, left: Floats
+) -> dict[str, Any]:
     from bntools.tools.data_mix.compare import methods_of
 
     answer = decide(fitted, question)
@@ -222,7 +239,8 @@ def _rounded(value: Any) -> Any:
     """Six significant digits, mixtures but for the last bits exact: the same report however sums were ordered."""
     if isinstance(value, dict):
         return {
-            key: _exact(inner) if key in ("mixture", "weights") else _rounded(inner) for key, inner in value.items()
+            key: _exact(inner) if key in ("mixture", "weights") else _rounded(inner)
+            for key, inner in value.items()
         }
     if isinstance(value, list):
         return [_rounded(inner) for inner in value]

@@ -34,7 +34,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in self.methods:
             if name not in METHODS:
-                raise usage(f"--method {name} is none of {', '.join(METHODS)}", "--method joint,projektor --compare")
+                raise usage(
+                    f"--method {name} is none of {', '.join(METHODS)}", "--method joint,projektor --compare"
+                )
         if self.at is not None and not self.at > 0:
             raise usage(f"--at {self.at:g} is not above 0", "--at 1e6")
 

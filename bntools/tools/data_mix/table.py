@@ -14,7 +14,10 @@ def draw(console: Any, report: dict[str, Any]) -> None:
         [f"gain over {name.removeprefix('over_').replace('_', ' ')}", *_interval(gain)]
         for name, gain in report["gain"].items()
     ]
-    rows += [["exponent of N at the largest pilot", *_interval(report["slope"])], ["floor", *_interval(report["floor"])]]
+    rows += [
+        ["exponent of N at the largest pilot", *_interval(report["slope"])],
+        ["floor", *_interval(report["floor"])],
+    ]
     console.print(table(["of the mixture advised", "value", "interval"], rows))
     if report["methods"]:
         console.print(_methods(report))
@@ -57,7 +60,14 @@ def _methods(report: dict[str, Any]) -> Any:
         if "error" in entry:
             rows.append([name, "-", "-", "-"])
             continue
-        rows.append([name, three(entry["leave_out_mae"]), three(entry["predicted"]), three(entry["predicted_by_joint"])])
+        rows.append(
+            [
+                name,
+                three(entry["leave_out_mae"]),
+                three(entry["predicted"]),
+                three(entry["predicted_by_joint"]),
+            ]
+        )
     return table(["method", "misses by", "promises", "joint says"], rows)
 
 

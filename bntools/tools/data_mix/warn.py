@@ -18,20 +18,31 @@ def warnings_of(runs: Runs, report: dict[str, Any], sizes: NDArray[Any] | None) 
     found: list[tuple[str, str]] = []
     at, largest, smallest = report["at"], float(runs.n.max()), float(runs.n.min())
     if at > _FAR * largest:
-        found.append(("far", f"the target is {at / largest:.0f} times the largest pilot; over {_FAR:.0f} is a guess"))
+        found.append(
+            ("far", f"the target is {at / largest:.0f} times the largest pilot; over {_FAR:.0f} is a guess")
+        )
     elif at < smallest:
         found.append(("below", "the target is smaller than the smallest pilot"))
     if len(runs.sizes) == 2 and at > largest:
-        found.append(("two-sizes", "of two sizes no floor can be told: a third would narrow the interval most"))
+        found.append(
+            ("two-sizes", "of two sizes no floor can be told: a third would narrow the interval most")
+        )
     mixtures = len(np.unique(np.round(runs.weights, 9), axis=0))
     if mixtures < len(runs.sources) + _MARGIN:
         found.append(
-            ("few-mixtures", f"{mixtures} mixtures of {len(runs.sources)} sources: more pilots, --next 4 names them")
+            (
+                "few-mixtures",
+                f"{mixtures} mixtures of {len(runs.sources)} sources: more pilots, --next 4 names them",
+            )
         )
     if report["decision"] == "best pilot":
-        found.append(("best-pilot", "no mixture is surely better than the best pilot, which is therefore advised"))
+        found.append(
+            ("best-pilot", "no mixture is surely better than the best pilot, which is therefore advised")
+        )
     if report["widened"] > 1.5:
-        found.append(("widened", "the largest size missed the intervals of the law of the others; all were widened"))
+        found.append(
+            ("widened", "the largest size missed the intervals of the law of the others; all were widened")
+        )
     if runs.failed:
         found.append(("failed", f"{len(runs.failed)} failed runs left out: {', '.join(runs.failed[:5])}"))
     found += _repeated(runs, report, sizes)
@@ -45,5 +56,10 @@ def _repeated(runs: Runs, report: dict[str, Any], sizes: NDArray[Any] | None) ->
     for name, size in zip(runs.sources, sizes, strict=True):
         epochs = report["mixture"][name] * report["at"] / size
         if epochs > 1 + 1e-9:
-            found.append(("repeated", f"{name} has {size:.0f} rows: the mixture reads each {epochs:.1f} times; --max caps it"))
+            found.append(
+                (
+                    "repeated",
+                    f"{name} has {size:.0f} rows: the mixture reads each {epochs:.1f} times; --max caps it",
+                )
+            )
     return found

@@ -153,4 +153,3 @@ def draw(runs: Runs, settings: Settings, known: Known | None, told: dict[str, An
     if runs.kind == "accuracy":
         value = 1 - value
     plot.draw(told, (mixtures, value), np.unique(runs.weights, axis=0), path)
-

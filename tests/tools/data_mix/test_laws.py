@@ -69,7 +69,9 @@ def test_the_posterior_is_that_of_dense_gaussian_algebra():
         return (1 - math.exp(-rate * x)) / rate
 
     def k(a, x, b, w):
-        near = math.exp(-sum((math.sqrt(i) - math.sqrt(j)) ** 2 for i, j in zip(a, b, strict=True)) / (2 * length**2))
+        near = math.exp(
+            -sum((math.sqrt(i) - math.sqrt(j)) ** 2 for i, j in zip(a, b, strict=True)) / (2 * length**2)
+        )
         return 9 + 0.25 * t(x) * t(w) + near * (s0**2 + s1**2 * t(x) * t(w))
 
     level = np.log(y / (1 - y)).mean()
@@ -83,7 +85,9 @@ def test_the_posterior_is_that_of_dense_gaussian_algebra():
     inside = [k(q[j], v[j], q[j], v[j]) - cross[:, j] @ inverse @ cross[:, j] for j in range(2)]
     assert sd[0] == pytest.approx(np.sqrt(inside), rel=1e-4)
     score = ((theta[0] - prior.mean) / prior.sd) ** 2
-    wanted = -0.5 * z @ inverse @ z - 0.5 * np.linalg.slogdet(dense)[1] + np.log(slope).sum() - 0.5 * score.sum()
+    wanted = (
+        -0.5 * z @ inverse @ z - 0.5 * np.linalg.slogdet(dense)[1] + np.log(slope).sum() - 0.5 * score.sum()
+    )
     assert value[0] == pytest.approx(wanted, rel=1e-6)
 
 
@@ -130,7 +134,8 @@ def test_a_source_split_in_two_changes_no_prediction():
     one = fitted.fit(runs_of(law, whole, (100, 300)), sampling=QUICK)
     weights, n = one.runs.weights, np.full(1, 900.0)
     other = fitted.fit(
-        Runs(("a", "b", "c"), np.repeat(split, 2, 0), one.runs.n, one.runs.metric, "loss", one.runs.seed), sampling=QUICK
+        Runs(("a", "b", "c"), np.repeat(split, 2, 0), one.runs.n, one.runs.metric, "loss", one.runs.seed),
+        sampling=QUICK,
     )
     assert len(weights) == len(other.runs.weights)
     first = one.expected(np.array([[0.3, 0.7]]), n)
@@ -143,7 +148,9 @@ def test_every_draw_is_a_possible_error(seed):
     rng = np.random.default_rng(seed)
     mixtures = rng.dirichlet(np.ones(3), 5)
     n = np.tile([100.0, 200.0], 5)
-    runs = Runs(("a", "b", "c"), np.repeat(mixtures, 2, 0), n, rng.uniform(0.01, 0.99, 10), "error", np.zeros(10, int))
+    runs = Runs(
+        ("a", "b", "c"), np.repeat(mixtures, 2, 0), n, rng.uniform(0.01, 0.99, 10), "error", np.zeros(10, int)
+    )
     found = fitted.fit(runs, sampling=fitted.Sampling(draws=8, steps=4))
     drawn = found.noisy(found.sample(grid(), np.full(15, 1e6)), np.full(15, 1e6))
     assert (drawn >= 0).all()
@@ -170,7 +177,9 @@ def test_projektor_is_exact_where_its_equations_hold():
 
 def test_mirror_descent_ends_at_the_best_mixture_of_a_bowl():
     goal = np.array([0.2, 0.5, 0.3])
-    found = projektor.fit(runs_of(lambda p, n: 1 + ((p - goal) ** 2).sum() - 0.01 * math.log(n), grid(), (100, 200)))
+    found = projektor.fit(
+        runs_of(lambda p, n: 1 + ((p - goal) ** 2).sum() - 0.01 * math.log(n), grid(), (100, 200))
+    )
     best = found.descend(1000, 3)
     assert best == pytest.approx(goal, abs=1e-3)
     assert best.sum() == pytest.approx(1, abs=1e-9)

@@ -39,7 +39,9 @@ class _Beliefs(NamedTuple):
     slope: Floats
 
 
-def next_runs(fitted: Fitted, question: Question, best: Floats, count: int, *, least: float = 0.0) -> list[Proposal]:
+def next_runs(
+    fitted: Fitted, question: Question, best: Floats, count: int, *, least: float = 0.0
+) -> list[Proposal]:
     """The runs of most expected gain a unit of cost, one after the other as if those before had been made.
 
     The gain of a run is what it lowers the expected metric of the best mixture by, since after it another one may

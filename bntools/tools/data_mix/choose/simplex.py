@@ -39,7 +39,8 @@ class Limits(NamedTuple):
         """Refuse caps that add up to less than 1, and budgets that buy nothing. Raises BnError (exit 3)."""
         if self.upper.sum() < 1 - 1e-9:
             raise bad_input(
-                f"the caps of --max add up to {self.upper.sum():g}, under 1", "a mixture adds up to 1: raise a cap"
+                f"the caps of --max add up to {self.upper.sum():g}, under 1",
+                "a mixture adds up to 1: raise a cap",
             )
         least = float(self.cheapest() @ self.price)
         if n is not None and self.budget is not None and n * least > self.budget * (1 + 1e-9):
@@ -94,7 +95,11 @@ def landmarks(sources: int) -> Floats:
     corners = np.eye(sources)
     pairs = [(corners[i] + corners[j]) / 2 for i, j in itertools.combinations(range(sources), 2)]
     centre = np.full((1, sources), 1 / sources)
-    return np.vstack([corners, centre, *(p[None] for p in pairs)]) if sources > 2 else np.vstack([corners, centre])
+    return (
+        np.vstack([corners, centre, *(p[None] for p in pairs)])
+        if sources > 2
+        else np.vstack([corners, centre])
+    )
 
 
 def candidates(sources: int, seed: int = 0) -> Floats:
@@ -102,7 +107,10 @@ def candidates(sources: int, seed: int = 0) -> Floats:
     if sources in _STEPS:
         return grid(sources, _STEPS[sources])
     rng = np.random.default_rng([seed, 31])
-    even, sparse = rng.dirichlet(np.ones(sources), _MANY // 2), rng.dirichlet(np.full(sources, 0.3), _MANY // 2)
+    even, sparse = (
+        rng.dirichlet(np.ones(sources), _MANY // 2),
+        rng.dirichlet(np.full(sources, 0.3), _MANY // 2),
+    )
     return np.vstack([landmarks(sources), even, sparse])
 
 

@@ -28,7 +28,9 @@ class BiMix(NamedTuple):
     def predict(self, weights: Floats, n: float) -> Floats:
         """The metric [k] at size n; a share of 0 gives infinity."""
         with np.errstate(divide="ignore"):
-            losses = [_law(q, weights[:, i], n / self.unit) for q, i in zip(self.parameters, self.of, strict=True)]
+            losses = [
+                _law(q, weights[:, i], n / self.unit) for q, i in zip(self.parameters, self.of, strict=True)
+            ]
         return self.share @ np.stack(losses)
 
 
@@ -39,11 +41,16 @@ def fit(runs: Runs) -> BiMix:
         raise bad_input("bimix needs a loss for each source, under its name", '"domains": {"web": 2.9, ...}')
     of = np.array([runs.sources.index(name) for name in names])
     if (runs.weights[:, of] <= 0).any():
-        raise bad_input("bimix has no value where a source has weight 0", "leave it out, or give every source some weight")
+        raise bad_input(
+            "bimix has no value where a source has weight 0", "leave it out, or give every source some weight"
+        )
     if len(runs) < 5 or len(runs.sizes) < 2:
         raise bad_input(f"bimix: {len(runs)} runs at {len(runs.sizes)} sizes", "5 runs at two sizes at least")
     unit = float(np.exp(np.log(runs.n).mean()))
-    found = [_fitted(runs.weights[:, i], runs.n / unit, runs.domains[name]) for i, name in zip(of, names, strict=True)]
+    found = [
+        _fitted(runs.weights[:, i], runs.n / unit, runs.domains[name])
+        for i, name in zip(of, names, strict=True)
+    ]
     return BiMix(np.stack(found), of, unit, shares(runs)[1])
 
 

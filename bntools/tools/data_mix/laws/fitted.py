@@ -20,7 +20,9 @@ _NODES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)])
 _NODE_WEIGHTS = np.array([1, 4, 1]) / 6
 _DRAWS, _EACH = 48, 40
 _JITTER = 1e-10
-_ASSUMED = 4.0  # predictions a largest size that was not left out counts for, when its misses widen the others
+_ASSUMED = (
+    4.0  # predictions a largest size that was not left out counts for, when its misses widen the others
+)
 _FOLDS = 8
 
 
@@ -30,6 +32,9 @@ class Sampling(NamedTuple):
     draws: int = _DRAWS
     steps: int = 20
     seed: int = 0
+
+
+_SAMPLING = Sampling()
 
 
 def no_inputs(weights: Floats) -> Floats:
@@ -79,14 +84,18 @@ class Fitted(NamedTuple):
         kind = self.law.data.kind
         z = _safe(kind, metric)
         relative = metric * links.slope(kind, np.minimum(metric, _top(kind)))
-        return links.backward(kind, z + np.repeat(sd, _EACH, 0) * relative * rng.standard_normal(metric.shape))
+        return links.backward(
+            kind, z + np.repeat(sd, _EACH, 0) * relative * rng.standard_normal(metric.shape)
+        )
 
     def _moments(self, weights: Floats, n: Floats) -> tuple[Floats, Floats]:
         """Means and standard deviations [draws, k] of z, a thousand mixtures at a time."""
         parts = []
         for start in range(0, len(weights), 1000):
             some = weights[start : start + 1000]
-            parts.append(self.law.predict(self.draws, some, self.u(n[start : start + 1000]), self.inputs(some)))
+            parts.append(
+                self.law.predict(self.draws, some, self.u(n[start : start + 1000]), self.inputs(some))
+            )
         return np.concatenate([p[0] for p in parts], 1), np.concatenate([p[1] for p in parts], 1)
 
     def _widened(self, metric: Floats) -> Floats:
@@ -106,7 +115,9 @@ def _safe(kind: str, metric: Floats) -> Floats:
     return links.forward(kind, np.clip(metric, 1e-12, _top(kind)))
 
 
-def fit(runs: Runs, inputs: Inputs = no_inputs, *, slope: float | None = None, sampling: Sampling = Sampling()) -> Fitted:
+def fit(
+    runs: Runs, inputs: Inputs = no_inputs, *, slope: float | None = None, sampling: Sampling = _SAMPLING
+) -> Fitted:
     """The joint law of the runs; slope: the exponent in N to assume where all are of one size."""
     law = Law(_data(runs, inputs), _prior(slope))
     draws = law.sample(sampling.draws, sampling.seed, sampling.steps)
@@ -137,7 +148,9 @@ def _scale(fitted: Fitted, sampling: Sampling) -> float:
         return 1.0
     rest = runs.at(~largest)
     law = Law(_data(rest, fitted.inputs), fitted.law.prior)
-    before = fitted._replace(runs=rest, law=law, draws=law.sample(sampling.draws, sampling.seed, sampling.steps))
+    before = fitted._replace(
+        runs=rest, law=law, draws=law.sample(sampling.draws, sampling.seed, sampling.steps)
+    )
     weights, n = runs.weights[largest], runs.n[largest]
     drawn = before.noisy(before.sample(weights, n, sampling.seed), n, sampling.seed)
     z, truth = _safe(runs.kind, drawn), _safe(runs.kind, runs.lower[largest])

@@ -1,6 +1,7 @@
 """One law over mixture and size: a Gaussian process with slopes that are nearly common, averaged over its settings.
 
-    z(p, N) = link(metric - c) = m0 + f0(p) + (m1 + f1(p)) t + noise,   t = (1 - exp(-g u)) / g,  u = ln(N / largest pilot)
+    z(p, N) = link(metric - c) = m0 + f0(p) + (m1 + f1(p)) t + noise
+    t = (1 - exp(-g u)) / g,   u = ln(N / largest pilot)
     f0 ~ GP(0, s0^2 k), f1 ~ GP(0, s1^2 k),   k(p, p') = exp(-|sqrt p - sqrt p'|^2 / 2 l^2)
 
 k is a Gaussian of Hellinger's distance: finite at the corners of the simplex, unlike log ratios, and unchanged where a
@@ -29,7 +30,10 @@ _M0 = 3.0  # standard deviation of the common level, integrated out
 
 
 class Prior(NamedTuple):
-    """Means and standard deviations of the logs of s0, s1, l and noise, of logit c / min, and of g before its sign goes."""
+    """Means and standard deviations of the logs of s0, s1, l and noise, of logit c / min, and of g (its size counts).
+
+    Set on other problems than the documents quote: even and odd classes, designs from 100 on.
+    """
 
     mean: tuple[float, ...] = (-0.7, -3.0, -0.7, -3.2, -0.5, 0.5)
     sd: tuple[float, ...] = (1.0, 1.0, 0.7, 1.0, 1.5, 0.35)
@@ -186,7 +190,12 @@ class Law:
         """Means and standard deviations [draws, points] of z without noise."""
         mean, root = self.joint(draws, weights, u, other)
         s0, s1 = np.exp(draws.theta.T[:2])[:, :, None]
-        prior = _M0**2 + s0**2 + (self.prior.common_slope**2 + s1**2) * slowed(draws.theta, u) ** 2 + 4.0 * (other**2).sum(1)
+        prior = (
+            _M0**2
+            + s0**2
+            + (self.prior.common_slope**2 + s1**2) * slowed(draws.theta, u) ** 2
+            + 4.0 * (other**2).sum(1)
+        )
         return mean, np.sqrt(np.maximum(prior - (root**2).sum(1), 0.0))
 
     def joint(self, draws: Draws, weights: Floats, u: Floats, other: Floats) -> tuple[Floats, Floats]:

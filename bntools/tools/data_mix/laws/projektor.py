@@ -90,7 +90,7 @@ def _extrapolated(first: Floats, second: Floats, sizes: tuple[float, float], n: 
 
 
 def _slopes(weights: Floats, distance: tuple[Floats, Floats] | None, coefficients: Floats) -> Floats:
-    """dL / dp_i = (b2_i p_i^2 + b1_i p_i + b0) dOT/dp_i + (2 b2_i p_i + b1_i) OT + 2 c2_i p_i + c1_i, sums over i in b."""
+    """dL / dp_i = (sum_j b2_j p_j^2 + b1_j p_j + b0) dOT/dp_i + (2 b2_i p_i + b1_i) OT + 2 c2_i p_i + c1_i."""
     m = weights.shape[1]
 
     def polynomial(c: Floats) -> tuple[Floats, Floats]:

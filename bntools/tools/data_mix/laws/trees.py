@@ -107,4 +107,6 @@ def _value(node: Node, columns: Floats) -> Floats | float:
     """The tree's values [k] at columns [columns, k], without a subset being taken at any node."""
     if node.children is None:
         return node.value
-    return np.where(columns[node.column] <= node.threshold, *(_value(child, columns) for child in node.children))
+    return np.where(
+        columns[node.column] <= node.threshold, *(_value(child, columns) for child in node.children)
+    )

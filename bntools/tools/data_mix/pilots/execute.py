@@ -45,7 +45,13 @@ def head_trainer(pool: Pool, choice: HeadChoice) -> Train:
 
 
 def make(
-    pilots: Sequence[Pilot], train: Train, kept: Kept, *, part: Shard | None, step: Step, allow_failed: bool = False
+    pilots: Sequence[Pilot],
+    train: Train,
+    kept: Kept,
+    *,
+    part: Shard | None,
+    step: Step,
+    allow_failed: bool = False,
 ) -> int:
     """Make the runs of a part that are not kept yet; returns how many are kept then. Raises what `train` raises.
 
@@ -71,7 +77,12 @@ def records(pilots: Sequence[Pilot], kept: Kept) -> list[dict[str, Any]]:
     found = [kept.get(pilot) for pilot in pilots]
     missing = sum(record is None for record in found)
     if missing:
-        raise bad_input(f"{missing} of {len(found)} pilots are not made yet", "run the other parts: --shard I/N")
+        raise bad_input(
+            f"{missing} of {len(found)} pilots are not made yet", "run the other parts: --shard I/N"
+        )
     whole = [record for record in found if record is not None]
     kinds = [record["kind"] for record in whole if record["metric"] is not None]
-    return [record if record["metric"] is not None else {**record, "kind": (kinds or ["error"])[0]} for record in whole]
+    return [
+        record if record["metric"] is not None else {**record, "kind": (kinds or ["error"])[0]}
+        for record in whole
+    ]

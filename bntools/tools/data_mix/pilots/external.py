@@ -22,7 +22,7 @@ from bntools.tools.data_mix.pilots.read import names_of
 from bntools.tools.data_mix.pilots.sources import draw
 
 _PLACES = ("{data}", "{seed}", "{metrics}", "{n}")
-_HINT = "it writes {\"metric\": 0.21, \"kind\": \"error\"} to {metrics}, or as its last line of output"
+_HINT = 'it writes {"metric": 0.21, "kind": "error"} to {metrics}, or as its last line of output'
 
 
 def check(command: str) -> None:
@@ -60,9 +60,13 @@ def _write(path: Path, files: Sequence[str], rows: Sequence[Any]) -> None:
         for name, tensor in load_file(file).items():
             if tensor.ndim:
                 parts.setdefault(name, []).append(tensor[torch.from_numpy(index)])
-    whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items() if len(tensors) == len(files)}
+    whole = {
+        name: torch.cat(tensors).contiguous() for name, tensors in parts.items() if len(tensors) == len(files)
+    }
     if not whole:
-        raise bad_input("the sources have no tensor in common", "one tensor of rows under the same name in each")
+        raise bad_input(
+            "the sources have no tensor in common", "one tensor of rows under the same name in each"
+        )
     save_file(whole, str(path))
 
 
@@ -80,7 +84,9 @@ def _run(command: str, folder: Path, pilot: Pilot) -> Any:
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BnError(f"--train failed on {_short(pilot)}: {last[:200]}", "the other pilots are kept; run it by hand")
+        raise BnError(
+            f"--train failed on {_short(pilot)}: {last[:200]}", "the other pilots are kept; run it by hand"
+        )
     text = metrics.read_text() if metrics.exists() else (done.stdout.strip().splitlines() or [""])[-1]
     try:
         return json.loads(text)

@@ -55,7 +55,10 @@ def ridge(task: Task) -> Floats:
 def mlp(task: Task) -> Floats:
     """One hidden layer of 256 rectified units, its last layer logistic; 40 epochs of Adam from a seeded start."""
     rng = np.random.default_rng(task.seed)
-    width, penalty = task.train.x.shape[1], (10.0 if task.penalty is None else task.penalty) / len(task.train.y)
+    width, penalty = (
+        task.train.x.shape[1],
+        (10.0 if task.penalty is None else task.penalty) / len(task.train.y),
+    )
     first = rng.standard_normal((width + 1, _HIDDEN)) * np.sqrt(2 / (width + 1))
     weights = [first, np.zeros((_HIDDEN + 1, task.classes))]
     moments = [[np.zeros_like(w), np.zeros_like(w)] for w in weights]
@@ -65,7 +68,9 @@ def mlp(task: Task) -> Floats:
         for start in range(0, len(x), 128):
             step += 1
             rows = order[start : start + 128]
-            for w, m, g in zip(weights, moments, _mlp_gradient(weights, x[rows], task.train.y[rows]), strict=True):
+            for w, m, g in zip(
+                weights, moments, _mlp_gradient(weights, x[rows], task.train.y[rows]), strict=True
+            ):
                 g = g + penalty * w
                 m[0] += 0.1 * (g - m[0])
                 m[1] += 0.001 * (g * g - m[1])
@@ -109,8 +114,10 @@ def _logistic_path(train: Rows, classes: int, penalties: tuple[float, ...]) -> l
     x, weights, path = _with_bias(train.x), np.zeros((train.x.shape[1] + 1, classes)), []
     for penalty in penalties:
 
-        def objective(flat: Floats, penalty: float = penalty) -> tuple[float, Floats]:
-            w = flat.reshape(weights.shape)
+        def objective(
+            flat: Floats, penalty: float = penalty, shape: tuple[int, ...] = weights.shape
+        ) -> tuple[float, Floats]:
+            w = flat.reshape(shape)
             value, residual = _residual(x @ w, train.y)
             gradient = x.T @ residual
             gradient[:-1] += penalty * w[:-1]
@@ -118,9 +125,9 @@ def _logistic_path(train: Rows, classes: int, penalties: tuple[float, ...]) -> l
             return value / len(x), (gradient / len(x)).ravel()
 
         options = {"maxiter": _STEPS, "gtol": _TOLERANCE, "maxcor": 20}
-        weights = minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(
-            weights.shape
-        )
+        weights = minimize(
+            objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options
+        ).x.reshape(weights.shape)
         path.append(weights)
     return path
 

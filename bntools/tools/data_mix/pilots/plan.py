@@ -66,7 +66,9 @@ class Kept:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise usage(f"cannot use --work {folder}: {error.strerror}", "name a folder you may write") from None
+                raise usage(
+                    f"cannot use --work {folder}: {error.strerror}", "name a folder you may write"
+                ) from None
 
     @property
     def folder(self) -> Path | None:

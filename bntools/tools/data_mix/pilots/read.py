@@ -61,13 +61,18 @@ def read_pool(files: Sequence[str], validation: str) -> Pool:
     for path, rows in zip((*files, validation), (*(s.rows for s in sources), goal), strict=True):
         if rows.x.shape[1] != width:
             raise bad_input(
-                f"{path} has {rows.x.shape[1]} features, {files[0]} {width}", "sources of one encoder, one width"
+                f"{path} has {rows.x.shape[1]} features, {files[0]} {width}",
+                "sources of one encoder, one width",
             )
     seen = np.unique(np.concatenate([s.rows.y for s in sources]))
     strange = np.setdiff1d(goal.y, seen)
     if len(strange):
-        raise bad_input(f"{validation} has the label {strange[0]}, which no source has", "labels are classes from 0 on")
-    digest = digest_of_json({name: _digest(path) for name, path in zip((*files, "val"), (*files, validation), strict=True)})
+        raise bad_input(
+            f"{validation} has the label {strange[0]}, which no source has", "labels are classes from 0 on"
+        )
+    digest = digest_of_json(
+        {name: _digest(path) for name, path in zip((*files, "val"), (*files, validation), strict=True)}
+    )
     scaled, goal = standardised(sources, goal)
     return Pool(scaled, goal, int(seen.max()) + 1, digest)
 

@@ -32,6 +32,9 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
+_USUAL = Settings()
+
+
 class Planes(NamedTuple):
     """slopes [planes, sources] and constants [planes]: the distance is the highest of slopes p + constant."""
 
@@ -46,7 +49,7 @@ class Planes(NamedTuple):
         return heights.max(1), slopes - (weights * slopes).sum(1, keepdims=True)
 
 
-def planes(sources: Sequence[Source], validation: Rows, settings: Settings = Settings()) -> Planes:
+def planes(sources: Sequence[Source], validation: Rows, settings: Settings = _USUAL) -> Planes:
     """Exact transport from a grid of mixtures, by POT. Raises BnError (exit 5) without it."""
     ot = require("ot", "ot")
     costs = _costs(sources, validation, settings)
@@ -96,7 +99,9 @@ def _squares(a: Floats, b: Floats) -> Floats:
 def _means(rows: Rows) -> Floats:
     """Squared distances [classes, classes] of class means."""
     classes = int(rows.y.max()) + 1
-    means = np.stack([rows.x[rows.y == c].mean(0) if (rows.y == c).any() else rows.x.mean(0) for c in range(classes)])
+    means = np.stack(
+        [rows.x[rows.y == c].mean(0) if (rows.y == c).any() else rows.x.mean(0) for c in range(classes)]
+    )
     return _squares(means, means)
 
 

@@ -30,7 +30,10 @@ class Reading(NamedTuple):
     higher: bool = False
 
 
-def read_runs(source: str, reading: Reading = Reading()) -> Runs:
+_USUAL = Reading()
+
+
+def read_runs(source: str, reading: Reading = _USUAL) -> Runs:
     """Runs of a file of JSON lines or a csv; `-` is standard input.
 
     A csv has the columns n, metric, and optionally kind, seed, trials and domain:NAME; every other column, with
@@ -90,7 +93,7 @@ def _rows(source: str, content: bytes) -> Iterable[tuple[int, dict[str, Any]]]:
     return records
 
 
-def from_records(records: Iterable[tuple[int, Any]], reading: Reading = Reading()) -> Runs:
+def from_records(records: Iterable[tuple[int, Any]], reading: Reading = _USUAL) -> Runs:
     """Runs of numbered records; all have the same sources where `weights` of the first names them all or not.
 
     A source that a run does not name has weight 0 there, if some other run names it. Raises BnError (exit 3).
@@ -101,7 +104,9 @@ def from_records(records: Iterable[tuple[int, Any]], reading: Reading = Reading(
         row = _row(number, record, reading)
         if math.isnan(row["metric"]):
             if not reading.allow_failed:
-                raise bad_input(f"line {number}: the run has no metric (it failed)", "--allow-failed leaves such runs out")
+                raise bad_input(
+                    f"line {number}: the run has no metric (it failed)", "--allow-failed leaves such runs out"
+                )
             failed.append(f"line {number}")
         else:
             rows.append(row)
@@ -144,7 +149,7 @@ def _row(number: int, record: Any, reading: Reading) -> dict[str, Any]:
         what = "has no kind" if kind is None else f"has the kind {kind!r}"
         raise bad_input(f"line {number} {what}", f"--kind {', '.join(KINDS)}")
     empty = record.get("metric") in (None, "")
-    row = {
+    return {
         "weights": _numbers(number, "weights", record["weights"]),
         "domains": _numbers(number, "domains", record.get("domains") or {}),
         "n": _number(number, "n", record.get("n")),
@@ -153,7 +158,6 @@ def _row(number: int, record: Any, reading: Reading) -> dict[str, Any]:
         "seed": int(_number(number, "seed", record.get("seed") or 0)),
         "trials": _number(number, "trials", record.get("trials") or _TRIALS),
     }
-    return row
 
 
 def _numbers(number: int, what: str, values: Any) -> dict[str, float]:
@@ -164,7 +168,9 @@ def _numbers(number: int, what: str, values: Any) -> dict[str, float]:
 
 def _number(number: int, what: str, value: Any, nan: bool = False) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise bad_input(f"line {number}: {what} is {json.dumps(value, default=str)[:40]}, not a number", _LINE)
+        raise bad_input(
+            f"line {number}: {what} is {json.dumps(value, default=str)[:40]}, not a number", _LINE
+        )
     if math.isinf(value) or (math.isnan(value) and not nan):
         raise bad_input(f"line {number}: {what} is {value}", _LINE)
     return float(value)
@@ -172,4 +178,10 @@ def _number(number: int, what: str, value: Any, nan: bool = False) -> float:
 
 def is_table(source: str) -> bool:
     """Whether a path names a table of runs rather than sources of rows."""
-    return source == "-" or os.path.splitext(source)[1].lower() in (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+    return source == "-" or os.path.splitext(source)[1].lower() in (
+        ".jsonl",
+        ".json",
+        ".csv",
+        ".tsv",
+        ".ndjson",
+    )

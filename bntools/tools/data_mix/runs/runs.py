@@ -79,7 +79,12 @@ def checked(runs: Runs, normalize: bool = False) -> Runs:
     if runs.kind in ("error", "accuracy"):
         _each(runs, (runs.metric < 0) | (runs.metric > 1), f"a {runs.kind} outside 0 to 1", "--kind loss?")
     else:
-        _each(runs, runs.metric <= 0, f"a {runs.kind} that is not above 0", "a score may be shifted by a constant")
+        _each(
+            runs,
+            runs.metric <= 0,
+            f"a {runs.kind} that is not above 0",
+            "a score may be shifted by a constant",
+        )
     return replace(runs, weights=runs.weights / total[:, None])
 
 
