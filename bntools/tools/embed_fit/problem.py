@@ -149,8 +149,8 @@ def problem(data: Data, settings: Settings, split: int) -> Problem:
             if not 0 < y.mean() < 1:
                 raise bad_input(f"the {name} rows are of one class only", "more rows, or another --split")
     words = [digests([*f.values, *new]) for f, new in zip(fields, unseen, strict=True)]
-    rows = [Rows(np.ascontiguousarray(i), y) for i, y in zip(ids, ys, strict=True)]
-    return Problem(fields, words, *rows, data.task, settings.seed * 1000 + split)
+    train, valid, test = (Rows(np.ascontiguousarray(i), y) for i, y in zip(ids, ys, strict=True))
+    return Problem(fields, words, train, valid, test, data.task, settings.seed * 1000 + split)
 
 
 def synthetic_problem(
