@@ -79,7 +79,8 @@ def _open(source: str, tensor: str | None, counts: str | None) -> tuple[Any, Any
     if isinstance(opened, Artifact) and tensor in opened.names():
         weight = opened.tensor(tensor)
     else:
-        model = as_model(opened, label) if source == "-" else open_model(source)
+        plain = isinstance(opened, Artifact) and not opened.config
+        model: Any = opened if plain else as_model(opened, label) if source == "-" else open_model(source)
         if tensor not in model.entries:
             matrices = [n for n, e in model.entries.items() if len(e.shape) == 2][:4]
             raise usage(f"{label} has no tensor {tensor}", f"for example: {', '.join(matrices)}")

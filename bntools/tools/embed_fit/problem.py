@@ -65,8 +65,8 @@ def read(table: Table, target: str, settings: Settings) -> Data:
     names = settings.fields or tuple(n for n in table.names if n != target and n not in beside)
     if target in names:
         raise usage(f"{target} is the target and a field", "leave it out of --fields")
-    columns, notes = columns_of(table, names)
     y, task = outcome(table.column(target), target, settings.at_least, settings.task)
+    columns, notes = columns_of(table, names)
     order = table.column(where) if beside else None
     extra = 0
     if kind not in ("random", "time", "column"):
