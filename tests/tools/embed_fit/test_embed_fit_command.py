@@ -18,7 +18,7 @@ from bntools.core.artifact.reader import open_path
 from bntools.core.datasets.tables import open_table
 from bntools.core.methods.embedding import stored
 
-FAST = ["--lambda", "30", "--epochs", "3", "--dim", "8", "-q"]
+FAST = ["--lambda", "30", "--epochs", "3", "--dim", "8", "--batch", "128", "-q"]
 
 
 @pytest.fixture(scope="module")
