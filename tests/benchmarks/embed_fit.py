@@ -56,7 +56,7 @@ def data_of(name, rows):
 
 def sweep(name, args):
     """{(what, budget): losses of AUC a split, shares of bytes}."""
-    data, settings = data_of(name, None if args.whole else 60_000)
+    data, settings = data_of(name, None if args.whole else args.rows)
     settings = replace(settings, dim=16)
     tuning = Bench(problem(data, replace(settings, seed=TUNING), 0), settings)
     methods = args.methods.split(",")
@@ -99,7 +99,7 @@ def show(name, found):
         change, share = np.array(values).T
         se = change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else float("nan")
         what = f"{method:9} 1/{round(1 / budget):<3} {bits:2} bits"
-        print(f"  {what}  {change.mean():+.4f} ± {se:.4f}   1/{1 / share.mean():.1f}")
+        print(f"  {what}  {change.mean():+.4f} ± {se:.4f}   1/{1 / share.mean():.1f}", flush=True)
 
 
 class Plain(torch.nn.Module):
@@ -124,7 +124,7 @@ def speed(args):
     """Rows a CPU second of one epoch, interleaved five times; the medians."""
     print("\ntraining rows a CPU second: ours, plain torch (nn.Embedding, autograd, Adam), ratio")
     for name in args.sets.split(","):
-        data, settings = data_of(name, 60_000)
+        data, settings = data_of(name, args.rows)
         one = problem(data, settings, 0)
         for d in (16, 1):
             rates = {"ours": [], "torch": []}
@@ -157,6 +157,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=60_000, help="rows of a set, drawn at random")
     parser.add_argument("--methods", default="unified")
     parser.add_argument("--whole", action="store_true", help="all rows, and published methods at 1/2 to 1/32")
     parser.add_argument("--speed", action="store_true", help="only the rows a second")

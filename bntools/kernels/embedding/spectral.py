@@ -82,14 +82,13 @@ def lengths_at(spectra: Sequence[Spectrum], prices: Sequence[Price], level: floa
     return result
 
 
-def bits_of(lengths: Sequence[Ints], prices: Sequence[Price], offsets: bool = True) -> float:
+def bits_of(lengths: Sequence[Ints], prices: Sequence[Price]) -> float:
     """Bits of all coordinates, axes, means, and 32 for each number of rows of a length."""
     total = 0.0
     for r, cost in zip(lengths, prices, strict=True):
         axes = int(r.max(initial=0))
-        total += (
-            cost.entry * float(r.sum()) + cost.axis * axes + cost.mean + (32 * (axes + 1) if offsets else 0)
-        )
+        rounded = axes * (32 + (8 if cost.entry % 8 else 0)) + 32  # codes of rows of a length end in whole bytes
+        total += cost.entry * float(r.sum()) + cost.axis * axes + cost.mean + rounded
     return total
 
 

@@ -63,6 +63,7 @@ def command(session: Session, source: str, output: str, force: bool, method: str
 
 
 def _open(source: str, tensor: str | None, counts: str | None) -> tuple[Any, Any, list[Any]]:
+    from bntools.core.artifact.reader import Artifact
     from bntools.core.methods.embedding import stored as storage
     from bntools.core.model.open import as_model, open_input, open_model
     from bntools.tools.embed_compress import run
@@ -71,15 +72,16 @@ def _open(source: str, tensor: str | None, counts: str | None) -> tuple[Any, Any
     history = getattr(opened, "history", [])
     label = "standard input" if source == "-" else source
     if tensor is None:
-        if not hasattr(opened, "kind"):
+        if not isinstance(opened, Artifact):
             raise usage(f"{label} is no artifact of embed-fit", "name a weight: --tensor NAME")
         stored = storage.read(opened)
         return stored, run.sources_of(stored), history
-    if hasattr(opened, "kind") and tensor in opened.names():
+    if isinstance(opened, Artifact) and tensor in opened.names():
         weight = opened.tensor(tensor)
     else:
-        model = as_model(opened, label) if source == "-" else open_model(source)
-        if tensor not in model.names():
+        plain = isinstance(opened, Artifact) and not opened.config
+        model: Any = opened if plain else as_model(opened, label) if source == "-" else open_model(source)
+        if tensor not in model.entries:
             matrices = [n for n, e in model.entries.items() if len(e.shape) == 2][:4]
             raise usage(f"{label} has no tensor {tensor}", f"for example: {', '.join(matrices)}")
         weight = model.tensor(tensor)

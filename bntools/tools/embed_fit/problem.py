@@ -65,8 +65,8 @@ def read(table: Table, target: str, settings: Settings) -> Data:
     names = settings.fields or tuple(n for n in table.names if n != target and n not in beside)
     if target in names:
         raise usage(f"{target} is the target and a field", "leave it out of --fields")
-    columns, notes = columns_of(table, names)
     y, task = outcome(table.column(target), target, settings.at_least, settings.task)
+    columns, notes = columns_of(table, names)
     order = table.column(where) if beside else None
     extra = 0
     if kind not in ("random", "time", "column"):
@@ -149,8 +149,8 @@ def problem(data: Data, settings: Settings, split: int) -> Problem:
             if not 0 < y.mean() < 1:
                 raise bad_input(f"the {name} rows are of one class only", "more rows, or another --split")
     words = [digests([*f.values, *new]) for f, new in zip(fields, unseen, strict=True)]
-    rows = [Rows(np.ascontiguousarray(i), y) for i, y in zip(ids, ys, strict=True)]
-    return Problem(fields, words, *rows, data.task, settings.seed * 1000 + split)
+    train, valid, test = (Rows(np.ascontiguousarray(i), y) for i, y in zip(ids, ys, strict=True))
+    return Problem(fields, words, train, valid, test, data.task, settings.seed * 1000 + split)
 
 
 def synthetic_problem(

@@ -60,7 +60,8 @@ def _spectral(stored: Stored, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Codes as float32 numbers, row by row in the order of the vocabulary."""
     name, bits = stored.names[t], stored.fields[t]["bits"]
     lengths = stored.arrays[f"lengths.{name}"].astype(np.int64)
-    grid, parts = stored.arrays.get(f"grid.{name}"), [np.zeros(0, np.float32)]
+    grid = stored.arrays.get(f"grid.{name}")
+    parts: list[Any] = [np.zeros(0, np.float32)]
     for r in range(len(lengths) - 1, 0, -1):
         if lengths[r]:
             kept = stored.arrays[f"rank{r}.{name}"]

@@ -60,7 +60,8 @@ def test_a_weight_with_counts_comes_back_in_its_own_order(capsys, checkpoint, bi
     C = E - (counts[:, None] * E).sum(0) / counts.sum()
     error = (counts[:, None] * np.square(back - E)).sum() / (counts[:, None] * np.square(C)).sum()
     assert report["error"] == pytest.approx(error, rel=1e-3)
-    assert error < (report["baselines"]["low_rank"] or np.inf)
+    if bits < 32:  # the baseline's numbers have 16
+        assert error < report["baselines"]["low_rank"]
     size = small.nbytes()
     assert size["embedding"] + size["index"] <= E.size * bits / 8 / 4
     assert os.path.getsize(checkpoint / "s.safetensors") < 1.1 * (size["embedding"] + size["index"]) + 8192

@@ -18,7 +18,7 @@ from bntools.core.artifact.reader import open_path
 from bntools.core.datasets.tables import open_table
 from bntools.core.methods.embedding import stored
 
-FAST = ["--lambda", "30", "--epochs", "3", "--dim", "8", "-q"]
+FAST = ["--lambda", "30", "--epochs", "3", "--dim", "8", "--batch", "128", "-q"]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_an_exported_module_agrees_without_bntools(capsys, clicks, tmp_path, mon
 
 def test_eval_scores_rows_with_unseen_values(capsys, clicks, tmp_path):
     path, test = tmp_path / "t.safetensors", tmp_path / "test.csv"
-    fit(capsys, clicks, "-o", path)
+    fit(capsys, clicks, "-o", path, "--epochs", "20")
     lines = clicks.read_text().splitlines()
     test.write_text("\n".join([lines[0], *lines[1:300], "new,77777,z,1,0", "other,1,,1,1"]) + "\n")
     code, out, err = run(capsys, "eval", path, "--data", test)

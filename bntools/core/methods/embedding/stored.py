@@ -1,4 +1,4 @@
-"""The artifact `embedding`: how each field's vectors are stored, its vocabulary, the head, and what compressing needs."""
+"""The artifact `embedding`: how each field is stored, its vocabulary, the head, and what compressing needs."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def group_masks(bench: Bench, centroids: Tensor, budget: float) -> Tensor:
 
 
 def fit_ihas(bench: Bench, budget: float) -> Fitted | None:
-    """Search, groups, one model a group trained on its rows; counted are all tables, the search's, too, and the gate."""
+    """Search, groups, a model a group trained on its rows; all tables are counted, the search's, too, and the gate."""
     problem, settings = bench.problem, bench.settings
     prior = bench.full_table(settings.dim)[0].prior if settings.lambda_ is None else settings.lambda_
     if "ihas" not in bench.kept:

@@ -264,5 +264,6 @@ def _largest(fits: Callable[[float], bool], high: float = 1.0) -> float | None:
 
 
 BUILDERS: dict[str, Callable[[Problem, float, Settings, int], Form | None]] = {
-    "full": full, "hash": hash_rows, "unified": unified, "robe": robe, "qr": quotient_remainder, "mde": mixed_dimensions,
+    "full": full, "hash": hash_rows, "unified": unified, "robe": robe, "qr": quotient_remainder,
+    "mde": mixed_dimensions,
 }  # fmt: skip
