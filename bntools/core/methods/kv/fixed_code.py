@@ -66,7 +66,7 @@ class FixedRows:
                 out[heads, :, rows] = chosen
                 restored[heads, :, rows] = some[chosen] * self.scale[heads, rows][:, None]
         half = y.shape[2] // 2
-        weight = np.repeat(np.float32(self.sensitivity), half)
+        weight = np.repeat(np.array(self.sensitivity, np.float32), half)
         return out, ((y - restored) ** 2 * weight).sum(-1)
 
     def encode(self, k: Tensor, v: Tensor, classes: NDArray[np.int8]) -> list[CodedBlock]:
