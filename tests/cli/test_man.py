@@ -52,6 +52,7 @@ ALSO = {
     "bntools-cbm-edit.1": {"REPORT"},
     "bntools-mi.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
     "bntools-ib-analyze.1": {"METHOD", "JSON OUTPUT", "DEFAULTS"},
+    "bntools-ard-fit.1": {"REPORT", "ARTIFACT", "DEFAULTS"},
     "bntools-info.1": {"JSON OUTPUT"},
     "bntools-export.1": {"FILES"},
     "bntools-fetch.1": {"FILES"},

@@ -17,6 +17,8 @@ from bntools.core.model.folders import check_folder
 from bntools.tools.fetch.catalog import Item, lookup
 from bntools.tools.fetch.clients import download
 
+RENDERED = "render"
+"""The client of sets that are made here: nothing is downloaded or cached."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.safetensors", *side_files.PATTERNS, "LICENSE*"]
 
@@ -38,16 +40,18 @@ def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | Non
     if item is None and not _HUB_ID.fullmatch(name):
         raise usage(f"{name!r} is neither a known name nor a hub id", "bntools fetch --list")
     with new_directory(out, force) as folder:
-        found = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
+        fetched = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
         check_folder(folder)
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     report: Report = {"kind": "fetch", "name": name, "path": str(out), "files": len(files), "bytes": size}
-    return report | found | {"seconds": round(time.monotonic() - started, 3)}
+    return report | fetched | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def is_cached(item: Item) -> bool:
     """Whether the archive is in the cache (its content is checked when it is used)."""
+    if item.client == RENDERED:
+        return True
     with suppress(BnError):  # no cache at all holds nothing
         return cached_path(item.archive, item.sha256).is_file()
     return False
@@ -66,6 +70,10 @@ def archive(item: Item, say: Progress) -> Path:
 def _from_catalog(item: Item, folder: Path, say: Progress) -> Report:
     if item.needs:
         require(item.needs, item.needs)
+    if item.client == RENDERED:
+        say(f"rendering {item.name}")
+        item.unpack(folder, folder)
+        return {"source": item.source, "client": item.client, "licence": item.licence, "sha256": None}
     path = archive(item, say)
     say(f"unpacking {item.archive}")
     item.unpack(path, folder)
