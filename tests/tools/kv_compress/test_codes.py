@@ -150,6 +150,24 @@ def test_the_fixed_code_comes_back_within_its_cells_and_takes_the_bits_it_says(l
     assert len(blocks[0].data) >= 32 * sum(rows)
 
 
+@pytest.mark.parametrize("exact", [0.0, 0.05])
+def test_attention_over_the_packed_rows_is_that_over_what_they_decode_to(layer, sample, exact):
+    q, k, v, _ = layer
+    tensors, _ = allocate.fixed_plan(sample, 3.0, exact, 0)
+    levels = tuple(tensors["levels"][bits, : 1 << bits].numpy() for bits in range(7))
+    coder = allocate.fixed_code.FixedRows(
+        sample.metrics[0], tensors["widths"][0].numpy(), tensors["scale"][0].float().numpy(), levels,
+        tensors["limit"][0].numpy(), (0.01, 0.002), tensors["gains"].numpy(),
+    )  # fmt: skip
+    blocks = coder.encode(k[0], v[0], np.zeros((HEADS, TOKENS), np.int8))
+    blocks = [*blocks[:-1], blocks[-1].cut(5)]
+    keys, values = coder.decode(blocks)
+    for head in range(HEADS):
+        query = q[0].reshape(HEADS, SHARED, TOKENS, WIDTH)[head, :, -1]
+        expected = (query @ keys[head].T * WIDTH**-0.5).softmax(-1) @ values[head]
+        assert torch.allclose(coder.attend(head, query, blocks, WIDTH**-0.5), expected, atol=1e-4)
+
+
 def test_received_attention_is_the_column_mean_of_the_softmax():
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, h, 20, 8, generator=generator) for h in (4, 2))

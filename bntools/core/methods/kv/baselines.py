@@ -41,9 +41,12 @@ def asymmetric(x: Tensor, bits: int, group: int) -> Tensor:
 
 
 def kivi(prefix: ExactPrefix, bits: int = 2, residual: int = 128, group: int = GROUP) -> SimulatedCache:
-    """KIVI (arXiv 2402.02750): keys by channel over groups of tokens, values by token; the newest tokens in 16 bits."""
+    """KIVI (arXiv 2402.02750): keys by channel over groups of tokens, values by token; the newest tokens in 16 bits.
+
+    The exact residual is an eighth of a short prefix at most, where it would be all of it.
+    """
     kv, n = {}, len(prefix.ids)
-    old = max(n - residual, 0) // group * group
+    old = max(n - min(residual, n // 8), 0) // group * group
     for layer, (k, v) in prefix.kv.items():
         k, v = k.float(), v.float()
         keys = asymmetric(k[:, :old].transpose(1, 2), bits, group).transpose(1, 2) if old else k[:, :0]

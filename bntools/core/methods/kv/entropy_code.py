@@ -94,7 +94,7 @@ class EntropyRows:
     @functools.cached_property
     def row_class(self) -> Ints:
         d = self.spread.shape[1] // 2
-        steps = np.repeat(np.float32(self.steps), d)
+        steps = np.repeat(np.array(self.steps, np.float32), d)
         classes = np.rint(step_classes.CLASSES * np.log2(np.maximum(self.spread / steps, 1e-9)))
         return (np.clip(classes, -64, 128) + step_classes.MIDDLE).astype(np.int16)
 
@@ -105,7 +105,7 @@ class EntropyRows:
     def quantised(self, y: Floats, classes: Ints, head: int) -> tuple[Ints, Floats, Ints]:
         """Levels [n, 2 d] of one head, the tokens' steps [n, 2] and classes of tables [n]."""
         factors = np.exp2(classes.astype(np.float32) / 2)
-        steps = (factors[:, None] * np.float32(self.steps)[None]).astype(np.float32)
+        steps = (factors[:, None] * np.array(self.steps, np.float32)[None]).astype(np.float32)
         columns = (-step_classes.CLASSES // 2 * classes).astype(np.int16)
         chosen = np.empty(y.shape, np.int16)
         kernel.choose(y, steps, self.row_class[head], columns, self.tables.price, chosen)
@@ -177,7 +177,7 @@ class EntropyRows:
         y = np.empty(chosen.shape, np.float32)
         for head in range(len(chosen)):
             factors = np.exp2(classes[head].astype(np.float32) / 2)
-            steps = (factors[:, None] * np.float32(self.steps)[None]).astype(np.float32)
+            steps = (factors[:, None] * np.array(self.steps, np.float32)[None]).astype(np.float32)
             columns = (-step_classes.CLASSES // 2 * classes[head]).astype(np.int16)
             kernel.restore(chosen[head], steps, self.row_class[head], columns, self.tables.centres, y[head])
         return y
@@ -224,7 +224,7 @@ class EntropyRows:
 
 def _bits(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     flat = codes.astype(np.uint8).reshape(-1, 1)
-    return (flat >> np.array([0, 1, 2], np.uint8) & 1).reshape(-1)
+    return (flat >> np.array([0, 1, 2], np.uint8) & 1).reshape(-1).astype(np.uint8)
 
 
 def _runs(blocks: list[CodedBlock]) -> list[range]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bntools.core.errors import bad_input
 from bntools.core.methods.kv.entropy_code import BLOCK, CodedBlock
 from bntools.core.methods.kv.metric import QueryMetric
-from bntools.kernels.attention import packed_rows
+from bntools.kernels.attention import attend_cpu, packed_rows
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -66,7 +66,7 @@ class FixedRows:
                 out[heads, :, rows] = chosen
                 restored[heads, :, rows] = some[chosen] * self.scale[heads, rows][:, None]
         half = y.shape[2] // 2
-        weight = np.repeat(np.float32(self.sensitivity), half)
+        weight = np.repeat(np.array(self.sensitivity, np.float32), half)
         return out, ((y - restored) ** 2 * weight).sum(-1)
 
     def encode(self, k: Tensor, v: Tensor, classes: NDArray[np.int8]) -> list[CodedBlock]:
@@ -133,3 +133,26 @@ class FixedRows:
         used = np.concatenate([np.arange(block.tokens) < block.used for block in blocks])
         both = both if used.all() else both[:, torch.from_numpy(used)]
         return both[..., :d], both[..., d:]
+
+    def attend(self, head: int, query: Tensor, blocks: list[CodedBlock], scaling: float) -> Tensor:
+        """Attention [groups, d] of the queries [groups, d] that share a key head over all tokens of the blocks.
+
+        Reads the rows as they are packed; only the exact tokens are attended to as plain ones.
+        """
+        packed, marks, exact = self.rows(blocks)
+        used = np.concatenate([np.arange(block.tokens) < block.used for block in blocks])
+        q, d = query.float() * scaling, query.shape[-1]
+        mean = self.metric.mean[:, head]
+        rows = packed[head][used & ~marks[head]]
+        plain = torch.from_numpy(exact[head][used[marks[head]]].astype(np.float32))
+        parts = []
+        if len(rows):
+            inner = ((q @ self.metric.inverse[0, head]).numpy(), rows, self.widths[head], self.values[head])
+            top, total, mixed = map(torch.from_numpy, attend_cpu.parts(*inner, (q @ mean[0]).numpy()))
+            coded = (mixed / total[:, None]) @ self.metric.inverse[1, head].T + mean[1]
+            parts.append((top + total.log(), coded))
+        if len(plain):
+            logits = q @ plain[:, :d].T
+            parts.append((logits.logsumexp(1), logits.softmax(1) @ plain[:, d:]))
+        share = torch.stack([part[0] for part in parts]).softmax(0)
+        return (share[..., None] * torch.stack([part[1] for part in parts])).sum(0)

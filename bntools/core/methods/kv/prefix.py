@@ -46,7 +46,9 @@ def read_prefix(
     def see(layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> None:
         if layer in planned and layer not in received:
             if k.shape != v.shape:
-                raise bad_input(f"keys of {k.shape[-1]} and values of {v.shape[-1]} numbers a head are not planned", "")
+                raise bad_input(
+                    f"keys of {k.shape[-1]} and values of {v.shape[-1]} numbers a head are not planned", ""
+                )
             received[layer] = token_weights.received(q, k, scaling)[0].cpu()
             window[layer] = token_weights.received(q[:, :, -WINDOW:], k, scaling)[0].cpu()
             if moments is not None:
