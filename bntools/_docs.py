@@ -14,6 +14,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from bntools.registry import COMMANDS
+from bntools.sections import Sectioned, by_section
 
 ROOT = Path(__file__).resolve().parent.parent
 _LINE = 72  # letters that a line of a terminal of 80 holds
@@ -28,10 +29,17 @@ def escape(text: str) -> str:
 
 
 def options_section(command: click.Command) -> str:
-    """mdoc list of a command's options, each with its default."""
+    """mdoc list of a command's options, each with its default; a list a heading where --help has headings."""
+    if not isinstance(command, Sectioned):
+        return _list(command, command.params)
+    groups = by_section(command.params).items()
+    return "\n".join(f".Ss {title}\n{_list(command, parameters)}" for title, parameters in groups)
+
+
+def _list(command: click.Command, parameters: list[click.Parameter]) -> str:
     lines = [".Bl -tag -width Ds"]
     context = click.Context(command, info_name=command.name, auto_envvar_prefix=None)
-    for parameter in command.params:
+    for parameter in parameters:
         if not isinstance(parameter, click.Option):
             continue
         record = parameter.get_help_record(context)

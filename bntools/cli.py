@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted", "", INTERRUPTED)
+        return _say("interrupted", _kept(arguments), INTERRUPTED)
     except (DeadReader, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing left to flush into the dead pipe
         return BROKEN_PIPE
@@ -128,6 +128,21 @@ def run(arguments: list[str]) -> int:
         return _click_error(error)
     except Exception as error:
         return _failure(error)
+
+
+def _kept(arguments: list[str]) -> str:
+    """What becomes of the finished parts of a run that was interrupted: a hint, none for tools of short work."""
+    tool = next((word for word in arguments if word in COMMANDS), "")
+    options = [name for option in COMMANDS[tool].params for name in option.opts] if tool else []
+    if "--work" not in options:
+        return ""
+    if any(word.partition("=")[0] == "--work" for word in arguments) or os.environ.get(_work_variable(tool)):
+        return "what was finished is kept: the same command goes on"
+    return "--work DIR would have kept what was finished, for the same command to go on"
+
+
+def _work_variable(tool: str) -> str:
+    return f"BNTOOLS_{tool.replace('-', '_').upper()}_WORK"
 
 
 def _click_error(error: click.ClickException) -> int:

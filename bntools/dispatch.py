@@ -36,7 +36,8 @@ class Division:
 
     inputs: parameters that may name files; late: those that only the joining command needs; library: module to import
     before local tasks are forked; units: the command has a --work of its own; ledger: its parts share one. One that
-    has neither prints a report, and writes only parts. check: refuses parameters that do not go with parts.
+    has neither keeps nothing there; it prints a report and writes only parts, or with `writes` what it makes.
+    check: refuses parameters that do not go with parts.
     """
 
     inputs: tuple[str, ...] = ("source",)
@@ -44,10 +45,11 @@ class Division:
     library: str = ""
     units: bool = False
     ledger: bool = False
+    writes: bool = False
     check: Callable[[dict[str, Any]], None] = lambda given: None
 
     @property
-    def report(self) -> bool:
+    def keeps_nothing(self) -> bool:
         return not (self.units or self.ledger)
 
 
@@ -62,8 +64,8 @@ def divided(division: Division) -> Callable[[Callable[..., Any]], Callable[..., 
         def wrapped(session: Session, placement: Placement, **given: Any) -> Any:
             if placement.jobs is not None:
                 return _run(division, function, session, placement, given)
-            if division.report:
-                _check_report(given)
+            if division.keeps_nothing:
+                _check_report(given, division.writes)
             return function(session=session, **given)
 
         return wrapped
@@ -71,11 +73,11 @@ def divided(division: Division) -> Callable[[Callable[..., Any]], Callable[..., 
     return decorate
 
 
-def _check_report(given: dict[str, Any]) -> None:
+def _check_report(given: dict[str, Any], writes: bool) -> None:
     """Refuse places for parts where there are none."""
     if given.pop("work") is not None:
         raise usage("--work is the folder of the parts of --on", "--on local --jobs 2, or drop --work")
-    if given["output"] != "-" and not given["shard"]:
+    if given["output"] != "-" and not given["shard"] and not writes:
         raise usage("-o is for the part that --shard makes", "redirect the report: > FILE")
 
 
@@ -116,7 +118,7 @@ def _run(
     joined = {"gather": True, "work": str(folder.path / "units")} if division.ledger else {
         "gather": (str(folder.path / "parts"),), **({"work": None} if division.units else {})
     }  # fmt: skip
-    if division.report:
+    if division.keeps_nothing:
         given.pop("work")
     result = function(session=session, **given | joined)
     if not session.quiet:
@@ -184,6 +186,9 @@ def _words(context: click.Context, left_out: set[str], source: str | None) -> li
     """The command line as it was given, without some options, INPUT as it was found."""
     raw, _, _ = context.command.make_parser(context).parse_args(list(sys.argv[2:]))
     words = [] if source is None else [source]
+    for argument in context.command.params:  # further positional words, behind INPUT
+        if isinstance(argument, click.Argument) and argument.nargs == -1 and argument.name not in left_out:
+            words += [str(word) for word in raw.get(argument.name) or ()]
     for parameter in context.command.params:
         if parameter.name in left_out or parameter.name not in raw or not isinstance(parameter, click.Option):
             continue

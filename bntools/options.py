@@ -14,11 +14,12 @@ import click
 
 from bntools.core.errors import usage
 from bntools.job_options import PLACE_FLAGS, PLACES, jobs
+from bntools.sections import COMMON, Sectioned, by_section, section
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["jobs"]  # beside what is defined here
+__all__ = ["COMMON", "Sectioned", "by_section", "jobs", "section"]  # beside what is defined here
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

@@ -17,6 +17,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Compress": {
         "quantize": "Quantize the linear weights of a model to 2 to 8 bits.",
         "stack-compress": "One file, any size: every prefix of it is a model.",
+        "embed-fit": "Fit embedding tables as small as they can be.",
+        "embed-compress": "Compress an embedding table without training data.",
+        "kv-compress": "Plan a key-value cache of few bits, and store prompts in it.",
         "vec-index": "Index vectors in few bytes, for the queries they will meet.",
     },
     "Build": {
@@ -37,6 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "intrinsic-dim": "How many dimensions a learning problem has.",
         "data-dim": "Measure the intrinsic dimension of a point cloud.",
         "scale-fit": "Fit a scaling law to training runs.",
+        "data-mix": "Predict what a mixture of data gives, and choose it.",
         "screen": "Find the columns that say something about one.",
         "sparse-fit": "Fit a sparse regression by SCAD, MCP or lasso.",
         "mixed-fit": "Fit a mixed model with Gaussian or heavy tails.",

@@ -84,7 +84,7 @@ def console(stderr: bool = False) -> Any:
     """A rich console no wider than 100 columns, which honours NO_COLOR and TERM=dumb."""
     from rich.console import Console
 
-    found = Console(highlight=False, stderr=stderr)
+    found = Console(highlight=False, markup=False, stderr=stderr)
     if found.width > 100:
         found.width = 100
     return found
@@ -101,7 +101,7 @@ def table(headers: list[str], rows: list[list[str]], title: str = "") -> Any:
             header, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold"
         )
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*map(str, row))
     return result
 
 

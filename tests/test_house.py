@@ -25,12 +25,9 @@ LONG = {
     "kernels/projections/loops.py": 310,
     "kernels/projections/projections.py": 375,
     "kernels/stack/joint_search.py": 335,
-    "tools/quantize/command.py": 390,
-    "tools/quantize/pipeline.py": 325,
     "tools/stack_compress/build.py": 310,
 }
 FULL = {
-    "tools/quantize": 27,
     "tools/bleu_gpu": 16,
     "tools/intrinsic_dim": 17,
     "tools/scale_fit": 15,

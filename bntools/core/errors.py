@@ -12,14 +12,15 @@ GATE = 4
 MISSING = 5
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_LONGEST = 600  # letters of a message
 
 
 class BnError(Exception):
     """A failure the user can act on. `what` names the offending value, `hint` the next command to try."""
 
     def __init__(self, what: str, hint: str = "", code: int = FAILED) -> None:
-        super().__init__(what)
-        self.what = what
+        self.what = " ".join(what.splitlines())[:_LONGEST]  # other programs' messages may be of several lines
+        super().__init__(self.what)
         self.hint = hint
         self.code = code
 

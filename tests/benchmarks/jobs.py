@@ -1,6 +1,6 @@
 """What --on local --jobs 2 costs beside the plain run of the same work, and what a killed run leaves.
 
-usage: python tests/benchmarks/jobs.py [REPLICATES [KILLS]]
+usage: python tests/benchmarks/jobs.py [REPLICATES [KILLS]]     KILLS of a report, and as many of a model's tensors
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 
 def timed(words: list[str]) -> tuple[float, float, bytes]:
     """Wall and CPU seconds of a command and its children, and what it prints."""
@@ -26,17 +29,42 @@ def timed(words: list[str]) -> tuple[float, float, bytes]:
     return time.monotonic() - began, cpu, out
 
 
-def killed(words: list[str], chance: random.Random) -> bool:
+def killed(words: list[str], chance: random.Random, longest: float = 4.0) -> bool:
     """Kill every process of a run at some moment; whether it still ran."""
     child = subprocess.Popen([sys.executable, "-m", "bntools", *words], start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        child.wait(chance.uniform(0.1, 4.0))
+        child.wait(chance.uniform(0.1, longest))
         return False
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         return True
+
+
+def tensors(path: str) -> dict[str, bytes]:
+    """The bytes of each tensor of a file."""
+    with safe_open(path, "pt") as file:
+        return {
+            name: file.get_tensor(name).view(-1).view(torch.uint8).numpy().tobytes() for name in file.keys()
+        }  # noqa: SIM118
+
+
+def kill_models(kills: int, folder: str) -> None:
+    """GPTQ of the embedded model in parts, killed and called again: are the tensors those of the plain run?"""
+    words = ["quantize", "default:", "--bits", "3", "--method", "gptq", "--calib-tokens", "2048", "-q", "-f"]
+    timed([*words, "-o", f"{folder}/plain.st"])
+    whole, chance, hit, same = tensors(f"{folder}/plain.st"), random.Random(1), 0, 0
+    parts = [*words, "-o", f"{folder}/parts.st", "--on", "local", "--jobs", "2", "--work"]
+    longest = timed([*parts, f"{folder}/model"])[0]
+    for number in range(kills):
+        again = [*parts, f"{folder}/model-{number}"]
+        hit += killed(again, chance, longest)
+        timed(again)
+        same += tensors(f"{folder}/parts.st") == whole
+    print(
+        f"SIGKILL of all processes of a quantize: {hit} of {kills} hit, {same} ended with the plain tensors"
+    )
 
 
 def main() -> None:
@@ -60,6 +88,7 @@ def main() -> None:
             hit += killed(again, chance)
             same += timed(again)[2] == whole
         print(f"SIGKILL of all processes: {hit} of {kills} runs hit, {same} ended with the plain report")
+        kill_models(int(kills), folder)
 
 
 if __name__ == "__main__":

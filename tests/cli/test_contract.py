@@ -55,6 +55,23 @@ def test_a_tab_costs_no_heavy_import():
     assert "--dim" in done.stdout
 
 
+def test_twenty_more_tools_cost_help_no_import():
+    """Twice the tools, the same modules: what help costs does not grow with them."""
+    stand_ins = (
+        "import sys\nfrom bntools import cli, registry\n"
+        "more = {f'stand-in-{i}': 'A tool that is not there yet.' for i in range(int(sys.argv[1]))}\n"
+        "registry.SECTIONS['More'] = more\nregistry.COMMANDS.summaries.update(more)\n"
+        "code = cli.run(['--help'])\nprint(*sorted(sys.modules), sep='\\n', file=sys.stderr)\nsys.exit(code)\n"
+    )
+    few, many = (
+        subprocess.run([sys.executable, "-c", stand_ins, count], capture_output=True, text=True, check=True)
+        for count in ("1", "20")
+    )
+    assert few.stderr == many.stderr
+    assert "  stand-in-19 " in many.stdout
+    assert "bntools.tools" not in many.stderr
+
+
 @pytest.mark.slow
 def test_help_costs_little_more_than_click_itself():
     def cpu(*command):
@@ -67,7 +84,7 @@ def test_help_costs_little_more_than_click_itself():
             best = min(best, spent)
         return best
 
-    # Measured 1.5; the room is for a noisy machine, an import of numpy alone would be twice the bound.
+    # Measured 1.3; the room is for a noisy machine, an import of numpy alone would be twice the bound.
     assert cpu(sys.executable, "-m", "bntools", "--help") <= 1.8 * cpu(sys.executable, "-c", "import click")
 
 
@@ -212,3 +229,13 @@ def test_a_pipe_of_three_stages_works(tmp_path):
     report = json.loads(done.stdout)
     assert [stage["tool"] for stage in report["history"]] == ["quantize", "export"]
     assert report["bits_per_weight"] == {"model": 16.0}
+
+
+def test_a_name_without_an_ending_is_a_folder_where_programs_load_folders(tmp_path, capfd):
+    from bntools import cli
+
+    assert cli.run(["export", "default:", "-o", str(tmp_path / "dense")]) == 0
+    assert (tmp_path / "dense" / "config.json").is_file()
+    assert cli.run(["export", "default:", "-o", str(tmp_path / "dense.safetensors")]) == 0
+    assert (tmp_path / "dense.safetensors").is_file()
+    capfd.readouterr()

@@ -145,12 +145,34 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_demo_runs_on_a_real_model(bntools, tmp_path):
-    fetched, manifest, info, scores = shell("demo.sh", tmp_path / "demo", BNTOOLS=bntools)
+    folder = tmp_path / "demo"
+    fetched, rounded, manifest, info = shell("demo.sh", folder, BNTOOLS=bntools, PYTHON=sys.executable)
     assert fetched["name"] == "smollm2"
+    assert rounded["bits_per_weight"]["linear"] < 3.17
+    assert 1.5 < rounded["kl"]["mean"] < 3.5
+    scores = json.loads((folder / "scores.json").read_text())
     assert manifest["bytes"] == info["bytes"] == scores["bytes"]
-    assert scores["bits_per_weight"]["linear"] < 3.17
     assert 40 < scores["reference_perplexity"] < 60
-    assert 1.5 < scores["kl"]["mean"] < 3.5
+    assert scores["perplexity"] < 1.25 * scores["reference_perplexity"], "it still writes sentences"
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_lines_that_a_person_reads(bntools, tmp_path):
+    """On the embedded model in place of the fetched one."""
+    folder = tmp_path / "demo"
+    shutil.copytree(EXAMPLES.parent / "bntools" / "data" / "tiny", folder / "smollm2")
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "demo.sh"), str(folder)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "BNTOOLS": bntools, "PYTHON": sys.executable}, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after, size, following = done.stdout.splitlines()[-4:]
+    assert before.startswith("before: ")
+    assert after.startswith("after: ")
+    assert "perplexity" in after
+    sizes = [float(word) for word in size.split() if word[0].isdigit()]
+    assert sizes[1] < sizes[0]
+    assert following.startswith("next:   bntools quantize ")
 
 
 @pytest.mark.real
@@ -168,6 +190,14 @@ def test_the_shipped_texts_and_a_model_can_be_made_again(tmp_path):
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (
         data / "tiny" / "tokenizer.json"
     ).read_bytes()
+
+
+def test_a_fitted_table_shrinks_and_becomes_a_module(bntools, tmp_path):
+    swept, small, scored, module = shell("embeddings.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert [row["method"] for row in swept["results"]] == ["spectral", "unified", "hash"]
+    assert small["ratio"] >= 32
+    assert scored["metrics"]["logloss"] < scored["baseline"]["logloss"]
+    assert module["kind"] == "module"
 
 
 @pytest.mark.real
@@ -222,6 +252,14 @@ def test_sparse_codes_explain_more_by_pursuit_than_by_the_encoder(bntools, tmp_p
 
 
 @pytest.mark.slow
+def test_a_prompt_s_cache_takes_few_bits_and_costs_less_than_a_baseline_of_as_many(bntools, tmp_path):
+    plan, score, prompt, facts = shell("prompt_cache.sh", tmp_path, BNTOOLS=bntools)
+    assert [plan["kind"], prompt["kind"]] == ["kv-plan", "kv-cache"]
+    assert score["bits_per_value"] < score["baselines"]["kivi 2-bit"]["bits_per_value"]
+    assert score["kl"] < score["baselines"]["kivi 2-bit"]["kl"]
+    assert facts["facts"]["bits"] < 4
+
+
 def test_axes_of_curved_data_are_fewer_than_principal_components(bntools, tmp_path):
     manifest, scores, codes = shell("latent_axes.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
     assert [manifest["kind"], scores["kind"], codes["kind"]] == ["vae", "vae-scores", "activations"]

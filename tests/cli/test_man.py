@@ -46,6 +46,7 @@ ALSO = {
     "bntools-screen.1": {"METHOD", "REPORT", "DEFAULTS"},
     "bntools-sparse-fit.1": {"METHOD", "REPORT", "DEFAULTS"},
     "bntools-mixed-fit.1": {"METHOD", "REPORT", "DEFAULTS"},
+    "bntools-kv-compress.1": {"METHOD", "REPORT"},
     "bntools-cbm-build.1": {"METHOD", "REPORT"},
     "bntools-cbm-explain.1": {"REPORT"},
     "bntools-cbm-edit.1": {"REPORT"},

@@ -283,3 +283,22 @@ def test_no_colour_where_none_is_wanted(packed, environment):
 def test_quiet_is_quiet(run, tmp_path):
     done = run("quantize", "-q", "-o", tmp_path / "q")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["quantize", "default:"], "--work DIR would have kept what was finished"),
+        (["eval", "--work=w", "default:"], "the same command goes on"),
+        (["info", "default:"], ""),
+    ],
+)
+def test_an_interrupted_run_says_what_became_of_its_work(words, hint, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.bntools, "main", interrupt)
+    assert cli.run(words) == 130
+    error = capsys.readouterr().err
+    assert hint in error
+    assert ("hint:" in error) == bool(hint)

@@ -35,7 +35,7 @@ def routers(model: nn.Module) -> set[str]:
 
     A router is a linear with one output an expert, inside the module that owns a stack or list of experts.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for path, owner in model.named_modules():
         numbers = set().union(*(_experts(child) for child in (owner, *owner.children())))
         if not numbers:
@@ -45,8 +45,8 @@ def routers(model: nn.Module) -> set[str]:
                 continue
             linears = [inner for inner, module in child.named_modules() if isinstance(module, nn.Linear)]
             if any(child.get_submodule(inner).out_features in numbers for inner in linears):
-                found.update(".".join(filter(None, (path, name, inner))) for inner in linears)
-    return found
+                names.update(".".join(filter(None, (path, name, inner))) for inner in linears)
+    return names
 
 
 def _is_apart(child: nn.Module) -> bool:

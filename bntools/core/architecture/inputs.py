@@ -29,7 +29,7 @@ def _learned(config: dict[str, Any]) -> list[int]:
     """Rows of the tables of learned positions that a position can have."""
     import torch
 
-    found = []
+    lengths = []
     for path, module in linears.skeleton(config).named_modules():
         last = path.rpartition(".")[2]
         if not isinstance(module, torch.nn.Embedding) or not ("position" in last or last == "wpe"):
@@ -37,8 +37,8 @@ def _learned(config: dict[str, Any]) -> list[int]:
         padded = module.padding_idx + 1 if module.padding_idx is not None else 0
         first = getattr(module, "offset", padded)
         if "distance" not in last and "relative" not in path:
-            found.append(module.num_embeddings - (first if isinstance(first, int) else padded))
-    return [rows for rows in found if rows > 0]
+            lengths.append(module.num_embeddings - (first if isinstance(first, int) else padded))
+    return [rows for rows in lengths if rows > 0]
 
 
 def vocabulary(config: Mapping[str, Any]) -> int | None:

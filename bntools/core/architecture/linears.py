@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bntools.core.errors import bad_input
+from bntools.core.errors import BnError, bad_input
 from bntools.core.system.import_hooks import uncollected
 
 if TYPE_CHECKING:
@@ -36,8 +36,53 @@ def skeleton(config: dict[str, Any]) -> PreTrainedModel:
     """The module tree of a config, on the meta device: no weight is allocated, no remote code is run."""
     import torch
 
-    with torch.device("meta"):
-        return model_class(config)(hf_config(config))
+    kind, settings = model_class(config), hf_config(config)
+    try:
+        with torch.device("meta"):
+            return kind(settings)
+    except Exception as error:  # sizes that do not go together make the library raise anything
+        raise bad_config(config, error) from error
+
+
+def bad_config(config: dict[str, Any], error: Exception) -> BnError:
+    """What to say (exit 3) where the library builds no model of a config."""
+    known = f"{type(error).__name__}: {_first_line(error)}" if str(error) else type(error).__name__
+    return bad_input(
+        f"config.json describes no {config.get('model_type')} model: {known[:200]}", _CONFIG_HINT
+    )
+
+
+_COUNTS = re.compile(r"(num|n)_.*(layers?|blocks)|(num_|n_)?(layers?|blocks|depth)|.*_(layers?|depth)")
+_WIDE = re.compile(r"(num|n)_.*(experts|labels|streams|groups)|.*_experts")
+
+
+def check_counts(config: dict[str, Any], shapes: Iterable[tuple[int, ...]], label: str) -> None:
+    """Raises BnError (exit 3) where a config counts more layers or experts than its checkpoint can hold.
+
+    Every layer has a tensor of its own, and every expert one or a row of a stack: without this a model of 10^9 layers
+    would be built before anything is compared.
+    """
+    held = list(shapes)
+    layers = max(4 * len(held), 64)  # some share the tensors of a layer
+    widest = max((size for shape in held for size in shape), default=0)
+    for key, value in _numbers(config):
+        most = (
+            layers if _COUNTS.fullmatch(key) else max(layers, widest, 1024) if _WIDE.fullmatch(key) else None
+        )
+        if most is not None and value > most:
+            raise bad_input(
+                f"{label}: config.json says {key} {str(value)[:24]}, its checkpoint holds {len(held)} tensors",
+                "the config is of another model, or damaged",
+            )
+
+
+def _numbers(value: Any) -> Iterator[tuple[str, float]]:
+    """Every number in a config with its key, at any depth."""
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _numbers(inner)
+        elif isinstance(inner, int | float):
+            yield str(key), inner
 
 
 def hf_config(config: dict[str, Any]) -> Any:
@@ -45,7 +90,8 @@ def hf_config(config: dict[str, Any]) -> Any:
     import transformers
 
     _quiet()
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    packed = config.get("quantization_config")
+    method = packed.get("quant_method") if isinstance(packed, dict) else packed
     if method not in (None, "bntools"):
         raise bad_input(f"the checkpoint is already quantized by {method}", "start from the original weights")
     plain = {key: decoded(value) for key, value in config.items() if key != "quantization_config"}
@@ -71,6 +117,7 @@ def decoded(value: Any) -> Any:
     return {key: decoded(one) for key, one in value.items()}
 
 
+_CONFIG_HINT = "its values do not go together: get the model again"
 _MODEL_HINT = "only architectures that transformers implements are read; remote code is never run"
 
 
@@ -84,10 +131,11 @@ def _model_class(config: dict[str, Any]) -> Any:
     import transformers
 
     _quiet()
-    for name in config.get("architectures") or []:
-        found = getattr(transformers, name, None) if isinstance(name, str) else None
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+    named = config.get("architectures")
+    for name in named if isinstance(named, list) else []:
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+            return kind
     auto = transformers.AutoModelForCausalLM
     try:
         return auto._model_mapping[type(hf_config(config))]
@@ -121,19 +169,19 @@ def linear_parameters(model: torch.nn.Module) -> dict[str, Linear]:
     routers = experts.routers(model)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    found = {}
+    parameters = {}
     for path, module in model.named_modules():
         if module is head or id(getattr(module, "weight", None)) in embeddings:
             continue
         if isinstance(module, torch.nn.Linear | Conv1D):
             turned = isinstance(module, Conv1D)
-            found[f"{path}.weight"] = Linear(f"{path}.weight", path, turned, path in routers)
+            parameters[f"{path}.weight"] = Linear(f"{path}.weight", path, turned, path in routers)
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if experts.is_stack(module, parameter):
                 full = f"{path}.{name}"
-                found[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
-    return found
+                parameters[full] = Linear(full, path, bool(getattr(module, "is_transposed", False)))
+    return parameters
 
 
 def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Linear]:
@@ -148,7 +196,7 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
     targets = {name: to_parameter(name) for name in names}
     merged = {target for target, count in Counter(targets.values()).items() if count > 1}
     cut = cut_on_loading(model)
-    found = {}
+    tensors = {}
     for name, target in targets.items():
         parameter = parameters.get(target)
         if parameter is not None:
@@ -156,8 +204,8 @@ def linear_tensors(config: dict[str, Any], names: Iterable[str]) -> dict[str, Li
             whole = target not in merged and not any(re.search(pattern, target) for pattern in cut)
             alone = whole or not target.endswith(".weight")
             module = parameter.module if alone else name.removesuffix(".weight")
-            found[name] = replace(parameter, tensor=name, module=module)
-    return found
+            tensors[name] = replace(parameter, tensor=name, module=module)
+    return tensors
 
 
 def block_tensors(config: dict[str, Any], names: Iterable[str]) -> list[str]:

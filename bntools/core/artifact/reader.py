@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = "1"
 STACK = "stack"
 _LARGEST_FILE = 256 << 20
+_EXPANSION = 32  # of a compressed side file; a tokenizer shrinks by 5 to 8
 
 
 class Artifact:
@@ -71,7 +72,10 @@ class Artifact:
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        return self.json("bntools.history", list)
+        stages = self.json("bntools.history", list)
+        if not all(isinstance(stage, dict) for stage in stages):
+            raise bad_input(f"metadata bntools.history of {self.label} is no list of stages")
+        return stages
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -158,16 +162,17 @@ class Artifact:
 
 
 def _expand(name: str, data: bytes) -> bytes:
-    """A side file compressed by xz; BnError (exit 3) when it is damaged or grows beyond 256 MiB."""
+    """A side file compressed by xz; BnError (exit 3) when it is damaged or grows beyond measure."""
     import lzma
 
+    most = min(_LARGEST_FILE, _EXPANSION * len(data) + (16 << 20))
     try:
-        expander = lzma.LZMADecompressor(lzma.FORMAT_XZ)
-        found = expander.decompress(data, max_length=_LARGEST_FILE)
+        expander = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LARGEST_FILE)
+        found = expander.decompress(data, max_length=most)
     except lzma.LZMAError as error:
         raise bad_input(f"side file {name!r} is damaged: {error}") from None
     if not expander.eof:
-        raise bad_input(f"side file {name!r} is cut short, or larger than {_LARGEST_FILE >> 20} MiB")
+        raise bad_input(f"side file {name!r} is cut short, or larger than {most >> 20} MiB")
     return found
 
 
@@ -216,14 +221,19 @@ def parse_json(text: str | bytes, expected: type, what: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise bad_input(f"{what} is not valid JSON: {str(error)[:120]}") from None
+        lines = "Extra data" in str(error)
+        hint = (
+            "one JSON value is expected, these are JSON lines" if lines else "is it whole? it does not parse"
+        )
+        raise bad_input(f"{what} is not valid JSON: {str(error)[:120]}", hint) from None
     if not isinstance(value, expected):
         raise bad_input(f"{what} is a JSON {type(value).__name__}, expected {expected.__name__}")
     return value
 
 
 def open_path(path: str | os.PathLike[str], budget: int | None = None) -> Artifact:
-    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError (exit 3) if it is no artifact.
+    """Open a file by name; a FIFO or other pipe is spooled first. Raises BnError: exit 2 for one that is not there, 3
+    if it is no artifact.
 
     budget: bytes of a stack to be read at most.
     """
@@ -231,7 +241,7 @@ def open_path(path: str | os.PathLike[str], budget: int | None = None) -> Artifa
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise bad_input(f"cannot open {path}: {error.strerror}", "check the path") from None
+        raise usage(f"cannot open {path}: {error.strerror}", "check the path") from None
     if not streams.is_regular(fd):
         spooled = streams.spool(fd, budget)
         os.close(fd)

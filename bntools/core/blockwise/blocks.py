@@ -208,20 +208,20 @@ class Blocks:
     @torch.no_grad()
     def _enter(self) -> States:
         """Hidden states [n, L, d] before the first block."""
-        found: list[States] = []
+        states: list[States] = []
 
         def first(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             hidden = args[0] if args else kwargs["hidden_states"]
-            if not found:
-                found.append(States((len(self.windows), *hidden.shape[1:]), hidden.dtype))
-            found[0].put(batch.start, hidden)
+            if not states:
+                states.append(States((len(self.windows), *hidden.shape[1:]), hidden.dtype))
+            states[0].put(batch.start, hidden)
             raise Reached
 
         with self.around(first):
             for batch in self.batches:
                 with contextlib.suppress(Reached):
                     calibration.run(self.model, self.windows[batch.start : batch.stop])
-        return found[0]
+        return states[0]
 
     def call(self, hidden: Tensor) -> Tensor:
         """The block at hand, applied to the hidden states of a batch."""
@@ -322,11 +322,11 @@ def _of_inputs(
     measure: Callable[[Blocks, list[str], Step], dict[str, Tensor]], source: Model, paths: Collection[str],
     windows: Tensor, device: str, step: Step,
 ) -> dict[str, Tensor]:  # fmt: skip
-    blocks, found = Blocks(source, windows, device=device), {}
+    blocks, sums = Blocks(source, windows, device=device), {}
     for path, layer in blocks:
         names = [name for name, _ in layer.named_modules() if f"{path}.{name}" in paths]
-        found |= {f"{path}.{name}": value for name, value in measure(blocks, names, step).items()}
-    return found
+        sums |= {f"{path}.{name}": value for name, value in measure(blocks, names, step).items()}
+    return sums
 
 
 def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

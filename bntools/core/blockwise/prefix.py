@@ -126,9 +126,9 @@ class Prefix:
         """Run the original through a block, in the background: most of coding leaves a core or more free."""
         with self.original.open(index) as layer:
             path = f"{self.original.path}.{index}"
-            found = groups(self.original, layer)
-            last = max((at for at, group in enumerate(found) if self.chosen(path, group)), default=-1)
-            order = found[: last + 1]
+            feeding = groups(self.original, layer)
+            last = max((at for at, group in enumerate(feeding) if self.chosen(path, group)), default=-1)
+            order = feeding[: last + 1]
             chosen = [name for group in order for name in self.chosen(path, group)]
             weights = {name: matrix(layer.get_submodule(name)) for name in chosen}
             seen = _Original(order, Kept(len(self.original.windows)), weights)

@@ -84,15 +84,15 @@ def groups(blocks: Blocks, layer: nn.Module) -> list[Group]:
         else:
             members.append(one)
     writers = _writers(flat(out) - flat(hidden), {one.name: flat(one.out) for one in once})
-    found = []
+    shared = []
     for index, (_, members) in enumerate(fed):
         names = [one.name for one in members]
         if len(names) > 1:
-            found.append(Group(names))
+            shared.append(Group(names))
             continue
         later = [one.name for _, others in fed[index + 1 :] for one in others]
-        found.append(Group(names, writers.get(names[0], 0.0), _closed(members[0], gave, later)))
-    return found
+        shared.append(Group(names, writers.get(names[0], 0.0), _closed(members[0], gave, later)))
+    return shared
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -37,9 +37,9 @@ def text_windows(model: Model, calib: str, tokens: int, window: int = 512) -> Te
     text = default_text("calib") if calib == "default" else read_text(calib)
     inputs.refuse_pairs(model.config, model.label)
     window = inputs.longest_window(model.config, window)
-    found = token_windows(tokenizer.ids(text), tokens, window, tokenizer.window_bos)
-    inputs.check_ids(model.config, [int(found.max())], tokenizer.size, model.label)
-    return found
+    windows = token_windows(tokenizer.ids(text), tokens, window, tokenizer.window_bos)
+    inputs.check_ids(model.config, [int(windows.max())], tokenizer.size, model.label)
+    return windows
 
 
 def run(model: nn.Module, ids: Tensor) -> None:

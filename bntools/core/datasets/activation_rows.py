@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.artifact.reader import Artifact
+from bntools.core.datasets import numpy_files
 from bntools.core.errors import bad_input, usage
 
 MAIN = "x"
@@ -157,14 +158,8 @@ def from_artifact(artifact: Artifact, tensor: str | None, integers: bool, reopen
 def from_numpy(file: Any, kind: str, label: str, tensor: str | None, integers: bool) -> Rows:
     """The rows of an open .npy, which is mapped, or .npz."""
     hint = "numpy.save(FILE, array) of floats"
-    try:
-        if kind == "npy":
-            arrays: dict[str, NDArray[Any]] = {MAIN: _mapped(file)}
-        else:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", hint) from None
+    mapped = kind == "npy"
+    arrays = {MAIN: numpy_files.map_npy(file, label)} if mapped else numpy_files.read_npz(file, label)
     if kind == "npy" and tensor not in (None, MAIN):
         raise usage(f"{label} is one array without a name", "leave out --tensor")
     allowed = "fiub" if integers else "f"
@@ -180,16 +175,6 @@ def from_numpy(file: Any, kind: str, label: str, tensor: str | None, integers: b
         k: v for k, v in arrays.items() if v.shape == (count,) and k != name and v.dtype.kind in "fiubU"
     }
     return HeldRows(array, columns, label)
-
-
-def _mapped(file: Any) -> NDArray[Any]:
-    """An array of an open descriptor, mapped."""
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = reader(file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def _choose(names: list[str], matrices: list[str], tensor: str | None, label: str) -> str:

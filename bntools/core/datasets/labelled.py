@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import math
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.artifact.reader import open_path
+from bntools.core.datasets import numpy_files
 from bntools.core.errors import BnError, bad_input, usage
 from bntools.kernels.counter_random import permutation
 
@@ -152,11 +155,8 @@ def _arrays(path: Path) -> dict[str, NDArray]:
     if not path.exists():
         raise usage(f"no data at {path}", "bntools fetch mnist -o mnist/ gets the handwritten digits")
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return _named(path, {name: file[name] for name in file.files})
-        except (ValueError, OSError, EOFError, KeyError) as error:
-            raise bad_input(f"{path} is not a readable .npz: {str(error)[:120]}") from None
+        with path.open("rb") as file:
+            return _named(path, numpy_files.read_npz(file, str(path)))
     with open_path(path) as file:
         found = {}
         for name in file.names():
@@ -190,17 +190,27 @@ def _idx_folder(folder: Path) -> dict[str, NDArray]:
     return _named(folder, arrays)
 
 
+def _gunzipped(path: Path) -> bytes:
+    """A gzipped file, at most what deflate makes of its size; BnError (exit 3) where it is damaged."""
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise bad_input(f"{path} is damaged: {error}", "fetch it again") from None
+
+
 def read_idx(path: Path) -> NDArray:
     """One IDX file, also gzipped. Raises BnError (exit 3) when its header and its size do not fit."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        data = _gunzipped(path) if path.suffix == ".gz" else path.read_bytes()
+    except OSError as error:
         raise BnError(f"cannot read {path}: {error}") from None
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise bad_input(f"{path} is not an IDX file")
     kind, rank = np.dtype(_IDX_TYPES[data[2]]), data[3]
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    wanted = 4 + 4 * rank + int(np.prod(shape, dtype=object)) * kind.itemsize
+    if len(data) < 4 + 4 * rank or not rank:
+        raise bad_input(f"truncated: {path} ends inside its header, which describes {rank} axes")
+    wanted = 4 + 4 * rank + math.prod(shape) * kind.itemsize
     if len(data) != wanted:
         raise bad_input(f"{path} has {len(data)} bytes, its header describes {wanted}")
     return np.frombuffer(data, kind, offset=4 + 4 * rank).reshape(shape)

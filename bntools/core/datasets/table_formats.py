@@ -11,6 +11,7 @@ import numpy as np
 
 from bntools.core.artifact.header import Entry
 from bntools.core.artifact.reader import Artifact, parse_json
+from bntools.core.datasets import numpy_files
 from bntools.core.datasets.table_parts import STORED, Array, Layout, Matrix, Numbered, Values
 from bntools.core.datasets.tables import Table
 from bntools.core.errors import BnError, bad_input, require, usage
@@ -48,7 +49,10 @@ def _safetensors(fd: int, label: str, tensor: str | None) -> Table:
         raise bad_input(
             f"{label} holds no matrix and no vector", "a table is [rows, columns], or one vector a column"
         )
-    classes = {name: list(map(str, names)) for name, names in artifact.json("bntools.classes", dict).items()}
+    named = artifact.json("bntools.classes", dict)
+    if not all(isinstance(names, list) for names in named.values()):
+        raise bad_input(f"metadata bntools.classes of {label} is no object of lists")
+    classes = {name: list(map(str, names)) for name, names in named.items()}
     return Table(label, parts, [fd], classes)
 
 
@@ -80,13 +84,7 @@ def _npy(fd: int, label: str, tensor: str | None) -> Table:
         raise usage(f"{label} is one array without a name", "leave out --tensor")
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
-        try:
-            version = np.lib.format.read_magic(file)
-            form = np.lib.format
-            read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-            shape, by_column, kind = read(file)
-        except ValueError as error:
-            raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", _CONVERT) from None
+        shape, by_column, kind = numpy_files.read_header(file, os.fstat(fd).st_size, label)
         offset = file.tell()
     stored = {np.dtype(form): name for name, form in STORED.items() if name != "BF16"}
     dtype = stored.get(kind.newbyteorder("<") if kind.byteorder == ">" else kind)
@@ -95,8 +93,6 @@ def _npy(fd: int, label: str, tensor: str | None) -> Table:
             f"{label} holds {kind} of shape {list(shape)}", "a table is real numbers [rows, columns]"
         )
     rows, width = shape if len(shape) == 2 else (shape[0], 1)
-    if os.fstat(fd).st_size < offset + rows * width * kind.itemsize:
-        raise bad_input(f"truncated: {label} is shorter than its header says", "was it fully written?")
     by_column = by_column and len(shape) == 2
     step = (rows if by_column else width) * kind.itemsize
     layout = Layout(offset, dtype, rows, width, step, by_column, kind.byteorder == ">")
@@ -106,15 +102,10 @@ def _npy(fd: int, label: str, tensor: str | None) -> Table:
 def _npz(fd: int, label: str, tensor: str | None) -> Table:
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                if tensor is not None and tensor not in archive.files:
-                    raise usage(f"{label} has no array {tensor}", f"it has: {', '.join(archive.files[:8])}")
-                arrays = {name: archive[name] for name in archive.files}
-        except BnError:
-            raise
-        except Exception as error:  # numpy's readers raise whatever their parsers do
-            raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", _CONVERT) from None
+        names = numpy_files.npz_names(file, label)
+        if tensor is not None and tensor not in names:
+            raise usage(f"{label} has no array {tensor}", f"it has: {', '.join(names[:8])}")
+        arrays = numpy_files.read_npz(file, label)
     parts: list[Values] = []
     for name, array in arrays.items():
         if array.ndim == 1:

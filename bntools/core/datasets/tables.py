@@ -128,15 +128,17 @@ class Table:
         """Names of the columns that are no numbers; `blocks` leaves them out."""
         return [self.name(int(position)) for position in sorted(self._text)]
 
-    def blocks(self, columns: int | None = None) -> Iterator[Block]:
-        """All numeric columns, `columns` of them at a time, each read once; text is left out."""
+    def blocks(self, columns: int | None = None, within: range | None = None) -> Iterator[Block]:
+        """All numeric columns at positions of `within`, `columns` of them at a time, each read once; text is left out."""
         width = columns or max(1, _CELLS // max(self.rows, 1))
+        within = range(len(self)) if within is None else within
         waiting: list[tuple[int, Array]] = []  # single columns are put together
         for start, part in zip(self._starts, self._parts, strict=False):
             if int(start) in self._text:
                 continue
-            for index in range(0, len(part.names), width):
-                stop = min(index + width, len(part.names))
+            first, last = max(0, within.start - int(start)), min(len(part.names), within.stop - int(start))
+            for index in range(first, last, width):
+                stop = min(index + width, last)
                 waiting.append((int(start) + index, _numbers(part.block(index, stop))))
                 if sum(values.shape[1] for _, values in waiting) >= width:
                     yield _joined(waiting)

@@ -15,6 +15,7 @@ from bntools.core.artifact import dtypes
 from bntools.core.artifact.header import Entry
 from bntools.core.datasets.cache import sha256_file
 from bntools.core.errors import BnError, bad_input, require
+from bntools.core.foreign import gguf_layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,6 +234,7 @@ def _read(path: Path) -> Any:
         raise bad_input(f"cannot read {path}: {error.strerror}") from None
     if magic != b"GGUF":
         raise bad_input(f"{path} is not a GGUF file", "its first four bytes are not GGUF")
+    gguf_layout.check(path, gguf.GGML_QUANT_SIZES)
     try:
         reader = gguf.GGUFReader(path)
     except _DAMAGE as error:

@@ -139,11 +139,13 @@ class _Measured(NamedTuple):
 
 
 def _measured(seen: Seen) -> list[_Measured]:
-    found = []
+    measured = []
     for name, x, g in seen.gradients:
         squares = g.square()
-        found.append(_Measured(name, x, g, squares.sum(1) / g.shape[1], squares.sum(0, dtype=torch.float64)))
-    return found
+        measured.append(
+            _Measured(name, x, g, squares.sum(1) / g.shape[1], squares.sum(0, dtype=torch.float64))
+        )
+    return measured
 
 
 class _Sums:

@@ -54,11 +54,11 @@ def moments(
     """
     sweep = Sweep(model, windows, seed=seed, mixed=True, device=device, step=step)
     for _, block in sweep:
-        for name, found in block.items():
+        for name, moment in block.items():
             if name in wanted:
-                yield name, FisherMoments(*metric.linear_moments(found))
+                yield name, FisherMoments(*metric.linear_moments(moment))
     if embedding:
         counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
         for name, (is_head, is_input) in embeddings(model).items():
-            found = metric.embedding_moments(sweep.head, sweep.first, counts, is_head, is_input)
-            yield name, FisherMoments(*found)
+            moment = metric.embedding_moments(sweep.head, sweep.first, counts, is_head, is_input)
+            yield name, FisherMoments(*moment)

@@ -65,12 +65,12 @@ def fit(x: Floats, y: Floats) -> Copula:
     best = _at(levels, NORMAL, np.eye(levels.shape[1]))
     start, tried = best.dispersion, {0.0: best.likelihood}
     for freedom in _FREEDOMS:
-        found = _at(levels, freedom, start)
-        start = found.dispersion
-        tried[1 / freedom] = found.likelihood
-        if found.likelihood > best.likelihood + math.log(count) / 2 / count:
-            best = found
-        elif found.likelihood < best.likelihood - _GIVEN_UP:
+        level = _at(levels, freedom, start)
+        start = level.dispersion
+        tried[1 / freedom] = level.likelihood
+        if level.likelihood > best.likelihood + math.log(count) / 2 / count:
+            best = level
+        elif level.likelihood < best.likelihood - _GIVEN_UP:
             break
     freedom = _peak(tried, 1 / best.freedom)
     if freedom != best.freedom:
@@ -81,8 +81,8 @@ def fit(x: Floats, y: Floats) -> Copula:
 def refit(x: Floats, y: Floats, model: Copula) -> Copula:
     """The copula of the same degrees of freedom fitted to other data."""
     levels = np.hstack([ranks(x), ranks(y)])
-    found = _at(levels, model.freedom, model.dispersion)
-    return found._replace(width=model.width, information=information(found, model.width, len(x)))
+    level = _at(levels, model.freedom, model.dispersion)
+    return level._replace(width=model.width, information=information(level, model.width, len(x)))
 
 
 def information(model: Copula, width: int, count: int) -> float:

@@ -74,24 +74,38 @@ def open_dump(source: str) -> Dump:
         for name in artifact.names():
             match = _NAME.fullmatch(name)
             if match:
+                _check_rows(artifact, name)
                 places.append(LayerDump(int(match[1]), match[2], artifact, name))
                 epochs = about.get("epochs", {})
                 facts[int(match[1])] = epochs.get(match[1], {}) if isinstance(epochs, dict) else {}
             elif name == INPUTS:
+                _check_rows(artifact, name)
                 inputs = LayerDump(0, name, artifact, name).read()
             elif name == LABEL and labels is None:
-                labels = artifact.tensor(name).numpy()
+                labels = whole_labels(artifact.tensor(name))
     if not places:
         what = f"{source} has no tensor named epoch.E.layer.L"
         raise bad_input(what, "bntools record fc:784,20,10 --data mnist/ -o dumps/ writes them")
     places.sort(key=lambda place: place.epoch)
-    dump = Dump(places, inputs, None if labels is None else whole_labels(labels), facts)
+    dump = Dump(places, inputs, labels, facts)
     _check(dump, source)
     return dump
 
 
-def whole_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
+def _check_rows(artifact: Artifact, name: str) -> None:
+    """Raises BnError (exit 3) where a tensor cannot be rows of real numbers."""
+    entry = artifact.entries[name]
+    if not entry.shape or not entry.numel or entry.dtype == "C64":
+        shown = f"{entry.dtype} {list(entry.shape)}"
+        raise bad_input(f"{artifact.label}: {name} is {shown}, not rows of numbers", "record it again")
+
+
+def whole_labels(labels: Any) -> NDArray[np.int64]:
     """Class labels as whole numbers from 0 on. Raises BnError (exit 3) for others."""
+    if not isinstance(labels, np.ndarray):  # a tensor: numpy lacks some of its types
+        labels = labels.numpy() if not labels.is_floating_point() else labels.double().numpy()
+    if labels.dtype.kind not in "iufb":
+        raise bad_input(f"labels are {labels.dtype}", "classes are numbers from 0 on")
     if labels.ndim != 1 or not (labels == np.round(labels)).all():
         raise bad_input("labels are not one whole number a row", "classes are numbers from 0 on")
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)

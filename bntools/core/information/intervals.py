@@ -27,10 +27,10 @@ def standard_error(
     order = rng.permutation(count)
     groups = np.array_split(order, _GROUPS)
     if count >= _GROUPS * max(_SMALLEST, fewest):
-        found = np.array([value(np.sort(group)) for group in groups])
-        return float(found.std(ddof=1) / np.sqrt(_GROUPS)), _GROUPS - 1
-    found = np.array([value(np.sort(np.setdiff1d(order, group))) for group in groups])
-    return float(np.sqrt((_GROUPS - 1) * found.var())), _GROUPS - 1
+        values = np.array([value(np.sort(group)) for group in groups])
+        return float(values.std(ddof=1) / np.sqrt(_GROUPS)), _GROUPS - 1
+    values = np.array([value(np.sort(np.setdiff1d(order, group))) for group in groups])
+    return float(np.sqrt((_GROUPS - 1) * values.var())), _GROUPS - 1
 
 
 def drift(value: Callable[[Indices], float], count: int, whole: float, rng: np.random.Generator) -> float:

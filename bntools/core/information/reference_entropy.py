@@ -32,8 +32,8 @@ def reference_information(x: Floats, y: Floats) -> float:
 def three_entropies(x: Floats, y: Floats, k: int = _K, *, weighted: bool = False) -> float:
     """h(x) + h(y) - h(x, y) of Kozachenko and Leonenko's estimates on standardized columns."""
     parts = [(part - part.mean(0)) / part.std(0) for part in (x, y)]
-    found = [_entropy(part, k, weighted) for part in (*parts, np.hstack(parts))]
-    return found[0] + found[1] - found[2]
+    entropies = [_entropy(part, k, weighted) for part in (*parts, np.hstack(parts))]
+    return entropies[0] + entropies[1] - entropies[2]
 
 
 def _entropy(points: Floats, k: int, weighted: bool) -> float:

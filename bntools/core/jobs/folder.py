@@ -135,9 +135,9 @@ class RunFolder:
     def state(self) -> dict[str, Any]:
         """What was submitted."""
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads((self.path / STATE).read_bytes())
-            if isinstance(found, dict) and isinstance(found.get("arrays"), list):
-                return found
+            state = json.loads((self.path / STATE).read_bytes())
+            if isinstance(state, dict) and isinstance(state.get("arrays"), list):
+                return state
         return {"arrays": [], "gather": None}
 
     def keep_state(self, state: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Local:
         return found
 
     def _reap(self, how: int) -> dict[int, Ended]:
-        found = {}
+        statuses = {}
         for process, (index, began) in list(self._running.items()):
             done, status, spent = os.wait4(process, how)
             if not done:
@@ -94,8 +94,8 @@ class Local:
             facts: dict[str, Any] = {"code": code, "seconds": round(time.time() - began, 3), "restarts": 0,
                                      "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 3)}  # fmt: skip
             write_json(self.folder.path / "status" / f"{index}.json", facts)
-            found[index] = Ended(exit_code(code), "")
-        return found
+            statuses[index] = Ended(exit_code(code), "")
+        return statuses
 
     def finish(self) -> None:
         """Let tasks whose parts are there come to their end."""

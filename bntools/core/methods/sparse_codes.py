@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bntools.core.artifact.dtypes import FLOATS
 from bntools.core.artifact.reader import Artifact
 from bntools.core.artifact.writer import Writer
 from bntools.core.datasets.activation_rows import NAMES, NAMES_FILE
@@ -80,7 +81,12 @@ class Codes:
             raise bad_input(what, "bntools sparse-encode makes them")
         entries = source.entries
         shapes = [entries[name].shape if name in entries else () for name in (INDEX, VALUE)]
-        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or entries[INDEX].dtype != "I32":
+        if (
+            len(shapes[0]) != 2
+            or shapes[0] != shapes[1]
+            or entries[INDEX].dtype != "I32"
+            or entries[VALUE].dtype not in FLOATS
+        ):
             raise bad_input(f"{source.label} holds no index and value [rows, k]", "is it damaged?")
         self.source, self.label = source, source.label
         self.facts: dict[str, Any] = source.json("bntools.codes", dict)
@@ -102,14 +108,14 @@ class Codes:
             )
 
     def columns(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        arrays: dict[str, Any] = {
             name: self.source.tensor(name).numpy()
             for name, entry in self.source.entries.items()
             if entry.shape == (self.rows,) and name not in (INDEX, VALUE)
         }
         if NAMES_FILE in self.source.files:
-            found[NAMES] = self.source.files[NAMES_FILE].decode("utf-8", "replace").split("\n")
-        return found
+            arrays[NAMES] = self.source.files[NAMES_FILE].decode("utf-8", "replace").split("\n")
+        return arrays
 
 
 def edit(decoded: Floats, D: Floats, codes: Support, change: tuple[int, str, float]) -> None:

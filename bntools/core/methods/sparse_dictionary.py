@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bntools.core.artifact import fields
+from bntools.core.artifact.dtypes import FLOATS
 from bntools.core.artifact.reader import Artifact
 from bntools.core.artifact.writer import Writer
 from bntools.core.errors import bad_input
@@ -22,7 +25,7 @@ from bntools.kernels.sparse.threads import spread
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-KIND = "sae"
+KIND, COUNT = "sae", "latent.count"
 _TENSORS = {"enc.weight": "E", "enc.bias": "be", "dec.weight": "D", "dec.bias": "bd", "norm.mean": "mean"}
 _CHUNK = 2048
 """Rows encoded at once: scores of 16,384 latents take 64 MiB."""
@@ -118,8 +121,8 @@ class Dictionary:
             latents, values = selection.top(self.encoder(), seen, self.k, threads)
             return selection.only(selection.full(latents, values), values.reshape(-1) > 0)
         theta = self.theta if self.theta is not None else np.zeros(len(self.E), np.float32)
-        found = selection.beyond(self.encoder(), seen, theta, threads)
-        return found if self.gate is None else gated(found, self.gate, self.be)
+        beyond = selection.beyond(self.encoder(), seen, theta, threads)
+        return beyond if self.gate is None else gated(beyond, self.gate, self.be)
 
     def pursue(self, x: Floats, inference: Inference, threads: int = 1) -> Support:
         """Codes of normalised rows by pursuit among the encoder's best candidates."""
@@ -216,7 +219,8 @@ def read(source: Artifact) -> Dictionary:
         raise bad_input(what, "bntools sparse-code makes one")
     facts = source.json("bntools.sae", dict)
     entries = source.entries
-    m, d = (entries["dec.weight"].shape if "dec.weight" in entries else (0, 0)) or (0, 0)
+    shape = entries["dec.weight"].shape if "dec.weight" in entries else ()
+    m, d = shape if len(shape) == 2 else (0, 0)
     wanted = {"enc.weight": (m, d), "enc.bias": (m,), "dec.weight": (m, d), "dec.bias": (d,), "norm.mean": (d,),
               "norm.scale": (1,)}  # fmt: skip
     optional = {"theta": (m,), "gate": (2, m), "latent.count": (m,)}
@@ -229,8 +233,19 @@ def read(source: Artifact) -> Dictionary:
                 f"{source.label}: {name} has shape {list(entries[name].shape)}, not {list(shape)}"
             )
     k, method = facts.get("k"), facts.get("method")
-    if not isinstance(k, int) or not 1 <= k <= m or not isinstance(method, str):
+    if (
+        not isinstance(k, int)
+        or not 1 <= k <= m
+        or not isinstance(method, str)
+        or not _inference_fits(facts, m)
+    ):
         raise bad_input(f"{source.label}: metadata bntools.sae does not describe a dictionary")
+    if any(
+        entries[name].dtype not in FLOATS
+        for name in (*wanted, *optional)
+        if name in entries and name != COUNT
+    ):
+        raise bad_input(f"{source.label} holds tensors of whole numbers", "is it damaged?")
     arrays = {a: source.tensor(n).float().numpy() for n, a in _TENSORS.items()}
     theta, gate = (source.tensor(n).float().numpy() if n in entries else None for n in ("theta", "gate"))
     if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -239,8 +254,26 @@ def read(source: Artifact) -> Dictionary:
         raise bad_input(f"{source.label}: a dictionary of method {method} lacks its thresholds")
     count = source.tensor("latent.count").numpy().astype(np.int64) if "latent.count" in entries else None
     scale = float(source.tensor("norm.scale")[0])
+    extra = [array for array in (theta, gate) if array is not None]
+    if not (scale > 0 and math.isfinite(1 / scale)) or not all(np.isfinite(array).all() for array in extra):
+        raise bad_input(f"{source.label}: its scale or thresholds are no numbers that rows can be divided by")
     return Dictionary(**arrays, scale=scale, facts=facts, theta=theta, gate=gate, count=count,
                       history=source.history, label=source.label)  # fmt: skip
+
+
+def _inference_fits(facts: dict[str, Any], m: int) -> bool:
+    """Whether the way to encode that metadata name can be."""
+    value = facts.get("inference", {})
+    if not isinstance(value, dict):
+        return False
+    try:
+        for key, most in (("candidates", 1 << 20), ("k", m)):
+            fields.whole(value.get(key, 1), 0, most)
+        fields.number(value.get("budget", 0))
+        fields.flag(value.get("nonnegative", True))
+    except ValueError:
+        return False
+    return True
 
 
 def open_dictionary(opened: Any, label: str) -> Dictionary:
@@ -258,7 +291,8 @@ def check_fits(dictionary: Dictionary, facts: dict[str, Any], width: int, label:
     """Refuse rows of another width, model, layer or site than the dictionary was made for (exit 3)."""
     d = dictionary.D.shape[1]
     if width != d:
-        raise bad_input(f"{label} has rows of {width} numbers, {dictionary.label} is for {d}")
+        hint = "rows of the layer that the dictionary was made for: bntools info tells which"
+        raise bad_input(f"{label} has rows of {width} numbers, {dictionary.label} is for {d}", hint)
     for key in ("sha256", "layer", "site"):
         ours, theirs = dictionary.facts.get(key), facts.get(key)
         if ours is not None and theirs is not None and ours != theirs and not force:

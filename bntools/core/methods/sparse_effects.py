@@ -93,11 +93,11 @@ def _changes(dictionary: Dictionary, limit: float, kept: list[int], threads: int
     def coded(how: Inference) -> Change:
         return by(lambda x: dictionary.decode(dictionary.encode(x, how, threads), threads))
 
-    found = {"zero": by(np.zeros_like), "mean": by(lambda x: np.broadcast_to(dictionary.mean, x.shape))}
-    found["encoder"] = coded(Inference(0, dictionary.k))
+    losses = {"zero": by(np.zeros_like), "mean": by(lambda x: np.broadcast_to(dictionary.mean, x.shape))}
+    losses["encoder"] = coded(Inference(0, dictionary.k))
     if dictionary.inference.candidates:
-        found["pursuit"] = coded(dictionary.inference)
-    return found
+        losses["pursuit"] = coded(dictionary.inference)
+    return losses
 
 
 @torch.no_grad()

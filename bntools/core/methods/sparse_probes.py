@@ -65,12 +65,12 @@ def foreign(
         apart = x - mean
         back = dictionary.decode(codes, threads)
         norm = np.maximum(np.square(x - dictionary.mean).sum(1), 1e-12)
-        found = {
+        report = {
             "error": np.square(x - back).sum(1) / norm, "weakness": -_largest(codes),
             "profile": _distance(codes, profile),
             "mahalanobis": np.einsum("nd,de,ne->n", apart, inverse, apart, optimize=True),
         }  # fmt: skip
-        for name, values in found.items():
+        for name, values in report.items():
             scores.setdefault(name, []).append(values)
     return {name: auroc(*pair) for name, pair in scores.items()}
 
@@ -87,11 +87,11 @@ def stability(one: Dictionary, other: Dictionary) -> dict[str, float]:
         raise bad_input(f"{other.label} has width {other.D.shape[1]}, {one.label} {one.D.shape[1]}")
     random = np.random.default_rng(5).standard_normal(other.D.shape).astype(np.float32)
     random /= np.linalg.norm(random, axis=1, keepdims=True)
-    found = []
+    shares = []
     for D in (other.D, random):
         cosines = np.abs(one.D @ D.T)
-        found.append(float(cosines[linear_sum_assignment(-cosines)].mean()))
-    return {"matched_cosine": found[0], "random_cosine": found[1]}
+        shares.append(float(cosines[linear_sum_assignment(-cosines)].mean()))
+    return {"matched_cosine": shares[0], "random_cosine": shares[1]}
 
 
 def dense(codes: Support, rows: NDArray[np.int64], latents: int) -> Floats:

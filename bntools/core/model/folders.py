@@ -33,7 +33,7 @@ def check_index(folder: Path, shards: Shards) -> None:
     index = folder / INDEX
     if not index.is_file():
         return
-    absent = sorted(set(parse_json(index.read_bytes(), dict, str(index))["weight_map"]) - set(shards.entries))
+    absent = sorted(set(_weight_map(index)) - set(shards.entries))
     if absent:
         more = f" ({len(absent)} tensors)" if len(absent) > 1 else ""
         raise bad_input(f"{folder}: {absent[0]!r} is in the index and in no shard{more}", "fetch it again")
@@ -43,12 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a directory, by its index where there is one."""
     index = folder / INDEX
     if index.is_file():
-        table = parse_json(index.read_bytes(), dict, str(index)).get("weight_map")
-        if not isinstance(table, dict) or not all(
-            isinstance(v, str) and "/" not in v and v[:1] != "." for v in table.values()
-        ):
-            raise bad_input(f"{index}: weight_map must map tensors to files of this folder")
-        names = sorted(set(table.values()))
+        names = sorted(set(_weight_map(index).values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise bad_input(
@@ -65,6 +60,21 @@ def weight_files(folder: Path) -> list[Path]:
     old = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
     hint = "convert it to safetensors: pickled weights can run code" if old else "is this a model directory?"
     raise bad_input(f"no safetensors weights in {folder}", hint)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file of its folder holds each tensor."""
+    table = parse_json(index.read_bytes(), dict, str(index)).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(map(_is_name, table.values())):
+        raise bad_input(f"{index}: weight_map must map tensors to files of this folder")
+    return table
+
+
+def _is_name(value: object) -> bool:
+    """Whether it may be the name of a file in the same folder."""
+    if not isinstance(value, str) or not value.isprintable():
+        return False
+    return 0 < len(value.encode()) <= 255 and "/" not in value and value[0] != "."
 
 
 def check_no_dead_links(folder: Path) -> None:

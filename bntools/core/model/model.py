@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, ArithmeticError)
+"""What the library raises where values of a config do not go together."""
+
+
 class Shards:
     """Tensors of one or several safetensors files as one checkpoint."""
 
@@ -78,10 +82,19 @@ class Model:
             return {}
         specs = grouped.decode(parse_json(text, dict, grouped.FILE))
         for name, spec in specs.items():
-            for part in grouped.part_names(name, spec):
-                if part not in self.store.entries:
-                    raise bad_input(f"tensor {part!r} is missing from {self.label}")
+            grouped.check_parts(name, spec, self.store.entries, self.label)
+            if isinstance(spec, grouped.STACKED):
+                self._check_blocks(name, spec)
         return specs
+
+    def _check_blocks(self, name: str, spec: stack.StackSpec | bitstack.BitstackSpec) -> None:
+        """The header lists every block of a stack, also those that are cut off."""
+        held = self.store.artifacts[0].header.entries if isinstance(self.store, Shards) else {}
+        bands = spec.bands * spec.planes if isinstance(spec, stack.StackSpec) else spec.levels - 1
+        if bands > len(held) or any(block not in held for block in spec.block_names(name)):
+            raise bad_input(
+                f"{self.label}: the header lacks blocks of {name!r}", "make or fetch the file again"
+            )
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -214,9 +227,10 @@ class Model:
                 None, config=config, state_dict=lazy, dtype=dtype, output_loading_info=True
             )
         except RuntimeError as error:
-            raise bad_input(
-                f"{self.label}: weights do not fit the config: {str(error).splitlines()[0][:160]}"
-            ) from error
+            first = (str(error) or type(error).__name__).splitlines()[0][:160]
+            raise bad_input(f"{self.label}: weights do not fit the config: {first}") from error
+        except _DAMAGE as error:
+            raise modules.bad_config(self.config, error) from error
         missing = sorted(loading["missing_keys"])
         if missing:
             raise bad_input(f"{self.label}: {len(missing)} tensors are missing, the first is {missing[0]!r}")

@@ -198,8 +198,10 @@ def _adopt(
     store: Shards, config: dict[str, Any], files: dict[str, bytes], label: str, unread: bool
 ) -> tuple[Any, Any, Any]:
     """A checkpoint quantized by others in our own terms. Raises BnError (exit 3) where it is none that is read."""
+    from bntools.core.architecture import linears
     from bntools.core.foreign import adopt
 
+    linears.check_counts(config, (entry.shape for entry in store.entries.values()), label)
     method = adopt.method_of(config)
     if method in adopt.READ:
         return adopt.adopt(store, config, files, label)

@@ -101,8 +101,14 @@ def read_facts(source: Artifact) -> Facts:
     whole = all(isinstance(n, int) and n >= 0 for n in (facts.version, facts.size, facts.dim, facts.seed))
     if not whole or not isinstance(facts.network, dict) or not isinstance(facts.theta0, str):
         raise bad_input(f"{source.label}: metadata bntools.subspace is damaged")
-    if POINT not in source.entries or source.entries[POINT].shape != (facts.dim,):
+    named = isinstance(facts.projection, str) and isinstance(facts.network.get("modules") or "", str)
+    if not isinstance(facts.said, bool) or not named:
+        raise bad_input(f"{source.label}: metadata bntools.subspace is damaged")
+    point, scale = source.entries.get(POINT), source.entries.get(SCALE)
+    if point is None or point.shape != (facts.dim,) or point.dtype not in ("F32", "F16", "I8"):
         raise bad_input(f"{source.label} holds no theta_d of {facts.dim} numbers")
+    if point.dtype == "I8" and (scale is None or scale.shape != (1,) or scale.dtype != "F32"):
+        raise bad_input(f"{source.label} holds no scale of theta_d")
     return facts
 
 
@@ -136,8 +142,9 @@ def network_facts(source: Artifact) -> dict[str, Any]:
         what = f"{source.label} is a fine-tuned language model"
         raise usage(what, "leave out --data: it is scored on text")
     shape, classes = facts.get("shape"), facts.get("classes")
-    whole = isinstance(shape, list) and all(isinstance(n, int) and 0 < n < 1 << 20 for n in shape)
-    if not whole or not isinstance(classes, int) or not isinstance(facts.get("spec"), str):
+    sizes = [*shape, classes] if isinstance(shape, list) and shape else [0]
+    whole = all(isinstance(n, int) and 0 < n < 1 << 20 for n in sizes)
+    if not whole or not isinstance(facts.get("spec"), str):
         raise bad_input(f"{source.label} does not describe its network")
     return facts
 
@@ -151,6 +158,7 @@ def open_network(source: Artifact, file: str | None = None) -> nn.Module:
     facts = network_facts(source)
     shape, classes = tuple(facts["shape"]), facts["classes"]
     if networks.is_named(facts["spec"]):
+        _check_size(source, facts["spec"], shape, classes)
         module = networks.named(facts["spec"], shape, classes)
     elif file is None:
         raise usage(
@@ -167,6 +175,16 @@ def open_network(source: Artifact, file: str | None = None) -> nn.Module:
         networks.initialize(module, subspace.seed)
     expand_into(networks.FlatParameters(module, facts.get("modules")), source, subspace)
     return module.eval()
+
+
+def _check_size(source: Artifact, spec: str, shape: tuple[int, ...], classes: int) -> None:
+    """Raises BnError (exit 3) where a network is not of the size its artifact says, before it is given memory."""
+    with torch.device("meta"):
+        size = sum(value.numel() for value in networks.named(spec, shape, classes).parameters())
+    stored = sum(source.entries[name].numel for name in source.names())
+    wanted = size <= stored if source.kind == NETWORK else size == read_facts(source).size
+    if not wanted:
+        raise bad_input(f"{source.label} is of another size than {spec}, {size:,} weights", "is it damaged?")
 
 
 def _load(module: nn.Module, source: Artifact) -> None:

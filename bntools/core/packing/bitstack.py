@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from bntools.core.artifact import fields
 from bntools.core.errors import bad_input
 from bntools.core.packing.matrix import Stored
 from bntools.core.packing.stack import block_name
@@ -59,13 +60,13 @@ def parse(name: str, value: Mapping[str, Any]) -> BitstackSpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
         found = BitstackSpec(
-            tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
-            int(value["levels"]), int(value["rank"]), bool(value["scaled"]),
+            fields.shape(value["shape"]), value["dtype"], fields.flag(value["transposed"]),
+            fields.whole(value["levels"], 1, MOST_LEVELS), fields.whole(value["rank"], 1), fields.flag(value["scaled"]),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    fits = len(found.shape) == 2 and min(found.shape) > 0 and found.dtype in ("F16", "BF16", "F32", "F64")
-    if not fits or not 1 <= found.levels <= MOST_LEVELS or not 1 <= found.rank <= min(found.shape):
+    fits = len(found.shape) == 2 and found.dtype in ("F16", "BF16", "F32", "F64")
+    if not fits or found.rank > min(found.shape):
         raise bad_input(f"the coding of {name!r} is out of range")
     return found
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bntools.core.artifact import fields
 from bntools.core.errors import bad_input
 from bntools.core.packing.entropy_tables import AGAIN, SIDES, Tables, parse_tables
 from bntools.core.packing.entropy_tables import dump_tables as dump_tables
@@ -29,7 +30,7 @@ TABLES = "entropy.tables"
 CODE = "entropy"
 _LANE = 1 << 15  # weights of a lane, at least, where the matrix has them
 _ABREAST = 4  # lanes worth a call, see `kernels.rans_lanes`
-_DENSEST = 1 << 18  # symbols a word can hold: a symbol of 16383 slots costs 2^-13.5 bits
+_SLACK = 2  # a coder spends the entropy but for rounding; twice as much is no stream of ours
 _STEEPEST = 127  # octaves of a scale, 16 more for the level: float32 holds it
 
 
@@ -70,13 +71,12 @@ def parse(name: str, value: Mapping[str, Any]) -> EntropySpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
         found = EntropySpec(
-            tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
-            int(value["octave"]), int(value["lane"]),
+            fields.shape(value["shape"]), value["dtype"], fields.flag(value["transposed"]),
+            fields.whole(value["octave"], 1, 1024), fields.whole(value["lane"], 1),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    fits = len(found.shape) == 2 and min(found.shape) > 0 and 1 <= found.octave <= 1024
-    if not fits or not 1 <= found.lane <= found.cols or found.dtype not in ("F16", "BF16", "F32", "F64"):
+    if len(found.shape) != 2 or found.lane > found.cols or found.dtype not in ("F16", "BF16", "F32", "F64"):
         raise bad_input(f"the coding of {name!r} is out of range")
     return found
 
@@ -190,6 +190,7 @@ class Decoder:
         self.tables = parse_tables(data)
         frequencies = self.tables.frequencies()
         self._packed, self._symbols = rans.cumulative(frequencies), rans.slots(frequencies)
+        self._cheapest = rans.cheapest(frequencies)
 
     def coded(self, name: str, spec: EntropySpec, data: bytes | bytearray) -> EntropyCoded:
         """Levels and sides of one matrix, on torch's number of threads; BnError (exit 3) on a damaged stream."""
@@ -253,13 +254,32 @@ class Decoder:
         sizes = struct.unpack_from(f"<{count}I", data, 8)
         if head + 2 * sum(sizes) + 4 != len(data):
             raise bad_input(f"{name}: the sizes in the coded weights do not add up")
-        widths = [min(spec.lane, spec.cols - start) for start in range(0, spec.cols, spec.lane)]
-        counts = [2 * (spec.rows + spec.cols), *(spec.rows * width for width in widths)]
-        if any(number > _DENSEST * size for number, size in zip(counts, sizes, strict=True)):
-            raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
+        least = float(self._cheapest[-len(SIDES) :] @ [spec.rows, spec.cols, spec.rows, spec.cols])
+        self._check_length(name, spec, least, sizes[0], 1)
         words = np.frombuffer(data, dtype="<u2", count=sum(sizes), offset=head).astype(np.uint16)
         bounds = np.cumsum(sizes, dtype=np.int64)
-        return self._sides(name, spec, middles, words[: bounds[0]]), words, bounds
+        sides = self._sides(name, spec, middles, words[: bounds[0]])
+        self._check_length(name, spec, self._least_bits(*sides[2:]), sum(sizes[1:]), spec.lanes)
+        return sides, words, bounds
+
+    def _least_bits(self, row_class: Ints, col_class: Ints) -> float:
+        """Bits that the weights cost at least, each being the likeliest symbol of its class."""
+        import numpy as np
+
+        from bntools.kernels.entropy import rans
+
+        reach = 4 * rans.CLASSES  # beyond what any writer needs
+        rows, cols = (np.bincount(np.clip(side, -reach, reach) + reach) for side in (row_class, col_class))
+        sums = np.convolve(rows.astype(np.float64), cols)
+        classes = np.clip(np.arange(len(sums)) - 2 * reach, 0, rans.CLASSES - 1)
+        costs = self._cheapest[: -len(SIDES)].reshape(rans.CLASSES, -1).min(1)
+        return float(sums @ costs[classes])
+
+    @staticmethod
+    def _check_length(name: str, spec: EntropySpec, bits: float, words: int, lanes: int) -> None:
+        """Before memory is asked for: a shape that so few words cannot fill is not the shape of the weight."""
+        if bits > _SLACK * 16 * (words + 2 * lanes):
+            raise bad_input(f"{name}: the coded weights are too few for shape {list(spec.shape)}")
 
     def _sides(self, name: str, spec: EntropySpec, middles: tuple[int, ...], words: Any) -> list[Ints]:
         import numpy as np

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bntools.core.artifact import fields
 from bntools.core.errors import bad_input
 from bntools.core.packing import bitstack, entropy, stack
 
 if TYPE_CHECKING:
     import torch
 
+    from bntools.core.artifact.header import Entry
     from bntools.kernels.grouped.operations import Packed
 
 FILE = "quantization.json"
@@ -21,6 +23,7 @@ PARTS = ("codes", "rows", "scales", "zeros", "inputs", "outputs")
 METAS = (0, 2, 3, 4)
 MEMORIES = (0, 2, 3, 4, 5, 6, 7, 8)
 OCTAVES = (0, 8, 16, 32, 64)
+SCALES = ("F16", "BF16", "F32")
 _OPTIONAL = ("meta", "trellis", "inputs", "outputs")  # fields written only where they are not 0
 
 
@@ -116,7 +119,7 @@ def encode(entries: Mapping[str, tuple[AnySpec, Mapping[str, Any]]]) -> dict[str
 
 def decode(table: Mapping[str, Any]) -> dict[str, AnySpec]:
     """Specs by tensor name; BnError (exit 3) on anything a writer of ours would not have written."""
-    if table.get("version") not in range(1, VERSION + 1):
+    if table.get("version") not in tuple(range(1, VERSION + 1)):
         raise bad_input(
             f"{FILE} has version {table.get('version')!r}, this bntools reads 1 to {VERSION}",
             "upgrade bntools",
@@ -136,18 +139,16 @@ def _spec(name: str, value: Any) -> AnySpec:
         return bitstack.parse(name, value)
     try:
         spec = GroupSpec(
-            int(value["bits"]), int(value["group"]), value["dim"], bool(value["symmetric"]),
-            tuple(int(size) for size in value["shape"]), value["dtype"], bool(value["transposed"]),
-            *(int(value.get(key, 0)) for key in _OPTIONAL),
+            fields.whole(value["bits"], 1, 8), fields.whole(value["group"], -1), value["dim"],
+            fields.flag(value["symmetric"]), fields.shape(value["shape"]), value["dtype"],
+            fields.flag(value["transposed"]), *(fields.whole(value.get(key, 0)) for key in _OPTIONAL),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # TypeError: the entry is no object
         raise bad_input(f"{FILE}: the entry of {name!r} is damaged") from None
     valid = (
-        1 <= spec.bits <= 8
-        and (spec.group == -1 or spec.group > 0)
+        (spec.group == -1 or spec.group > 0)
         and spec.dim in ("oc", "ic")
         and len(spec.shape) in (2, 3)
-        and min(spec.shape) > 0
         and spec.dtype in ("F16", "BF16", "F32", "F64")
         and spec.meta in METAS
         and spec.trellis in MEMORIES
@@ -158,6 +159,29 @@ def _spec(name: str, value: Any) -> AnySpec:
     if not valid:
         raise bad_input(f"{FILE}: the entry of {name!r} is out of range")
     return spec
+
+
+def check_parts(name: str, spec: AnySpec, entries: Mapping[str, Entry], label: str) -> None:
+    """Raises BnError (exit 3) where the stored parts of a weight, by the header alone, are not those of its spec."""
+    for part in part_names(name, spec):
+        if part not in entries:
+            raise bad_input(f"tensor {part!r} is missing from {label}")
+    if isinstance(spec, GroupSpec):
+        for part, shape in spec.part_shapes().items():
+            entry = entries[f"{name}.{part}"]
+            numbers = part == "scales" and not spec.meta
+            if entry.shape != shape or entry.dtype not in (SCALES if numbers else ("U8",)):
+                raise bad_input(
+                    f"{entry.name} is {entry.dtype} {list(entry.shape)}, its spec asks {list(shape)}",
+                    "make or fetch the file again",
+                )
+        return
+    stream = entries[part_names(name, spec)[0]]
+    wanted = spec.level_bytes if isinstance(spec, bitstack.BitstackSpec) else stream.nbytes
+    if stream.dtype != "U8" or len(stream.shape) != 1 or stream.nbytes != wanted:
+        raise bad_input(
+            f"{stream.name} is {stream.dtype} {list(stream.shape)}, which its spec does not ask for"
+        )
 
 
 def kind_of(spec: AnySpec) -> str:

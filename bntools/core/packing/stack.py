@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from bntools.core.artifact import fields
 from bntools.core.artifact.header import BLOCK_PREFIX
 from bntools.core.errors import bad_input
 from bntools.core.packing import entropy
@@ -76,14 +77,15 @@ def parse(name: str, value: Mapping[str, Any]) -> StackSpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     base = entropy.parse(name, value)
     try:
-        found = spec(base, int(value["planes"]), int(value["band"]), int(value.get("trellis", 0)))
-    except (KeyError, TypeError, ValueError):
+        planes, band = (
+            fields.whole(value["planes"], 0, MOST_PLANES),
+            fields.whole(value["band"], 1, base.rows),
+        )
+        found = spec(
+            base, planes, band, fields.whole(value.get("trellis", 0), 0, min(MOST_TRELLISED, planes))
+        )
+    except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    most = min(MOST_TRELLISED, found.planes)
-    if not (
-        0 <= found.planes <= MOST_PLANES and 1 <= found.band <= found.rows and 0 <= found.trellis <= most
-    ):
-        raise bad_input(f"the coding of {name!r} is out of range")
     return found
 
 
@@ -94,7 +96,7 @@ class Curve:
         found = source.json("bntools.stack", dict).get("curve", [])
         base = source.header.base_bytes
         try:
-            self.points = sorted((base + int(size), float(kl)) for size, kl in found)
+            self.points = sorted((base + fields.whole(size), fields.number(kl)) for size, kl in found)
         except (TypeError, ValueError):
             raise bad_input(f"the curve of {source.label} is damaged") from None
 

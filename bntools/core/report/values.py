@@ -26,6 +26,11 @@ def four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def six_digits(value: float) -> float:
+    """The number rounded to six significant digits, as divergences of a training are reported."""
+    return float(f"{value:.6g}")
+
+
 def interval(value: float, low: float, high: float) -> Interval:
     """An interval of plain floats, None for what is not finite. Raises ValueError unless low <= value <= high."""
     if math.isfinite(value) and (low > value or high < value):

@@ -92,14 +92,14 @@ def final_states(model: Any, ids: Tensor) -> Tensor:
 @torch.no_grad()
 def targets(model: Any, windows: Tensor, wanted: Sequence[int], step: Step) -> dict[int, Tensor]:
     """The original's final states [L, d] of the wanted windows."""
-    found = {}
+    wanted_states = {}
     with single_threaded() as (pool, _):
         for index, states in zip(
             wanted, pool.map(lambda at: _frozen(model, windows[at]), wanted), strict=True
         ):
-            found[index] = states
+            wanted_states[index] = states
             step(windows.shape[1])
-    return found
+    return wanted_states
 
 
 @torch.no_grad()
@@ -246,10 +246,10 @@ def train(student: Student, windows: WindowSplit, steps: int, step: Step, rate: 
             step(_BATCH)
             if done % every and done < steps:
                 continue
-            found = student.held_out(pool, windows.held_out)
-            worse = worse + 1 if not found < lowest else 0
-            if found < lowest:
-                best, lowest = student.copy(), found
+            least = student.held_out(pool, windows.held_out)
+            worse = worse + 1 if not least < lowest else 0
+            if least < lowest:
+                best, lowest = student.copy(), least
             if worse == 2:
                 break
     student.load(best)

@@ -33,7 +33,7 @@ def write(
 
 def read(paths: Iterable[str], kind: str, identity: Mapping[str, Any]) -> list[Arrays]:
     """The arrays of all parts, in their order. Raises BnError (exit 3) where a part is missing or a stranger."""
-    found = []
+    joined = []
     for part in shards.open_parts(paths, kind, identity):
         with part:
             arrays: Arrays = {}
@@ -43,8 +43,8 @@ def read(paths: Iterable[str], kind: str, identity: Mapping[str, Any]) -> list[A
                     raise bad_input(f"{part.label}: {name} is of type {entry.dtype}", "make the part again")
                 data = np.frombuffer(bytearray(part.part(name)), _DTYPES[entry.dtype])
                 arrays[name] = data.reshape(entry.shape)
-            found.append(arrays)
-    return found
+            joined.append(arrays)
+    return joined
 
 
 def joined(parts: list[Arrays], name: str) -> NDArray[Any]:

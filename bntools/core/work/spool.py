@@ -56,12 +56,12 @@ class Spool:
 
     def get(self, name: str) -> list[Array]:
         """The arrays kept under a name, in memory of their own."""
-        found = []
+        arrays = []
         for position, shape, dtype in self._places[name]:
             array = np.empty(shape, dtype=dtype)
             view = array.reshape(-1).view(np.uint8).data
             while view:
                 got = os.preadv(self._fd, [view[: 1 << 30]], position)
                 view, position = view[got:], position + got
-            found.append(array)
-        return found
+            arrays.append(array)
+        return arrays

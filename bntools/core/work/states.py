@@ -79,10 +79,10 @@ class States:
         with source:
             names = source.names()
             first = source.tensor(names[0])
-            found = cls((len(names), *first.shape[1:]), first.dtype)
+            states = cls((len(names), *first.shape[1:]), first.dtype)
             for name in names:
-                found.put(int(name), source.tensor(name))
-        return found
+                states.put(int(name), source.tensor(name))
+        return states
 
     def close(self) -> None:
         """Give the memory or the disk space back."""

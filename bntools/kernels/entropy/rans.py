@@ -50,16 +50,16 @@ def _normalize_row(row: Array) -> Array:
     seen[ESCAPE] = max(seen[ESCAPE], 1e-9)
     used = seen > 0
     share = seen / seen.sum() * TOTAL
-    found = np.where(used, np.maximum(1, np.floor(share)), 0).astype(np.int64)
-    while (missing := TOTAL - int(found.sum())) != 0:
+    counts = np.where(used, np.maximum(1, np.floor(share)), 0).astype(np.int64)
+    while (missing := TOTAL - int(counts.sum())) != 0:
         step = 1 if missing > 0 else -1
-        free = used & (found + step >= 1)
+        free = used & (counts + step >= 1)
         # bits gained or lost by one more or one less slot for a symbol seen so often
-        ratio = np.maximum(found + step, 1) / np.maximum(found, 1)
+        ratio = np.maximum(counts + step, 1) / np.maximum(counts, 1)
         worth = np.where(free, seen * np.log2(ratio), -np.inf)
         best = np.argsort(-worth, kind="stable")[: min(abs(missing), max(1, int(free.sum()) // 4))]
-        found[best] += step
-    return found
+        counts[best] += step
+    return counts
 
 
 def cost_bits(frequencies: NDArray[np.uint16], counts: Array) -> float:
@@ -67,6 +67,13 @@ def cost_bits(frequencies: NDArray[np.uint16], counts: Array) -> float:
     f = frequencies.astype(np.float64)
     bits = np.where(np.asarray(counts, dtype=np.int64) > 0, PRECISION - np.log2(np.maximum(f, 1)), 0.0)
     return float((np.asarray(counts) * bits).sum() + 2 * _ESCAPE_BITS * np.asarray(counts)[..., ESCAPE].sum())
+
+
+def cheapest(frequencies: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Bits of the likeliest symbol of each table, an escape with its two bytes."""
+    bits = np.log2(TOTAL) - np.log2(np.maximum(frequencies.astype(np.float64), 0.5))
+    bits[..., ESCAPE] += 2 * _ESCAPE_BITS
+    return bits.min(-1)
 
 
 def cumulative(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
@@ -102,7 +109,7 @@ def _encode(levels, tables, packed, words):  # pragma: no cover - compiled
     for at in range(levels.shape[0] - 1, -1, -1):
         level = np.int64(levels[at])
         symbol = level + 127
-        if level < -127 or level > 127:
+        if level < -127 or level > 127 or packed[tables[at], symbol] < 65536:  # a level its table does not know
             symbol = np.int64(255)
             raw = level + 32768
             state, position = _put(state, 64, (raw & 255) << 6, words, position)

@@ -15,8 +15,8 @@ def median_distance(points: Floats, most: int = 2000) -> float:
     part = points[:most]
     squares = np.square(part).sum(1)
     apart = squares[:, None] - 2 * part @ part.T + squares
-    found = np.sqrt(np.maximum(apart[np.triu_indices(len(part), 1)], 0))
-    return float(np.median(found)) or float(found.mean()) or 1.0
+    distances = np.sqrt(np.maximum(apart[np.triu_indices(len(part), 1)], 0))
+    return float(np.median(distances)) or float(distances.mean()) or 1.0
 
 
 def cauchy_schwarz_information(x: Floats, y: Floats, widths: tuple[float, float]) -> float:

@@ -52,15 +52,15 @@ def nearest(
     points = np.ascontiguousarray(points, np.float64)
     single, halves, scale = _prepare(points)
     keep = min(k + SPARE, count - 1)
-    found = Neighbours(np.empty((len(queries), k)), np.empty((len(queries), k), np.int64))
+    neighbours = Neighbours(np.empty((len(queries), k)), np.empty((len(queries), k), np.int64))
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(queries), ROWS):
             rows = np.asarray(queries[start : start + ROWS], np.int64)
             values, candidates = _candidates(pool, workers, single, halves, rows, keep)
             parts = (slice(start, start + len(rows)), values, candidates)
-            _decide(pool, workers, points, scale, halves, rows, parts, found)
+            _decide(pool, workers, points, scale, halves, rows, parts, neighbours)
             advance(len(rows))
-    return found
+    return neighbours
 
 
 def nearest_reference(points: Floats, queries: Indices, k: int) -> Neighbours:

@@ -54,9 +54,9 @@ def prefix_hits(
 
 def closest_length(length: Places, ref_len: Places, first: Places, last: Places) -> Places:
     """Length [B] of the reference nearest to each `length`; the shorter of two, -1 skipped."""
-    found = np.empty(len(length), np.int64)
-    ngram_loops.closest_rows(length, ref_len, first, last, found)
-    return found
+    closest = np.empty(len(length), np.int64)
+    ngram_loops.closest_rows(length, ref_len, first, last, closest)
+    return closest
 
 
 def others_stats(hyp: FlatSentences, group: int, max_n: int, threads: int) -> NDArray[np.int32]:
@@ -78,13 +78,13 @@ def distinct_ngrams(
     hyp: FlatSentences, first: Places, last: Places, max_n: int, threads: int
 ) -> NDArray[np.int32]:
     """`ngrams.distinct_ngrams`."""
-    found = np.zeros((len(first), max_n), np.int32)
+    distinct = np.zeros((len(first), max_n), np.int32)
 
     def work(begin: int, end: int) -> None:
-        group_loops.distinct_rows(*hyp, first[begin:end], last[begin:end], found[begin:end])
+        group_loops.distinct_rows(*hyp, first[begin:end], last[begin:end], distinct[begin:end])
 
     _over_rows(work, np.zeros_like(first), hyp.length, first, last, threads)
-    return found
+    return distinct
 
 
 def cut(sentences: FlatSentences, eos_id: int | None, pad_id: int | None) -> FlatSentences:
@@ -102,9 +102,9 @@ def _closest_other(lengths: Places) -> Places:
     far = np.full((len(lengths), 1), np.iinfo(np.int64).max // 4)
     below, above = np.hstack([-far, ordered[:, :-1]]), np.hstack([ordered[:, 1:], far])
     nearest = np.where(ordered - below <= above - ordered, below, above)
-    found = np.empty_like(lengths)
-    np.put_along_axis(found, place, nearest, 1)
-    return found
+    closest = np.empty_like(lengths)
+    np.put_along_axis(closest, place, nearest, 1)
+    return closest
 
 
 def _over_rows(

@@ -51,23 +51,23 @@ def count_tile(
     equal = (i < length)[:, None] & (j < other_len)[None, :]
     if SELF:
         equal = equal & (j[None, :] < i[:, None])
-    found = tl.zeros((i.shape[0], j.shape[0]), tl.int64)
+    counts = tl.zeros((i.shape[0], j.shape[0]), tl.int64)
     for k in tl.static_range(END):
         mine = tl.load(ids + start + i + k, mask=i + k < length, other=0)
         theirs = tl.load(other + other_start + j + k, mask=j + k < other_len, other=0)
         equal = equal & (mine[:, None] == theirs[None, :]) & (j + k < other_len)[None, :]
         if k >= BEGIN:
-            found += equal.to(tl.int64) << (16 * (k - BEGIN))
-    return found
+            counts += equal.to(tl.int64) << (16 * (k - BEGIN))
+    return counts
 
 
 @triton.jit
 def larger_fields(a, b, COUNT: tl.constexpr):
     """The larger of each of COUNT fields of 16 bits."""
-    found = tl.zeros_like(a)
+    larger = tl.zeros_like(a)
     for k in tl.static_range(COUNT):
-        found |= tl.maximum((a >> (16 * k)) & 0xFFFF, (b >> (16 * k)) & 0xFFFF) << (16 * k)
-    return found
+        larger |= tl.maximum((a >> (16 * k)) & 0xFFFF, (b >> (16 * k)) & 0xFFFF) << (16 * k)
+    return larger
 
 
 @triton.jit

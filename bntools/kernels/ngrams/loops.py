@@ -70,12 +70,12 @@ def intern(key, count, shift, slots, owner, name):
         slot = ((own * GOLDEN) >> shift) & mask
         while owner[slots[slot]] != own:
             slot = (slot + 1) & mask
-        found = slots[slot]
-        fresh = np.int32(found == 0)
+        number = slots[slot]
+        fresh = np.int32(number == 0)
         distinct += fresh
-        found += np.int32(distinct) * fresh
-        slots[slot] = found
-        name[i] = found
+        number += np.int32(distinct) * fresh
+        slots[slot] = number
+        name[i] = number
     return distinct
 
 
@@ -259,13 +259,13 @@ def tokens_of(b, hyp_len, ref_len, first, last):
 @numba.njit(cache=True, nogil=True)
 def bounds(hyp_len, ref_len, first, last, size):
     """Where to divide rows into parts of at least `size` ids, but for the last: [0, ..., B]."""
-    found, held = [0], 0
+    edges, held = [0], 0
     for b in range(len(hyp_len)):
         held += tokens_of(b, hyp_len, ref_len, first, last)[1]
         if held >= size or b == len(hyp_len) - 1:
-            found.append(b + 1)
+            edges.append(b + 1)
             held = 0
-    return np.array(found)
+    return np.array(edges)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -293,10 +293,10 @@ def pair_rows(
 
 
 @numba.njit(cache=True, nogil=True)
-def closest_rows(length, ref_len, first, last, found):
+def closest_rows(length, ref_len, first, last, nearest):
     """found [B]: `closest` of each row."""
     for b in range(len(length)):
-        found[b] = closest(length[b], ref_len, first[b], last[b])
+        nearest[b] = closest(length[b], ref_len, first[b], last[b])
 
 
 @numba.njit(cache=True, nogil=True)

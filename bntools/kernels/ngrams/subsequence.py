@@ -21,10 +21,10 @@ def lcs_lengths(
     Bit-parallel (Crochemore et al. 2001, recurrence of Hyyro 2004), carried from word to word of the
     hypothesis, so memory is linear: O(L M / 64) time, 40 bytes a token of the longest row.
     """
-    found = np.zeros(len(hyp_len), np.int32)
-    if len(found):
-        _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, found)
-    return found
+    lengths = np.zeros(len(hyp_len), np.int32)
+    if len(lengths):
+        _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, lengths)
+    return lengths
 
 
 def lcs_reference(a: Sequence[int], b: Sequence[int]) -> int:
@@ -38,7 +38,7 @@ def lcs_reference(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, found):
+def _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, lengths):
     long, wide = hyp_len.max(), max(ref_len.max(), 0)
     slots, owner = np.empty(1 << (64 - shift_for(long)), np.int32), np.empty(long + 2, np.int64)
     name, mask = np.empty(long, np.int32), np.zeros(long + 1, np.uint64)
@@ -51,7 +51,7 @@ def _lcs_rows(hyp, hyp_start, hyp_len, refs, ref_start, ref_len, found):
         for j in range(ref_len[b]):
             other[kept] = lookup(refs[ref_start[b] + j], shift, slots, owner)
             kept += other[kept] != 0
-        found[b] = _lcs(name[: len(row)], other[:kept], mask, carry)
+        lengths[b] = _lcs(name[: len(row)], other[:kept], mask, carry)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -209,16 +209,16 @@ def sparse_rows(
 
     ends: [rows], where each row's nonzeros end in code. With code of length 0 they are only counted.
     """
-    found = 0
+    filled = 0
     for row in range(rows):
         for column in range(dim):
             bits = word(key, (start + row) * dim + column)
             if (bits >> np.uint64(33)) < threshold:
                 if code.size:
-                    code[found] = (np.uint64(column) << _ONE) | (bits & _ONE)
-                found += 1
-        ends[row] = found
-    return found
+                    code[filled] = (np.uint64(column) << _ONE) | (bits & _ONE)
+                filled += 1
+        ends[row] = filled
+    return filled
 
 
 @numba.njit(cache=True, nogil=True)

@@ -126,9 +126,9 @@ def _group(w, h, highest, error, codes, steps, count, middle, step, top, start, 
                 z[r] = middle + step * _offset(wish, count)
             _distances(w, h, start, stop, left, z, inverse, top, total, shift)
             for r in range(n):
-                found = total[r] / (inverse[r] * inverse[r])
-                if found < error[i, left + r]:
-                    error[i, left + r] = found
+                loss = total[r] / (inverse[r] * inverse[r])
+                if loss < error[i, left + r]:
+                    error[i, left + r] = loss
                     codes[i, left + r] = np.int32(np.rint((z[r] - middle) / step)) + count // 2
                 z[r] = shift[r] / mass - middle
 

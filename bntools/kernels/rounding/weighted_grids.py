@@ -38,10 +38,10 @@ def _search(w, h, low, high, shrinks, width, top, symmetric, scales, zeros):
             part, weight = w[row, start:stop], h[start:stop]
             s, z = scales[row, group], zeros[row, group]
             error = _error(part, weight, s, z, top)
-            found = _tried(part, weight, low[row, group], high[row, group], shrinks, top, symmetric)
-            other = _error(part, weight, found[0], found[1], top)
+            best = _tried(part, weight, low[row, group], high[row, group], shrinks, top, symmetric)
+            other = _error(part, weight, best[0], best[1], top)
             if other < error:
-                s, z, error = found[0], found[1], other
+                s, z, error = best[0], best[1], other
             fitted = _fitted(part, weight, s, z, top)
             if fitted > 0 and _error(part, weight, fitted, z, top) < error:
                 s = fitted

@@ -104,13 +104,13 @@ def rasterise(splats: Splats, height: int, width: int) -> Blend:
             )
     for y in range(height):
         for left in range(0, width, TILE):
-            counts, found, weight = rows[y - y % TILE, left]
+            counts, covered, weight = rows[y - y % TILE, left]
             line = y % TILE
             span = counts.shape[1]
             starts = np.concatenate([[0], np.cumsum(counts.reshape(-1))])
             first, last = starts[line * span], starts[(line + 1) * span]
             indptr.append(counts[line])
-            elements.append(found[first:last])
+            elements.append(covered[first:last])
             weights.append(weight[first:last])
     return Blend(np.cumsum(np.concatenate(indptr)), np.concatenate(elements), np.concatenate(weights))
 

@@ -105,15 +105,15 @@ def top_of_batch(encoder: SparseEncoder, X: Floats, total: int, threads: int = 1
     limit = int(np.partition(flat, len(flat) - total)[len(flat) - total])
     limits = lowered(encoder, X, np.full(len(X), max(limit, 1), np.int16))
     latents, counts = _above(keys, limits, int((keys >= limits[:, None]).sum(1).max(initial=1)), threads)
-    found = _values(encoder, X, latents, counts, threads)
-    values = found.values
+    activations = _values(encoder, X, latents, counts, threads)
+    values = activations.values
     if len(values) > total:
         least = np.partition(values, len(values) - total)[len(values) - total]
         keep = values > least
         ties = np.flatnonzero(values == least)[: total - int(keep.sum())]
         keep[ties] = True
-        return only(found, keep & (values > 0))
-    return only(found, values > 0)
+        return only(activations, keep & (values > 0))
+    return only(activations, values > 0)
 
 
 def beyond(encoder: SparseEncoder, X: Floats, theta: Floats, threads: int = 1) -> Support:
@@ -123,8 +123,8 @@ def beyond(encoder: SparseEncoder, X: Floats, theta: Floats, threads: int = 1) -
     room = int((keys >= limits).sum(1).max(initial=1))
     latents, counts = np.empty((len(X), max(room, 1)), np.int32), np.empty(len(X), np.int32)
     spread(lambda a, b: loops.reach(keys, limits, room, a, b, latents, counts), len(X), threads)
-    found = _values(encoder, X, latents, counts, threads)
-    return only(found, found.values > theta[found.latents])
+    values = _values(encoder, X, latents, counts, threads)
+    return only(values, values.values > theta[values.latents])
 
 
 def only(support: Support, keep: NDArray[np.bool_]) -> Support:

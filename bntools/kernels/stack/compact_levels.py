@@ -59,11 +59,11 @@ def expand(levels: CompactLevels) -> NDArray[np.int16]:
     """The specification: levels [rows, cols]."""
     places = np.arange(0, 32, levels.bits, dtype=np.uint32)
     codes = (levels.words[:, :, None] >> places) & np.uint32((1 << levels.bits) - 1)
-    found = codes.reshape(levels.rows, -1)[:, : levels.cols].astype(np.int16) - np.int16(1 << levels.bits - 1)
+    wide = codes.reshape(levels.rows, -1)[:, : levels.cols].astype(np.int16) - np.int16(1 << levels.bits - 1)
     for row in range(levels.rows):
         mine = slice(levels.start[row], levels.start[row + 1])
-        found[row, levels.col[mine]] = levels.value[mine]
-    return found
+        wide[row, levels.col[mine]] = levels.value[mine]
+    return wide
 
 
 @_jit

@@ -106,7 +106,7 @@ def line_weights(depth: int, trellis: int) -> list[float]:
 
 def rows_reference(w: Stacked, which: NDArray[np.integer]) -> Floats:
     """The specification of `rows`."""
-    levels, found = expand(w.levels), []
+    levels, rows = expand(w.levels), []
     for row in which:
         multiple = levels[row].astype(np.float32)
         weights = line_weights(int(w.depth[row]), w.trellis)
@@ -116,8 +116,8 @@ def rows_reference(w: Stacked, which: NDArray[np.integer]) -> Floats:
             multiple += (up - np.float32(0.5)) * np.float32(weight)
         classes = w.scales.row_class[row].astype(int) + w.scales.col_class
         shrink = w.scales.shrink[np.clip(classes, 0, 63)]
-        found.append(multiple * (w.scales.row[row] * w.scales.col * shrink))
-    return np.stack(found) if found else np.empty((0, w.levels.cols), np.float32)
+        rows.append(multiple * (w.scales.row[row] * w.scales.col * shrink))
+    return np.stack(rows) if rows else np.empty((0, w.levels.cols), np.float32)
 
 
 @_jit

@@ -232,10 +232,10 @@ def _integers(ids: Tensor, name: str) -> Tensor:
 
 def _whole(values: Any, name: str) -> Tensor:
     try:
-        found = torch.as_tensor(values)
+        tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise bad_input(f"{name}: {error}", "whole numbers") from error
-    return _integers(found, name).to(torch.int64)
+    return _integers(tensor, name).to(torch.int64)
 
 
 def _lengths(side: Side, known: Sentences) -> Tensor:

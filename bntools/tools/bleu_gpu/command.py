@@ -213,7 +213,9 @@ def _opened(source: str) -> Iterator[Any]:
     try:
         file = open(source, "rb")  # noqa: SIM115
     except OSError as error:
-        raise bad_input(f"{source}: {error.strerror}", "a .jsonl file, or - for standard input") from None
+        raise usage(
+            f"cannot open {source}: {error.strerror}", "a .jsonl file, or - for standard input"
+        ) from None
     with file:
         yield file
 
@@ -278,20 +280,20 @@ def _corpus(
         report["resamples"] = times
     if given["baseline"]:
         other = sources.stored_stats(given["baseline"], settings.orders)
-        found = resample.compare(rows, settings.resampling(other)[0], score, times, session.seed)
+        compared = resample.compare(rows, settings.resampling(other)[0], score, times, session.seed)
         report["baseline"] = float(settings.scores(other, corpus=True))
-        report["difference"], report["p_value"] = measured(found.difference), found.p_value
+        report["difference"], report["p_value"] = measured(compared.difference), compared.p_value
     report |= {"lines": corpus.count, "skipped": skipped[0], "signature": settings.signature(True)}
     terminal.emit(session, report, lambda console: _draw(console, report))
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:
-    def shown(found: Any) -> str:
+    def shown(value: Any) -> str:
         return (
-            f"{found['value']:.4f}  ({found['low']:.4f} to {found['high']:.4f})"
-            if isinstance(found, dict)
-            else (f"{found:.4f}" if isinstance(found, float) else str(found))
+            f"{value['value']:.4f}  ({value['low']:.4f} to {value['high']:.4f})"
+            if isinstance(value, dict)
+            else (f"{value:.4f}" if isinstance(value, float) else str(value))
         )
 
-    rows = [[key, shown(found)] for key, found in report.items() if key not in ("kind", "bleu")]
+    rows = [[key, shown(value)] for key, value in report.items() if key not in ("kind", "bleu")]
     console.print(terminal.facts(f"BLEU {shown(report['bleu'])}", rows))

@@ -55,12 +55,12 @@ def rouge_l(hyp: Ids, refs: Ids, **given: Any) -> Tensor:
     """ROUGE-L F1 [B] (Lin 2004): longest common subsequence over both lengths; best reference. CPU."""
     from bntools.kernels.ngrams.subsequence import lcs_lengths
 
-    found = _batch(hyp, refs, given)
-    row, column = _pairs(found)
-    own, other = found.hyp.length[row], found.refs.length[column]
-    places = found.hyp.start[row], own, found.refs.start[column], other
+    batch = _batch(hyp, refs, given)
+    row, column = _pairs(batch)
+    own, other = batch.hyp.length[row], batch.refs.length[column]
+    places = batch.hyp.start[row], own, batch.refs.start[column], other
     start, length, ref_start, ref_len = (x.numpy() for x in places)
-    ids = found.hyp.ids.numpy(), found.refs.ids.numpy()
+    ids = batch.hyp.ids.numpy(), batch.refs.ids.numpy()
     common = torch.from_numpy(lcs_lengths(ids[0], start, length, ids[1], ref_start, ref_len)).double()
     return _best(_f(common / own.clamp(min=1), common / other.clamp(min=1), 1.0), row)
 
@@ -69,12 +69,12 @@ def distinct(
     samples: Ids, group: int = 1, max_n: int = 4, pad_id: int | None = None, eos_id: int | None = None
 ) -> Tensor:
     """Distinct-n [B / group, max_n] (Li et al. 2016): different n-grams of each group over all it has; 0 if none."""
-    found = sentences(Side("hyp", samples), pad_id, eos_id)
-    if group < 1 or len(found.length) % group:
-        raise usage(f"{len(found.length)} samples do not divide into groups of {group}", "groups of one size")
-    first = torch.arange(0, len(found.length), group)
-    different = ngrams.distinct_ngrams(found, first, first + group, max_n)
-    total = _orders_of(found.length, max_n).view(-1, group, max_n).sum(1)
+    side = sentences(Side("hyp", samples), pad_id, eos_id)
+    if group < 1 or len(side.length) % group:
+        raise usage(f"{len(side.length)} samples do not divide into groups of {group}", "groups of one size")
+    first = torch.arange(0, len(side.length), group)
+    different = ngrams.distinct_ngrams(side, first, first + group, max_n)
+    total = _orders_of(side.length, max_n).view(-1, group, max_n).sum(1)
     return different / total.clamp(min=1).double()
 
 

@@ -51,8 +51,8 @@ def resampled(stats: Stats, times: int, seed: int) -> Iterator[Stats]:
 
 def interval(stats: Stats, score: Score, times: int, seed: int) -> Interval:
     """Percentile bootstrap of a corpus score; value: the score of the corpus itself."""
-    found = score(np.stack([*resampled(stats, times, seed)]))
-    low, high = np.quantile(found, [0.025, 0.975])
+    scores = score(np.stack([*resampled(stats, times, seed)]))
+    low, high = np.quantile(scores, [0.025, 0.975])
     value = float(score(stats.sum(0, dtype=np.int64, keepdims=True))[0])
     return Interval(value, float(low), float(high))
 
@@ -70,9 +70,9 @@ def compare(stats: Stats, baseline: Stats, score: Score, times: int, seed: int) 
     both = np.hstack([stats, baseline])
     width = stats.shape[1]
     sums = np.stack([*resampled(both, times, seed)])
-    found = score(sums[:, :width]) - score(sums[:, width:])
+    differences = score(sums[:, :width]) - score(sums[:, width:])
     whole = both.sum(0, dtype=np.int64, keepdims=True)
     value = float(score(whole[:, :width])[0] - score(whole[:, width:])[0])
-    far = np.abs(found - found.mean()) >= abs(value)
-    low, high = np.quantile(found, [0.025, 0.975])
+    far = np.abs(differences - differences.mean()) >= abs(value)
+    low, high = np.quantile(differences, [0.025, 0.975])
     return Comparison(Interval(value, float(low), float(high)), float((far.sum() + 1) / (times + 1)))

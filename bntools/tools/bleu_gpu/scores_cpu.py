@@ -23,21 +23,21 @@ def scores(stats: Stats, chosen: Definition, corpus: bool) -> Scores:
     stats = np.ascontiguousarray(stats, stats.dtype if stats.dtype == np.int32 else wide)
     if chosen.mode == "sacrebleu":
         table = stats.sum(0, dtype=wide, keepdims=True) if corpus else stats
-        found = np.empty(len(table))
+        result = np.empty(len(table))
         smoothing = _SACREBLEU[chosen.smoothing]
-        scores_jit.sacrebleu_rows(table, smoothing, chosen.value, chosen.effective, found)
+        scores_jit.sacrebleu_rows(table, smoothing, chosen.value, chosen.effective, result)
     else:
-        found = _nltk(stats, chosen, corpus)
-    return np.asarray(found[0]) if corpus else found
+        result = _nltk(stats, chosen, corpus)
+    return np.asarray(result[0]) if corpus else result
 
 
 def _nltk(stats: Stats, chosen: Definition, corpus: bool) -> Scores:
     vectors, default = _weights(chosen.vectors, chosen.auto_reweigh)
     constants = float(chosen.value), float(chosen.alpha), float(chosen.k)
-    found = np.empty((1 if corpus else len(stats), len(vectors)))
+    result = np.empty((1 if corpus else len(stats), len(vectors)))
     loop = scores_jit.nltk_corpus if corpus else scores_jit.nltk_rows
-    loop(stats, NLTK.index(chosen.smoothing), vectors, default, constants, found)
-    return found if chosen.several else found[:, 0]
+    loop(stats, NLTK.index(chosen.smoothing), vectors, default, constants, result)
+    return result if chosen.several else result[:, 0]
 
 
 @functools.lru_cache(16)

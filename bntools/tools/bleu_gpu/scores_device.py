@@ -44,19 +44,21 @@ def _sacrebleu(stats: Tensor, chosen: Definition, corpus: bool) -> Tensor:
 def _nltk(stats: Tensor, chosen: Definition, corpus: bool) -> Tensor:
     orders, need = chosen.orders, max(map(len, chosen.vectors))
     table = stats.to(torch.float64)
-    found, grams = table[:, 2 : 2 + orders], table[:, 2 + orders :]
+    matches, grams = table[:, 2 : 2 + orders], table[:, 2 + orders :]
     lengths, counts = table[:, :2], grams.clamp(min=1)
-    top = found[:, BEYOND - 1] / counts[:, BEYOND - 1] if chosen.smoothing in LOOKS_BEYOND else found[:, 0]
+    top = (
+        matches[:, BEYOND - 1] / counts[:, BEYOND - 1] if chosen.smoothing in LOOKS_BEYOND else matches[:, 0]
+    )
     if corpus:
-        lengths, found, counts = (x.sum(0, keepdim=True) for x in (lengths, found, counts))
+        lengths, matches, counts = (x.sum(0, keepdim=True) for x in (lengths, matches, counts))
         grams, top = grams[-1:], top[-1:]
     hyp_len, ref_len = lengths[:, 0], lengths[:, 1]
-    precision = _smooth(chosen, found[:, :need], counts[:, :need], grams, hyp_len, top)
+    precision = _smooth(chosen, matches[:, :need], counts[:, :need], grams, hyp_len, top)
     logs = torch.where(precision > 0, precision.log(), 0.0)
     logs = torch.where(precision.isnan(), precision, logs)
     penalty = torch.where(hyp_len > ref_len, 1.0, (1 - ref_len / hyp_len).exp())
     columns = [penalty * _weighted(logs, v, hyp_len, chosen.auto_reweigh).exp() for v in chosen.vectors]
-    scores = torch.where(found[:, :1] > 0, torch.stack(columns, 1), 0.0)
+    scores = torch.where(matches[:, :1] > 0, torch.stack(columns, 1), 0.0)
     scores = scores if chosen.several else scores[:, 0]
     return scores[0] if corpus else scores
 
@@ -75,17 +77,17 @@ def _weighted(logs: Tensor, vector: tuple[float, ...], hyp_len: Tensor, auto_rew
 
 
 def _smooth(
-    chosen: Definition, found: Tensor, counts: Tensor, grams: Tensor, hyp_len: Tensor, top: Tensor
+    chosen: Definition, matches: Tensor, counts: Tensor, grams: Tensor, hyp_len: Tensor, top: Tensor
 ) -> Tensor:
     """Precisions [rows, orders] under one of NLTK's methods."""
     smoothing = chosen.smoothing
-    precision, zero = found / counts, found == 0
+    precision, zero = matches / counts, matches == 0
     if smoothing == "method0":
         return torch.where(zero, sys.float_info.min, precision)
     if smoothing == "method1":
         return torch.where(zero, chosen.value / counts, precision)
     if smoothing == "method2":
-        return torch.cat([precision[:, :1], (found[:, 1:] + 1) / (counts[:, 1:] + 1)], 1)
+        return torch.cat([precision[:, :1], (matches[:, 1:] + 1) / (counts[:, 1:] + 1)], 1)
     halves = 0.5 ** zero.cumsum(1)
     if smoothing == "method3":
         return torch.where(zero, halves / counts, precision)
@@ -94,7 +96,7 @@ def _smooth(
         precision = torch.where(longer, halves * hyp_len.log()[:, None] / chosen.k / counts, precision)
     if smoothing in ("method5", "method7"):
         return _neighbours(precision, top)
-    return _interpolated(precision, found, grams, chosen.alpha) if smoothing == "method6" else precision
+    return _interpolated(precision, matches, grams, chosen.alpha) if smoothing == "method6" else precision
 
 
 def _neighbours(precision: Tensor, top: Tensor) -> Tensor:
@@ -108,12 +110,12 @@ def _neighbours(precision: Tensor, top: Tensor) -> Tensor:
     return torch.stack(smooth, 1)
 
 
-def _interpolated(precision: Tensor, found: Tensor, grams: Tensor, alpha: float) -> Tensor:
+def _interpolated(precision: Tensor, matches: Tensor, grams: Tensor, alpha: float) -> Tensor:
     """method6: each order from the third on, drawn towards the ratio of the two below; NaN where p_3 is zero."""
     columns = list(precision.unbind(1))
     for i in range(2, len(columns)):
         two, one = columns[i - 2], columns[i - 1]
         prior = torch.where(two == 0, 0.0, one**2 / two)
-        columns[i] = (found[:, i] + alpha * prior) / (grams[:, i] + alpha)
+        columns[i] = (matches[:, i] + alpha * prior) / (grams[:, i] + alpha)
     smooth = torch.stack(columns, 1)
     return torch.where(precision[:, 2:3] == 0, torch.nan, smooth)

@@ -22,47 +22,47 @@ def nltk_rows(stats, method, vectors, default, constants, out):
     constants: epsilon, alpha, k.
     """
     orders = stats.shape[1] // 2 - 1
-    found, counts, grams, precision = np.empty(orders), np.empty(orders), np.empty(orders), np.empty(orders)
+    matches, counts, grams, precision = np.empty(orders), np.empty(orders), np.empty(orders), np.empty(orders)
     for b in range(len(stats)):
         for i in range(orders):
-            found[i], grams[i] = stats[b, 2 + i], stats[b, 2 + orders + i]
+            matches[i], grams[i] = stats[b, 2 + i], stats[b, 2 + orders + i]
             counts[i] = max(grams[i], 1.0)
         lengths = np.float64(stats[b, 0]), np.float64(stats[b, 1])
-        top = found[BEYOND - 1] / counts[BEYOND - 1] if method == 5 or method == 7 else 0.0
-        smooth(method, found, counts, grams, lengths[0], top, constants, precision[: vectors.shape[1]])
-        weigh(found[0], precision, lengths, vectors, default, out[b])
+        top = matches[BEYOND - 1] / counts[BEYOND - 1] if method == 5 or method == 7 else 0.0
+        smooth(method, matches, counts, grams, lengths[0], top, constants, precision[: vectors.shape[1]])
+        weigh(matches[0], precision, lengths, vectors, default, out[b])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def nltk_corpus(stats, method, vectors, default, constants, out):
     """out [1, vectors] = the score of all rows: sums, but methods 5 to 7 look at the last row (NLTK)."""
     orders = stats.shape[1] // 2 - 1
-    found, counts, grams, precision = np.zeros(orders), np.zeros(orders), np.zeros(orders), np.empty(orders)
+    matches, counts, grams, precision = np.zeros(orders), np.zeros(orders), np.zeros(orders), np.empty(orders)
     hyp_len, ref_len, top = 0.0, 0.0, 0.0
     for b in range(len(stats)):
         hyp_len += stats[b, 0]
         ref_len += stats[b, 1]
         for i in range(orders):
             grams[i] = stats[b, 2 + orders + i]
-            found[i] += stats[b, 2 + i]
+            matches[i] += stats[b, 2 + i]
             counts[i] += max(grams[i], 1.0)
         if method == 5 or method == 7:
             top = stats[b, 1 + BEYOND] / max(grams[BEYOND - 1], 1.0)
-    smooth(method, found, counts, grams, hyp_len, top, constants, precision[: vectors.shape[1]])
-    weigh(found[0], precision, (hyp_len, ref_len), vectors, default, out[0])
+    smooth(method, matches, counts, grams, hyp_len, top, constants, precision[: vectors.shape[1]])
+    weigh(matches[0], precision, (hyp_len, ref_len), vectors, default, out[0])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def smooth(method, found, counts, grams, hyp_len, top, constants, precision):
+def smooth(method, matches, counts, grams, hyp_len, top, constants, precision):
     """precision [need] under one of NLTK's methods (Chen & Cherry 2014)."""
     epsilon, alpha, k = constants
     half = 1.0
     for i in range(len(precision)):
-        zero = found[i] == 0
+        zero = matches[i] == 0
         half = half / 2 if zero else half
-        precision[i] = found[i] / counts[i]
+        precision[i] = matches[i] / counts[i]
         if method == 2 and i > 0:
-            precision[i] = (found[i] + 1) / (counts[i] + 1)
+            precision[i] = (matches[i] + 1) / (counts[i] + 1)
         elif zero and method == 0:
             precision[i] = SMALLEST
         elif zero and method == 1:
@@ -74,7 +74,7 @@ def smooth(method, found, counts, grams, hyp_len, top, constants, precision):
     if method == 5 or method == 7:
         neighbours(precision, top)
     if method == 6:
-        interpolate(precision, found, grams, alpha)
+        interpolate(precision, matches, grams, alpha)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -88,13 +88,13 @@ def neighbours(precision, top):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def interpolate(precision, found, grams, alpha):
+def interpolate(precision, matches, grams, alpha):
     """method6: each order from the third on, drawn towards the ratio of the two below; NaN where p_3 is zero."""
     none = precision[2] == 0
     for i in range(2, len(precision)):
         two, one = precision[i - 2], precision[i - 1]
         prior = 0.0 if two == 0 else one * one / two
-        precision[i] = (found[i] + alpha * prior) / (grams[i] + alpha)
+        precision[i] = (matches[i] + alpha * prior) / (grams[i] + alpha)
     if none:
         precision[:] = np.nan
 
@@ -129,15 +129,15 @@ def sacrebleu_row(hyp_len, ref_len, correct, total, smoothing, add, effective):
         matches += correct[i]
     for i in range(len(correct)):
         more = add if smoothing == ADD_K and i > 0 else 0.0
-        found, grams = correct[i] + more, total[i] + more
+        hits, grams = correct[i] + more, total[i] + more
         if grams == 0:
             break
         reached += 1
-        precision = found / grams
-        if found == 0 and smoothing == EXP:
+        precision = hits / grams
+        if hits == 0 and smoothing == EXP:
             half /= 2
             precision = half / grams
-        elif found == 0 and smoothing == FLOOR:
+        elif hits == 0 and smoothing == FLOOR:
             precision = add / grams
         logs += np.log(precision) if precision > 0 else -np.inf
     if matches == 0 or (reached < len(correct) and not effective):

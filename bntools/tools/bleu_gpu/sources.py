@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.kernels.ngrams import cpu as ngrams_cpu
 from bntools.kernels.ngrams.cpu import FlatSentences
 from bntools.tools.bleu_gpu import stream
@@ -56,17 +56,17 @@ def encoder(spec: str) -> Any:
 
     model = open_model(spec)
     inner = open_tokenizer(model.files, model.config, model.label).inner
-    return lambda texts: [found.ids for found in inner.encode_batch(texts, add_special_tokens=False)]
+    return lambda texts: [encoding.ids for encoding in inner.encode_batch(texts, add_special_tokens=False)]
 
 
 def from_pairs(file: BinaryIO, reading: Reading) -> Iterator[Batch]:
     """Lines with hypotheses and references."""
     if reading.encode is None:
-        found = stream.pairs(file, reading.skip)
+        parsed = stream.pairs(file, reading.skip)
     else:
         batches = stream.batches(file, stream.texts, reading.skip)
-        found = (stream.encoded(batch, reading.encode) for batch in batches)
-    for pairs in found:
+        parsed = (stream.encoded(batch, reading.encode) for batch in batches)
+    for pairs in parsed:
         if reading.also or reading.device != "cpu":
             import torch
 
@@ -170,7 +170,7 @@ def stored_stats(path: str, orders: int) -> NDArray[np.int32]:
         with open(path, "rb") as file:
             parts = [stats for stats, _ in from_stats(file, Reading(orders))]
     except OSError as error:
-        raise bad_input(f"{path}: {error.strerror}", "a file that --stats wrote") from None
+        raise usage(f"cannot open {path}: {error.strerror}", "a file that --stats wrote") from None
     if not parts:
         raise bad_input(f"{path}: no statistics", "a file that --stats wrote")
     return np.concatenate(parts)

@@ -36,12 +36,12 @@ def bleu_stats(
     place. The result is on hyp's device; on a GPU nothing is read back (flat input: its longest length is) and
     lengths are not checked. Raises BnError on input that does not fit.
     """
-    found = batch(
+    pairs = batch(
         Side("hyp", hyp, hyp_len, hyp_mask, hyp_cu), Side("refs", refs, ref_len, ref_mask, ref_cu),
         ref_rows, pad_id, eos_id,
     )  # fmt: skip
-    stats = ngrams.ngram_stats(*found[:4], _orders(max_n), found.most)
-    return stats.view(*found.shape, 2 + 2 * max_n)
+    stats = ngrams.ngram_stats(*pairs[:4], _orders(max_n), pairs.most)
+    return stats.view(*pairs.shape, 2 + 2 * max_n)
 
 
 def prefix_stats(hyp: Ids, refs: Ids, max_n: int = 4, **given: Ids | int | None) -> Tensor:
@@ -50,24 +50,24 @@ def prefix_stats(hyp: Ids, refs: Ids, max_n: int = 4, **given: Ids | int | None)
     Options as in `bleu_stats`; beyond the end of a hypothesis the last statistics stay. The differences of
     scores along L are dense rewards that add up to the score of the whole.
     """
-    found = _batch(hyp, refs, given)
-    hits, begin = ngrams.prefix_hits(*found[:4], _orders(max_n))
-    width = int(found.hyp.length.max()) if len(begin) else 0
-    steps = torch.minimum(torch.arange(1, width + 1), found.hyp.length[:, None])
+    pairs = _batch(hyp, refs, given)
+    hits, begin = ngrams.prefix_hits(*pairs[:4], _orders(max_n))
+    width = int(pairs.hyp.length.max()) if len(begin) else 0
+    steps = torch.minimum(torch.arange(1, width + 1), pairs.hyp.length[:, None])
     running = torch.nn.functional.pad(hits.cumsum(0, dtype=torch.int32), (0, 0, 1, 0))
     correct = running[begin[:, None] + steps] - running[begin][:, None]
     total = (steps[..., None] - torch.arange(max_n)).clamp(min=0)
-    first, last = (x[:, None].expand(-1, width).reshape(-1) for x in (found.first, found.last))
-    nearest = ngrams.closest_length(steps.reshape(-1), found.refs.length, first, last).view(steps.shape)
+    first, last = (x[:, None].expand(-1, width).reshape(-1) for x in (pairs.first, pairs.last))
+    nearest = ngrams.closest_length(steps.reshape(-1), pairs.refs.length, first, last).view(steps.shape)
     return torch.cat([steps[..., None], nearest[..., None], correct, total], -1).to(torch.int32)
 
 
 def reference_stats(hyp: Ids, refs: Ids, max_n: int = 4, **given: Ids | int | None) -> tuple[Tensor, Tensor]:
     """Statistics [K, 2 + 2 max_n] of each hypothesis with each of its references alone, and the rows [K]. CPU."""
-    found = _batch(hyp, refs, given)
-    row, column = _pairs(found)
-    rows = found.hyp._replace(start=found.hyp.start[row], length=found.hyp.length[row])
-    return ngrams.ngram_stats(rows, found.refs, column, column + 1, _orders(max_n), 1), row
+    pairs = _batch(hyp, refs, given)
+    row, column = _pairs(pairs)
+    rows = pairs.hyp._replace(start=pairs.hyp.start[row], length=pairs.hyp.length[row])
+    return ngrams.ngram_stats(rows, pairs.refs, column, column + 1, _orders(max_n), 1), row
 
 
 def self_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) -> Tensor:
@@ -75,12 +75,10 @@ def self_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) ->
 
     samples: B sentences, groups one after another. O(tokens) instead of O(group * tokens). CPU.
     """
-    found = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
-    if group < 2 or len(found.length) % group:
-        raise usage(
-            f"{len(found.length)} samples do not divide into groups of {group}", "groups of 2 or more"
-        )
-    return ngrams.others_stats(found, group, _orders(max_n))
+    side = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
+    if group < 2 or len(side.length) % group:
+        raise usage(f"{len(side.length)} samples do not divide into groups of {group}", "groups of 2 or more")
+    return ngrams.others_stats(side, group, _orders(max_n))
 
 
 def matrix_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) -> Tensor:
@@ -88,14 +86,14 @@ def matrix_stats(samples: Ids, group: int, max_n: int = 4, **given: int | None) 
 
     The mean over columns of its scores is what minimum-Bayes-risk decoding with BLEU maximises.
     """
-    found = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
-    count = len(found.length)
+    side = sentences(Side("hyp", samples), given.get("pad_id"), given.get("eos_id"))
+    count = len(side.length)
     if group < 1 or count % group:
         raise usage(f"{count} samples do not divide into groups of {group}", "groups of one size")
     row = torch.arange(count).repeat_interleave(group)
     column = row // group * group + torch.arange(group).repeat(count)
-    rows = found._replace(start=found.start[row], length=found.length[row])
-    stats = ngrams.ngram_stats(rows, found, column, column + 1, _orders(max_n), 1)
+    rows = side._replace(start=side.start[row], length=side.length[row])
+    stats = ngrams.ngram_stats(rows, side, column, column + 1, _orders(max_n), 1)
     return stats.view(-1, group, group, 2 + 2 * max_n)
 
 
@@ -115,12 +113,12 @@ def _here(value: Ids | int | None) -> Ids | int | None:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _pairs(found: Batch) -> tuple[Tensor, Tensor]:
+def _pairs(pairs: Batch) -> tuple[Tensor, Tensor]:
     """Row and reference of every pair there is."""
-    count = found.last - found.first
+    count = pairs.last - pairs.first
     row = torch.repeat_interleave(torch.arange(len(count)), count)
-    column = found.first[row] + torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-    there = found.refs.length[column] >= 0
+    column = pairs.first[row] + torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    there = pairs.refs.length[column] >= 0
     return row[there], column[there]
 
 

@@ -29,9 +29,16 @@ class Pairs(NamedTuple):
     ref_rows: NDArray[np.int64]
 
 
+LINE_HINT = 'a line is {"hyp": [ids], "refs": [[ids], ...]}'
+TEXT_HINT = "--tokenizer default: makes ids of texts, or that of your model"
+
+
 def refuse(number: int, reason: str) -> None:
     """What to do with a bad line unless told to skip it. Raises BnError (exit 3)."""
-    raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
+    if number > 1:
+        raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
+    hint = TEXT_HINT if '"hyp"' in reason and "whole numbers" in reason else LINE_HINT
+    raise bad_input(f"line {number}: {reason}", hint)  # all lines are like the first, mostly
 
 
 def blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -81,17 +88,17 @@ def batches(file: BinaryIO, parse: Parse, skip: Skip = refuse) -> Iterator[list[
 def pairs(file: BinaryIO, skip: Skip = refuse) -> Iterator[Pairs]:
     """Lines {"hyp": [ids], "refs": [[ids], ...]}, a block at a time; as `batches` for empty and bad ones."""
     for first, text in blocks(file):
-        found, regular = _parsed(text)
+        parsed, regular = _parsed(text)
         if not regular.all():
             try:
-                found = _parsed(_repaired(first, text, regular, skip))[0]
+                parsed = _parsed(_repaired(first, text, regular, skip))[0]
             except _Stopped as stop:
                 before = _parsed(stop.before)[0]
                 if len(before.hyp_cu) > 1:
                     yield before
                 raise stop.error from None
-        if len(found.hyp_cu) > 1:
-            yield found
+        if len(parsed.hyp_cu) > 1:
+            yield parsed
 
 
 class _Stopped(Exception):
@@ -217,14 +224,14 @@ def stored(orders: int) -> Parse:
     """Parser of one line `{"stats": [...]}` of `2 + 2 orders` counts."""
 
     def parse(value: Any) -> list[int]:
-        found = value.get("stats") if isinstance(value, dict) else None
-        if not isinstance(found, list) or not set(map(type, found)) <= {int}:
+        stats = value.get("stats") if isinstance(value, dict) else None
+        if not isinstance(stats, list) or not set(map(type, stats)) <= {int}:
             raise ValueError('not an object with "stats", a list of whole numbers')
-        if len(found) != 2 + 2 * orders:
-            raise ValueError(f"{len(found)} statistics, --max-n {orders} has {2 + 2 * orders}")
-        if min(found) < 0 or max(found) >= 2**31:
+        if len(stats) != 2 + 2 * orders:
+            raise ValueError(f"{len(stats)} statistics, --max-n {orders} has {2 + 2 * orders}")
+        if min(stats) < 0 or max(stats) >= 2**31:
             raise ValueError("a statistic is negative or beyond 2^31")
-        return found
+        return stats
 
     return parse
 

@@ -1,1 +1,30 @@
-"""Edits of a concept bottleneck that need no training: prune, scale, normalise, adapt."""
+"""Edits of a concept bottleneck without training.
+
+>>> import numpy as np
+>>> from bntools.core.methods.cbm.inputs import Embeddings
+>>> from bntools.core.progress import no_progress
+>>> from bntools.tools.cbm_build import Settings, Sources, build_bottleneck
+>>> from bntools.tools.cbm_edit import prune
+>>> rng = np.random.default_rng(0)
+>>> directions = rng.standard_normal((6, 16)).astype("f")
+>>> labels = np.arange(300) % 3
+>>> rows = Embeddings(directions[labels] + 0.1 * rng.standard_normal((300, 16)).astype("f"), labels, [], {}, "rows")
+>>> concepts = Embeddings(directions, None, list("abcdef"), {}, "concepts")
+>>> model, _ = build_bottleneck(Sources(rows, concepts), Settings(nec=1), no_progress)
+>>> edited, changes = prune(model, [("*", "a")], normalize=False)
+>>> bool(edited.weight[:, model.names.index("a")].any()), len(changes)
+(False, 1)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bntools.core.system.faces import lazily
+
+if TYPE_CHECKING:
+    from bntools.tools.cbm_edit.edit import prune, scale
+
+__all__ = ["prune", "scale"]
+
+__getattr__ = lazily(__name__, {"prune": ".edit", "scale": ".edit"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -75,7 +75,7 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
     metavar="N,...",
     help="Concepts corrected in each row.",
 )
-@click.option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.")
+@option_blocks.plot("it")
 @options.common
 def command(session: Session, source: str, data: str, row: int, overall: bool, nec: str | None, top: int,
             changes: dict[str, float], intervene: str | None, policy: str, budget: tuple[int, ...],

@@ -12,23 +12,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bntools.core.system.faces import lazily
 
 if TYPE_CHECKING:
     from bntools.tools.cost.ceilings import estimate
     from bntools.tools.cost.settings import Settings
     from bntools.tools.cost.weights import weights_of_config, weights_of_tensors
 
-_HOMES = {"estimate": "ceilings", "Settings": "settings", "weights_of_config": "weights",
-          "weights_of_tensors": "weights"}  # fmt: skip
 
 __all__ = ["Settings", "estimate", "weights_of_config", "weights_of_tensors"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: the command line shows its help without the rest."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "estimate": ".ceilings",
+        "Settings": ".settings",
+        "weights_of_config": ".weights",
+        "weights_of_tensors": ".weights",
+    },
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -36,7 +36,7 @@ _TYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
 @click.option("--overlap", is_flag=True, help="Let all compute of a step overlap all its memory traffic.")
 @click.option("--as", "family", metavar="FAMILY", help="Read an unknown architecture as this one.")
 @click.option("--measure", metavar="FILE", help="Measure this machine and write its device file.")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing device file.")
+@option_blocks.replacing("device file")
 @click.option("--list-devices", is_flag=True, help="List the known devices and their sources.")
 @options.budget
 @options.common

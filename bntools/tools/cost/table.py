@@ -46,17 +46,19 @@ def draw(console: Any, report: dict[str, Any]) -> None:
 
 
 def _runs(console: Any, report: dict[str, Any]) -> None:
-    headers = ["batch x context", "prefill FLOPs", "of rule", "decode FLOPs", "bytes", "FLOP/B", "memory"]
+    headers = ["batch", "context", "prefill", "of rule", "decode", "bytes", "FLOP/B", "memory"]
     rows = []
     for run in report["runs"]:
         prefill, decode = run["prefill"], run["decode"]
         rows.append([
-            f"{run['batch']:,} x {run['context']:,}", si(prefill["flops"]),
+            f"{run['batch']:,}", f"{run['context']:,}", si(prefill["flops"]),
             terminal.three(prefill["flops"] / prefill["flops_rule"]), si(decode["flops"]),
             si(decode["bytes_weights"] + decode["bytes_kv"]), terminal.three(decode["intensity"]),
             si(run["memory_bytes"], "B"),
         ])  # fmt: skip
-    console.print(terminal.table(headers, rows))
+    console.print(
+        terminal.table(headers, rows, title="FLOPs of prefill and of a decoding step, and its bytes")
+    )
     rows = []
     for run in report["runs"]:
         for name, rate in run["decode"]["tokens_per_s"].items():

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bntools.core.system.faces import lazily
 
 if TYPE_CHECKING:
     from bntools.tools.cost_attention.report import Settings, attention_report
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from bntools.tools.cost_attention.simulation import simulate
     from bntools.tools.cost_attention.traffic import Plan, Tile, backward_plans, forward_plans
 
-_HOMES = {"Settings": "report", "attention_report": "report", "Problem": "settings", "simulate": "simulation",
-          "Plan": "traffic", "Tile": "traffic", "backward_plans": "traffic", "forward_plans": "traffic"}  # fmt: skip
 
 __all__ = [
     "Plan",
@@ -29,11 +29,16 @@ __all__ = [
     "simulate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: the command line shows its help without numbers."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "Settings": ".report",
+        "attention_report": ".report",
+        "Problem": ".settings",
+        "simulate": ".simulation",
+        "Plan": ".traffic",
+        "Tile": ".traffic",
+        "backward_plans": ".traffic",
+        "forward_plans": ".traffic",
+    },
+)

@@ -96,10 +96,10 @@ def _tile(text: str | None) -> Any:
 
     if text is None:
         return None
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if found is None:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
         raise usage(f"--tile {text!r} is no tile", "--tile 128x64")
-    return Tile(int(found[1]), int(found[2]))
+    return Tile(int(match[1]), int(match[2]))
 
 
 def _policies(text: str | None) -> tuple[str, ...]:

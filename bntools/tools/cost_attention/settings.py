@@ -58,11 +58,11 @@ class Problem:
 
 def parse_memory(text: str, item: int) -> int:
     """Elements of a size: 228KiB of elements of `item` bytes, or 512el. Raises BnError (exit 2) without a unit."""
-    found = _SIZE.fullmatch(text.strip())
-    unit = found[2].upper() if found else ""
-    if found is None or unit not in (*UNITS, "EL"):
+    match = _SIZE.fullmatch(text.strip())
+    unit = match[2].upper() if match else ""
+    if match is None or unit not in (*UNITS, "EL"):
         raise usage(f"--sram {text!r} has no unit", "--sram 228KiB, or 512el for elements")
-    count = float(found[1]) if unit == "EL" else float(found[1]) * UNITS[unit] / item
+    count = float(match[1]) if unit == "EL" else float(match[1]) * UNITS[unit] / item
     if count < 1:
         raise usage(f"--sram {text!r} holds no element", "--sram 228KiB")
     return int(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from bntools.core.errors import GATE, BnError, bad_input
 from bntools.tools.cost_fpga import boosting
 from bntools.tools.cost_fpga.features import layer_features, network_features
 from bntools.tools.cost_fpga.first_order import TARGETS, count_network
-from bntools.tools.cost_fpga.network import Layer
+from bntools.tools.cost_fpga.network import Layer, parse_network
 from bntools.tools.cost_fpga.samples import Sample
 
 Floats = NDArray[np.float64]
@@ -206,4 +206,48 @@ def read_corrector(source: Artifact) -> Corrector:
         mean, deviation = arrays.pop("mean"), arrays.pop("deviation")
     except KeyError as error:
         raise bad_input(f"{source.label} lacks tensor {error}") from None
-    return Corrector(facts["model"], mean, deviation, arrays, source.report)
+    corrector = Corrector(facts["model"], mean, deviation, arrays, source.report)
+    _check(corrector, source.label)
+    return corrector
+
+
+def _check(corrector: Corrector, label: str) -> None:
+    """Raises BnError (exit 3) where tensors are missing or of another shape than the corrector's network takes."""
+    example = parse_network({"layers": [{"type": "dense", "inputs": 2, "outputs": 2}]}, "example")
+    held = {name: array.shape for name, array in corrector.tensors.items()}
+    wide = corrector.mean.shape
+    fits = len(wide) == 1 and corrector.deviation.shape == wide and held.get("widening") == (len(TARGETS),)
+    if corrector.name == "boosting":
+        stems = [f"{target}.{q}" for target in TARGETS for q in range(len(QUANTILES))]
+        fits = fits and wide == network_features(example).shape
+        fits = fits and all(_trees_fit(stem, corrector.tensors, wide[0]) for stem in stems)
+    else:
+        from bntools.tools.cost_fpga import neural
+
+        fits = fits and held.get("spread") == (len(TARGETS),) and wide == layer_features(example).shape[1:]
+        if fits:
+            network = neural.NETWORKS[corrector.name](wide[0], len(TARGETS) * len(QUANTILES))
+            wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+            fits = wanted == {
+                name: shape for name, shape in held.items() if name not in ("spread", "widening")
+            }
+    named = {"mean": corrector.mean, "deviation": corrector.deviation, **corrector.tensors}
+    finite = all(np.isfinite(a).all() for name, a in named.items() if not name.endswith(".threshold"))
+    if not fits or not finite:  # a leaf that is not split has an infinite threshold
+        raise bad_input(
+            f"{label}: its tensors do not fit together", "bntools cost-fpga --fit TABLE makes one"
+        )
+
+
+def _trees_fit(stem: str, tensors: Mapping[str, Any], features: int) -> bool:
+    parts = [tensors.get(f"{stem}.{key}") for key in boosting.Trees._fields]
+    if any(part is None for part in parts):
+        return False
+    feature, threshold, value, start = parts
+    nodes, count = 2**boosting.DEPTH - 1, len(feature) if feature.ndim else 0
+    shapes = (feature.shape, threshold.shape, value.shape, start.shape)
+    return (
+        shapes == ((count, nodes), (count, nodes), (count, nodes + 1), (1,))
+        and feature.dtype.kind == "i"
+        and (not count or 0 <= int(feature.min()) <= int(feature.max()) < features)
+    )

@@ -71,10 +71,10 @@ def parse_network(value: Mapping[str, Any], label: str, defaults: Defaults = PLA
 
 def _layer(item: Mapping[str, Any], where: str, defaults: Defaults, before: int | None) -> Layer:
     def size(key: str, default: int | None = None) -> int:
-        found = item.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 < found < 1 << 31:
-            raise bad_input(f"{where}: {key} is {found!r}, not a size", _HINT)
-        return found
+        value = item.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
+            raise bad_input(f"{where}: {key} is {value!r}, not a size", _HINT)
+        return value
 
     kind = str(item["type"])
     bits = size("weight_bits", defaults.bits), size("input_bits", defaults.bits)

@@ -78,9 +78,9 @@ def _sample(value: Mapping[str, Any], where: str, defaults: Defaults) -> Sample:
     layers = parse_network(value, where, defaults)
     measured = {}
     for name, aliases in ALIASES.items():
-        found = next((value[alias] for alias in aliases if value.get(alias) not in (None, "")), None)
-        if found is not None:
-            measured[name] = _number(found, f"{where}: {name}")
+        cell = next((value[alias] for alias in aliases if value.get(alias) not in (None, "")), None)
+        if cell is not None:
+            measured[name] = _number(cell, f"{where}: {name}")
     shape = ",".join(f"{layer.kind}{layer.inputs}x{layer.outputs}" for layer in layers)
     return Sample(str(value.get("architecture", shape)), layers, measured)
 

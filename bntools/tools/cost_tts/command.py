@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -45,8 +45,8 @@ Examples:
 )
 @click.option("--bootstrap", type=click.IntRange(0), default=1000, show_default=True,
               help="Resamples of the queries for the intervals.")  # fmt: skip
-@click.option("--plot", metavar="FILE", help="Draw accuracy against cost: .svg, .png or .pdf.")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing picture.")
+@option_blocks.plot("accuracy against cost")
+@option_blocks.replacing("picture")
 @options.common
 def command(session: Session, names: tuple[str, ...], **given: Any) -> None:
     """Which model and how many trials are most accurate for a budget, counting compute and memory traffic.

@@ -124,7 +124,7 @@ def parse_sparse(text: str | None) -> Sparse | None:
     """`topk:1024`, or `block:1024/16` with a search over means of 16 keys. Raises BnError (exit 2)."""
     if text is None:
         return None
-    found = re.fullmatch(r"topk:([1-9]\d*)|block:([1-9]\d*)/([1-9]\d*)", text)
-    if found is None:
+    match = re.fullmatch(r"topk:([1-9]\d*)|block:([1-9]\d*)/([1-9]\d*)", text)
+    if match is None:
         raise usage(f"--sparse {text!r} is no budget of keys", "--sparse topk:1024, or block:1024/16")
-    return Sparse(int(found[1])) if found[1] else Sparse(int(found[2]), int(found[3]))
+    return Sparse(int(match[1])) if match[1] else Sparse(int(match[2]), int(match[3]))

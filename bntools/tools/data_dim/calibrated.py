@@ -57,7 +57,7 @@ def statistics(r: Floats, cosines: Floats) -> Statistics:
     return Statistics(ratios, float(-np.log(total / count)))
 
 
-def calibrate(found: Statistics, count: int) -> Calibrated:
+def calibrate(statistics: Statistics, count: int) -> Calibrated:
     """The dimension whose spheres, balls and Gaussians of `count` points have the statistics found.
 
     Each ratio is read off its own curve, ln d is their weighted sum, and the result the geometric mean over the
@@ -67,9 +67,9 @@ def calibrate(found: Statistics, count: int) -> Calibrated:
     but correct for what the families lack, uneven density and curvature. Curves go on straight beyond 1 and 1000.
     """
     weights = np.array(list(WEIGHTS.values()))
-    logs = {family: float(weights @ values) for family, values in readings(found.ratios, count).items()}
+    logs = {family: float(weights @ values) for family, values in readings(statistics.ratios, count).items()}
     middle = float(np.mean(list(logs.values())))
-    change = correction(found.angle - middle)
+    change = correction(statistics.angle - middle)
     return Calibrated(float(np.exp(middle + change)), {k: float(np.exp(v + change)) for k, v in logs.items()})
 
 
@@ -78,10 +78,12 @@ def correction(gap: float) -> float:
     return float(PULL * np.tanh(gap / NARROW) - PUSH * np.tanh(gap / WIDE))
 
 
-def readings(found: Floats, count: int) -> dict[str, Floats]:
+def readings(statistics: Floats, count: int) -> dict[str, Floats]:
     """ln d that each ratio [4] alone gives on each family."""
     return {
-        family: np.array([read(float(x)) for read, x in zip(_readers(family, count), found, strict=True)])
+        family: np.array(
+            [read(float(x)) for read, x in zip(_readers(family, count), statistics, strict=True)]
+        )
         for family in FAMILIES
     }
 

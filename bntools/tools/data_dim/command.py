@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -21,7 +21,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
 
 @click.command("data-dim", short_help="Measure the intrinsic dimension of a point cloud.", epilog=EPILOG)
 @options.input_argument(example="bntools data-dim points.npy")
-@click.option("--tensor", metavar="NAME", help="The tensor or array to read, where INPUT has several.")
+@option_blocks.tensor("tensor or array")
 @click.option(
     "--estimator",
     "chosen",
@@ -37,7 +37,7 @@ _NAMES = ["all", "calibrated", "twonn", "mle", "gride", "corrint", "lpca"]
     show_default=True,
     help="Measure the neighbourhoods of so many points at most, among all points.",
 )
-@click.option("--plot", metavar="FILE", help="Draw dimension against scale: .svg, .png or .pdf.")
+@option_blocks.plot("dimension against scale")
 @options.part_output
 @options.part_force
 @options.run_folder
@@ -113,11 +113,13 @@ def _notes(session: Session, report: dict[str, Any]) -> None:
 def _draw(console: Any, report: dict[str, Any]) -> None:
     three = terminal.three
 
-    def row(title: str, found: dict[str, Any]) -> list[str]:
-        interval = "-" if found["high"] is None else f"{three(found['low'])} to {three(found['high'])}"
-        return [title, three(found["value"]), interval]
+    def row(title: str, estimate: dict[str, Any]) -> list[str]:
+        interval = (
+            "-" if estimate["high"] is None else f"{three(estimate['low'])} to {three(estimate['high'])}"
+        )
+        return [title, three(estimate["value"]), interval]
 
-    rows = [row(name, found) for name, found in report["estimators"].items()]
+    rows = [row(name, estimate) for name, estimate in report["estimators"].items()]
     console.print(terminal.table(["intrinsic dimension", "value", "95 %"], rows))
     rows = [[str(s["neighbours"]), three(s["distance"]), *row("", s)[1:]] for s in report["scale"]]
     console.print(terminal.table(["neighbours", "distance", "gride", "95 %"], rows))

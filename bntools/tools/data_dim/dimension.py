@@ -66,14 +66,14 @@ def data_dimension(
     """
     cloud = clean(array, rounding(array) if precision is None else precision)
     measured, close = measure(cloud, settings, progress, neighbours)
-    found = {name: _ESTIMATES[name](cloud, measured, settings) for name in settings.estimators}
-    first = "calibrated" if "calibrated" in found else settings.estimators[0]
-    excess = [name for name, each in found.items() if bounded(each, cloud.points.shape[1])]
+    estimates = {name: _ESTIMATES[name](cloud, measured, settings) for name in settings.estimators}
+    first = "calibrated" if "calibrated" in estimates else settings.estimators[0]
+    excess = [name for name, each in estimates.items() if bounded(each, cloud.points.shape[1])]
     report = {
         "kind": "data-dim",
-        "dimension": {key: found[first][key] for key in ("value", "low", "high")},
+        "dimension": {key: estimates[first][key] for key in ("value", "low", "high")},
         "estimator": first,
-        "estimators": found,
+        "estimators": estimates,
         "scale": scale_curve(measured),
         "n_points": len(cloud.points),
         "n_features": cloud.points.shape[1],
@@ -90,12 +90,12 @@ def _finished(report: dict[str, Any], measured: Measured, cloud: Cloud, excess: 
     for each in report["scale"]:
         bounded(each, cloud.points.shape[1])
         each["distance"] = _finite({"": np.ldexp(each["distance"], cloud.exponent)})[""]
-    found = warnings(measured.distances, report, cloud.spread)
+    named = warnings(measured.distances, report, cloud.spread)
     if excess:
         text = f"{', '.join(excess)}: over the number of coordinates, which is put instead"
-        found.append({"name": "above-features", "text": text})
+        named.append({"name": "above-features", "text": text})
     del report["n_close"]
-    return report | {"warnings": found}
+    return report | {"warnings": named}
 
 
 def rounding(array: NDArray[Any]) -> float:
@@ -124,16 +124,16 @@ def measure(
     if neighbours is None:
         with progress("neighbours", len(rows)) as advance:
             neighbours = nearest(points, rows, k, settings.threads, advance)
-    found = neighbours
+    near = neighbours
     noise = cloud.precision * np.sqrt(np.square(points[rows]).sum(1))
-    apart = found.distances[:, 0] > noise
+    apart = near.distances[:, 0] > noise
     if apart.sum() < FEWEST:
         raise bad_input(
             f"only {apart.sum()} of {len(rows)} points differ from their nearest by more than rounding",
             "store differences of the points from their mean, in a finer type",
         )
     rows = rows[apart]
-    return Measured(found.distances[apart], found.indices[apart], rows, _blocks(points, rows, rng)), int(
+    return Measured(near.distances[apart], near.indices[apart], rows, _blocks(points, rows, rng)), int(
         (~apart).sum()
     )
 
@@ -183,9 +183,9 @@ def _interval(estimate: Callable[[NDArray[np.bool_]], float], blocks: NDArray[np
     )
 
 
-def _finite(found: dict[str, Any]) -> dict[str, Any]:
+def _finite(estimate: dict[str, Any]) -> dict[str, Any]:
     """Plain floats, None for what is no number, as JSON has it."""
-    return {key: float(x) if np.isfinite(x) else None for key, x in found.items()}
+    return {key: float(x) if np.isfinite(x) else None for key, x in estimate.items()}
 
 
 def _of_distances(

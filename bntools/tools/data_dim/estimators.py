@@ -88,7 +88,7 @@ def squared_cosines(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
     directions are uniform. Differences of neighbours, not of a neighbour and the point, so that a point at the edge,
     all of whose neighbours lie on one side, counts like any other. A pair at one place has no direction, and no part.
     """
-    found = []
+    blocks = []
     for chunk in np.array_split(neighbours, max(1, neighbours.size * points.shape[1] // 4_000_000)):
         local = points[chunk]
         apart = local[:, 0::2] - local[:, 1::2]
@@ -97,18 +97,18 @@ def squared_cosines(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
         i, j = np.triu_indices(apart.shape[1], 1)
         squares = np.square((apart @ apart.transpose(0, 2, 1))[:, i, j])
         there = (length[:, i, 0] > 0) & (length[:, j, 0] > 0)
-        found.append(np.stack([squares.sum(1), there.sum(1)], 1))
-    return np.concatenate(found)
+        blocks.append(np.stack([squares.sum(1), there.sum(1)], 1))
+    return np.concatenate(blocks)
 
 
 def local_eigenvalues(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
     """Eigenvalues [M, k], ascending, of the covariance of each neighbourhood's points, indices [M, k]."""
-    found = []
+    blocks = []
     for chunk in np.array_split(neighbours, max(1, neighbours.size * points.shape[1] // 4_000_000)):
         local = points[chunk]
         local = local - local.mean(1, keepdims=True)
         gram = local @ local.transpose(0, 2, 1)
-        found.append(
+        blocks.append(
             np.linalg.eigvalsh(gram / np.maximum(np.trace(gram, axis1=1, axis2=2), 1e-300)[:, None, None])
         )
-    return np.concatenate(found)
+    return np.concatenate(blocks)

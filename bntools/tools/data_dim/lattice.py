@@ -36,12 +36,12 @@ def spread(points: Floats) -> Floats | None:
 
 def warnings(distances: Floats, report: dict[str, Any], spread_out: bool) -> list[dict[str, str]]:
     """Objects of a stable `name` and a `text`: ties, twins, rounding, and every null of a report."""
-    found = []
+    named = []
     tied = float((distances[:, 1] <= distances[:, 0] * (1 + _TIED)).mean())
     twins = float((distances[:, 1] > distances[:, 0] * _TWINS).mean())
     close = report["n_close"] / (report["n_close"] + len(distances))
     if spread_out:
-        found.append(
+        named.append(
             ("grid", "the coordinates lie on a coarse grid: each was moved by chance within half a spacing")
         )
     for name, share, text in (
@@ -58,13 +58,13 @@ def warnings(distances: Floats, report: dict[str, Any], spread_out: bool) -> lis
         ),
     ):
         if share > _SHARE:
-            found.append((name, f"{100 * share:.0f} % of the points {text}"))
+            named.append((name, f"{100 * share:.0f} % of the points {text}"))
     null = [name for name, each in report["estimators"].items() if None in (each["value"], each["high"])]
     if null:
-        found.append(
+        named.append(
             ("no-estimate", f"{', '.join(null)}: null, since distances are tied or the blocks do not agree")
         )
-    return [{"name": name, "text": text} for name, text in found]
+    return [{"name": name, "text": text} for name, text in named]
 
 
 def bounded(estimate: dict[str, Any], features: int) -> bool:

@@ -38,15 +38,15 @@ class Points:
         mine = self.rows[share.start : share.stop]
         with progress("neighbours", len(mine)) as advance:
             points = self.cloud.points
-            found = nearest(points, mine, min(FARTHEST, len(points) - 1), self.settings.threads, advance)
+            neighbours = nearest(points, mine, min(FARTHEST, len(points) - 1), self.settings.threads, advance)
         return array_parts.write(
-            target, KIND, shard, identity=self.identity, arrays=found._asdict(), force=force
+            target, KIND, shard, identity=self.identity, arrays=neighbours._asdict(), force=force
         )
 
     def read(self, paths: Sequence[str]) -> Neighbours:
         """Those of all parts. Raises BnError (exit 3) where some are missing."""
         parts = array_parts.read(paths, KIND, self.identity)
-        found = Neighbours(array_parts.joined(parts, "distances"), array_parts.joined(parts, "indices"))
-        if len(found.distances) != len(self.rows):
-            raise bad_input(f"{len(found.distances)} neighbourhoods in the parts, not {len(self.rows)}")
-        return found
+        neighbours = Neighbours(array_parts.joined(parts, "distances"), array_parts.joined(parts, "indices"))
+        if len(neighbours.distances) != len(self.rows):
+            raise bad_input(f"{len(neighbours.distances)} neighbourhoods in the parts, not {len(self.rows)}")
+        return neighbours

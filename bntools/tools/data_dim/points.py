@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bntools.core.artifact import dtypes, streams
 from bntools.core.artifact.reader import Artifact, parse_json
+from bntools.core.datasets import numpy_files
 from bntools.core.errors import BnError, bad_input, usage
 from bntools.tools.data_dim import lattice
 
@@ -52,9 +53,9 @@ def read(source: str, name: str | None) -> tuple[NDArray[Any], float, str]:
     os.lseek(fd, 0, os.SEEK_SET)  # a spooled pipe stands at its end
     with os.fdopen(fd, "rb") as file:
         if kind == "json":
-            found = parse_json(file.read(), dict, label)
-            if found.get("bntools") == 1 and isinstance(found.get("path"), str):
-                return read(found["path"], name)
+            manifest = parse_json(file.read(), dict, label)
+            if manifest.get("bntools") == 1 and isinstance(manifest.get("path"), str):
+                return read(manifest["path"], name)
             raise bad_input(f"{label} is a JSON report where points are expected", "pipe the tensors")
         if kind not in ("npy", "zip"):
             raise _refusal(kind, label)
@@ -144,19 +145,13 @@ def _from_artifact(artifact: Artifact, name: str | None) -> tuple[NDArray[Any], 
 
 
 def _from_numpy(file: Any, kind: str, label: str, name: str | None) -> tuple[NDArray[Any], float, str]:
-    try:
-        if kind == "npy":
-            if name is not None:
-                raise usage(f"{label} is one array without a name", "leave out --tensor")
-            chosen, array = label, np.lib.format.read_array(file, allow_pickle=False)
-        else:
-            with np.load(file, allow_pickle=False) as archive:
-                chosen = _choose(list(archive.files), name, label)
-                array = archive[chosen]
-    except BnError:
-        raise
-    except Exception as error:  # numpy's readers raise whatever their parsers do
-        raise bad_input(f"{label} is no readable numpy file: {str(error)[:100]}", _CONVERT) from None
+    if kind == "npy":
+        if name is not None:
+            raise usage(f"{label} is one array without a name", "leave out --tensor")
+        chosen, array = label, numpy_files.read_npy(file, label)
+    else:
+        chosen = _choose(numpy_files.npz_names(file, label), name, label)
+        array = numpy_files.read_npz(file, label, (chosen,))[chosen]
     if array.dtype.kind not in "fiub":
         raise bad_input(f"{label} holds {array.dtype}, not real numbers", _CONVERT)
     precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0

@@ -156,14 +156,14 @@ def _pixels(pictures: Pictures, start: int, stop: int, side: int) -> torch.Tenso
             x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
         return x
     image = require("PIL.Image", "plot")
-    found = []
+    pixels = []
     for path in pictures.files[start:stop]:
         try:
             with image.open(path) as picture:
-                found.append(np.asarray(_square(picture.convert("RGB"), side or 32), np.float32) / 255)
+                pixels.append(np.asarray(_square(picture.convert("RGB"), side or 32), np.float32) / 255)
         except OSError as error:
             raise bad_input(f"{path} is no readable image: {str(error)[:100]}") from None
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 def _square(picture: Any, side: int) -> Any:

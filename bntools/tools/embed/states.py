@@ -32,14 +32,14 @@ class Batch(NamedTuple):
 
 def batches_of(windows: list[Windows], batch_tokens: int) -> list[Batch]:
     """Windows cut into batches of about so many tokens, in order."""
-    found = []
+    batches = []
     for part in windows:
         size = max(1, batch_tokens // part.ids.shape[1])
         starts = range(0, len(part.ids), size)
-        found += [
+        batches += [
             Batch(part.ids[a : a + size], part.doc[a : a + size], part.pos[a : a + size]) for a in starts
         ]
-    return found
+    return batches
 
 
 @torch.no_grad()

@@ -39,16 +39,16 @@ def read_texts(source: str, field: str, lines: bool) -> list[str]:
     except UnicodeDecodeError as error:
         raise bad_input(f"{source} is not UTF-8 text (byte {error.start})", "is it a text file?") from None
     if source.endswith(".jsonl") or (source == "-" and text.lstrip().startswith("{")):
-        found = [
+        texts = [
             _field(source, n, line, field) for n, line in enumerate(text.splitlines(), 1) if line.strip()
         ]
     elif lines:
-        found = [line for line in text.splitlines() if line.strip()]
+        texts = [line for line in text.splitlines() if line.strip()]
     else:
-        found = [text] if text.strip() else []
-    if not found:
+        texts = [text] if text.strip() else []
+    if not texts:
         raise bad_input(f"{source} holds no text")
-    return found
+    return texts
 
 
 def _field(source: str, number: int, line: str, field: str) -> str:
@@ -96,11 +96,11 @@ def pack(texts: list[str], tokenizer: Tokenizer, window: int, limit: int | None)
 def separate(texts: list[str], tokenizer: Tokenizer, window: int) -> list[Windows]:
     """Every document by itself, cut to its first window, as windows of one row each."""
     bos = tokenizer.window_bos
-    found = []
+    parts = []
     for number, text in enumerate(texts):
         ids = tokenizer.ids(text)[: window - (bos is not None)] or [tokenizer.eos or 0]
-        found.append(_windows(ids, [number] * len(ids), len(ids), bos))
-    return found
+        parts.append(_windows(ids, [number] * len(ids), len(ids), bos))
+    return parts
 
 
 def _windows(ids: list[int], docs: list[int], length: int, bos: int | None) -> Windows:

@@ -10,6 +10,7 @@ import click
 from bntools import dispatch, options, terminal
 from bntools.core.errors import GATE, BnError, usage
 from bntools.options import Session
+from bntools.tools.eval import cached
 
 EPILOG = """\b
 Examples:
@@ -36,9 +37,7 @@ Examples:
     metavar="MODEL|none",
     help="Reference for the divergence; auto: what INPUT was made from.",
 )
-@click.option(
-    "--text", "text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]"
-)
+@click.option("--text", metavar="FILE", help="Text to score: .txt or .jsonl.  [default: the embedded one]")
 @click.option(
     "--tokens",
     type=click.IntRange(1),
@@ -93,6 +92,7 @@ Examples:
 @options.shard
 @options.jobs
 @options.common
+@cached.option
 @dispatch.divided(
     dispatch.Division(
         ("source", "against", "text"), ("max_ppl", "max_kl", "tasks"), "bntools.tools.eval.evaluate"

@@ -26,12 +26,12 @@ def measure(
     """The report of kind `eval-curve`: what `evaluate` finds at evenly spaced sizes. BnError (exit 2) on no stack."""
     source = _stack(model)
     low, high = source.header.base_bytes, source.nbytes
-    found, last = [], {}
+    rows, last = [], {}
     for size in sorted({low + (high - low) * at // (points - 1) for at in range(points)}):
         with source.within(size) as part:
             last = evaluate(as_model(part, model.label), reference, documents, None, settings, progress)
-        found.append({key: last[key] for key in _KEPT if key in last})
-    report = {"kind": "eval-curve", "points": found, "weights_bytes": _dense(model)}
+        rows.append({key: last[key] for key in _KEPT if key in last})
+    report = {"kind": "eval-curve", "points": rows, "weights_bytes": _dense(model)}
     shared = ("model", "reference", "protocol", "tokens", "windows", "window", "reference_perplexity")
     return {**report, **{key: last[key] for key in shared if key in last}}
 

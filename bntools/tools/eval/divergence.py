@@ -72,14 +72,14 @@ def _tokens(theirs: Tensor, ours: Tensor, targets: Tensor) -> tuple[Tensor, ...]
     return kl, agree, picked[1].exp() - picked[0].exp(), -picked[1], -picked[0]
 
 
-def report(found: Divergence) -> dict[str, Any]:
+def report(sums: Divergence) -> dict[str, Any]:
     """Means with standard errors, percentiles, and the ratio of perplexities with its paired interval (95 %)."""
-    sizes = found.losses.sizes
-    kl = found.kl.double()
+    sizes = sums.losses.sizes
+    kl = sums.kl.double()
     quantiles = torch.quantile(kl, torch.tensor(list(PERCENTILES.values()), dtype=torch.float64))
-    change = found.losses.nll.double() - found.reference.nll.double()
+    change = sums.losses.nll.double() - sums.reference.nll.double()
     mean, error = float(change.mean()), mean_error(change, sizes)
-    agree, delta = found.agree.double(), found.delta.double()
+    agree, delta = sums.agree.double(), sums.delta.double()
     return {
         "kl": {
             "mean": float(kl.mean()),
@@ -93,7 +93,7 @@ def report(found: Divergence) -> dict[str, Any]:
             "value": _exp(mean), "low": _exp(mean - 1.96 * error), "high": _exp(mean + 1.96 * error),
         },
         "delta_p": {"mean": float(delta.mean()), "rms": float(delta.square().mean().sqrt())},
-        "reference_perplexity": found.reference.perplexity,
+        "reference_perplexity": sums.reference.perplexity,
     }  # fmt: skip
 
 

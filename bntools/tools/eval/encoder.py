@@ -18,18 +18,18 @@ def sentences(
     documents: Sequence[str], limit: int | None, tokenizer: Tokenizer, longest: int
 ) -> list[list[int]]:
     """Token ids, special tokens added, of the lines of a text that have at least five words; about `limit` tokens."""
-    found, total = [], 0
+    texts, total = [], 0
     for line in "\n".join(documents).splitlines():
         if len(line.split()) < 5:
             continue
         ids = tokenizer.inner.encode(line).ids[:longest]
-        found.append(ids)
+        texts.append(ids)
         total += len(ids)
         if limit is not None and total >= limit:
             break
-    if len(found) < 2:
+    if len(texts) < 2:
         raise bad_input("the text has fewer than two lines of five words", "--text FILE")
-    return found
+    return texts
 
 
 @torch.no_grad()

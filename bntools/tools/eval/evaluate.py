@@ -52,11 +52,11 @@ def find_reference(model: Model) -> Model | None:
     label, size = inputs[0].get("label"), inputs[0].get("bytes")
     if not isinstance(label, str) or not (label == EMBEDDED or Path(label).exists()):
         return None
-    found = open_model(label)
-    if found.store.nbytes() != size:
+    original = open_model(label)
+    if original.store.nbytes() != size:
         return None
-    same = size > _VERIFIED or found.store.sha256() == inputs[0].get("sha256")
-    return found if same else None
+    same = size > _VERIFIED or original.store.sha256() == inputs[0].get("sha256")
+    return original if same else None
 
 
 def evaluate(
@@ -81,15 +81,15 @@ def evaluate(
     if reference is not None:
         _check_vocabularies(model, reference, tokenizer)
     if settings.gather:
-        found, seconds = Scored(model, reference, corpus, settings.dtype).read(settings.gather)
+        sums, seconds = Scored(model, reference, corpus, settings.dtype).read(settings.gather)
         built = None
     else:
-        found, seconds, built = score(model, reference, corpus, settings, progress)
+        sums, seconds, built = score(model, reference, corpus, settings, progress)
     report["tokens_per_second"] = round(corpus.tokens / max(seconds, 1e-9), 1)
-    losses = found if isinstance(found, perplexity.Losses) else found.losses
+    losses = sums if isinstance(sums, perplexity.Losses) else sums.losses
     report |= perplexity.report(losses, corpus)
-    if isinstance(found, divergence.Divergence) and reference is not None:
-        report |= divergence.report(found) | {"reference": reference.label}
+    if isinstance(sums, divergence.Divergence) and reference is not None:
+        report |= divergence.report(sums) | {"reference": reference.label}
     if tasks is not None:
         run = built or _build(model, settings)
         report["tasks"] = _tasks(*run, tokenizer, tasks, _longest(model, 1 << 20), progress)
@@ -105,10 +105,10 @@ def score(
     began = time.monotonic()
     with progress("scoring", corpus.tokens) as step:
         if kept is None:
-            found = perplexity.score(built, head, corpus, step)
+            scores = perplexity.score(built, head, corpus, step)
         else:
-            found = divergence.compare(built, head, kept, corpus, step)
-    return found, time.monotonic() - began, (built, head)
+            scores = divergence.compare(built, head, kept, corpus, step)
+    return scores, time.monotonic() - began, (built, head)
 
 
 def write_part(
@@ -120,8 +120,8 @@ def write_part(
     corpus = scored.share(shard)
     if not corpus.windows:
         return scored.write(shard, place, None, 0.0)
-    found, seconds, _ = score(scored.model, scored.reference, corpus, settings, progress)
-    return scored.write(shard, place, found, seconds)
+    sums, seconds, _ = score(scored.model, scored.reference, corpus, settings, progress)
+    return scored.write(shard, place, sums, seconds)
 
 
 def make_corpus(model: Model, documents: list[str], tokenizer: Tokenizer, settings: Settings) -> Corpus:

@@ -68,8 +68,10 @@ def split(model: Any) -> Head | OwnHead:
     tolerance = 1e-3 if layer.weight.dtype == torch.float32 else 5e-2
     candidates = [head, OwnHead(layer.weight.detach(), output_head.own_logits(model))]
     for one in candidates:
-        found = one.logits(hidden)
-        if found.shape == expected.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
+        logits = one.logits(hidden)
+        if logits.shape == expected.shape and torch.allclose(
+            logits, expected, rtol=tolerance, atol=tolerance
+        ):
             return one
     raise BnError(f"the logits of {type(model).__name__} are not made of what its output head is fed")
 

@@ -48,14 +48,14 @@ class Scored:
         return replace(self.corpus, windows=self.corpus.windows[mine.start : mine.stop])
 
     def write(
-        self, shard: Shard, place: tuple[str, bool], found: Losses | Divergence | None, seconds: float
+        self, shard: Shard, place: tuple[str, bool], sums: Losses | Divergence | None, seconds: float
     ) -> dict[str, Any] | None:
         """Write a part; found: None for a part without windows. Returns the manifest."""
         arrays = {"seconds": np.array([seconds])}
-        if isinstance(found, Losses):
-            arrays["nll"] = found.nll.numpy()
-        elif found is not None:
-            values = (found.kl, found.agree, found.delta, found.losses.nll, found.reference.nll)
+        if isinstance(sums, Losses):
+            arrays["nll"] = sums.nll.numpy()
+        elif sums is not None:
+            values = (sums.kl, sums.agree, sums.delta, sums.losses.nll, sums.reference.nll)
             arrays |= {name: value.numpy() for name, value in zip(_TOKENS, values, strict=True)}
         return array_parts.write(
             place[0], KIND, shard, identity=self.identity(), arrays=arrays, force=place[1]
@@ -65,13 +65,13 @@ class Scored:
         """All tokens, and the seconds their scoring took. Raises BnError (exit 3) where parts are missing."""
         parts = array_parts.read(paths, KIND, self.identity())
         names = ("nll",) if self.reference is None else _TOKENS
-        found = {name: torch.from_numpy(array_parts.joined(parts, name)) for name in names}
-        if len(found["nll"]) != self.corpus.tokens:
-            raise bad_input(f"{len(found['nll'])} tokens in the parts, not {self.corpus.tokens}")
+        arrays = {name: torch.from_numpy(array_parts.joined(parts, name)) for name in names}
+        if len(arrays["nll"]) != self.corpus.tokens:
+            raise bad_input(f"{len(arrays['nll'])} tokens in the parts, not {self.corpus.tokens}")
         sizes = [window.scored for window in self.corpus.windows]
         seconds = sum(float(part["seconds"][0]) for part in parts)
-        losses = Losses(found["nll"], sizes)
+        losses = Losses(arrays["nll"], sizes)
         if self.reference is None:
             return losses, seconds
-        theirs = Losses(found["reference_nll"], sizes)
-        return Divergence(found["kl"], found["agree"], found["delta"], losses, theirs), seconds
+        theirs = Losses(arrays["reference_nll"], sizes)
+        return Divergence(arrays["kl"], arrays["agree"], arrays["delta"], losses, theirs), seconds

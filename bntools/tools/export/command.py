@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -57,6 +58,8 @@ def command(
         opened = open_input(source, budget)
         if layout == "saelens":
             return _saelens(session, opened, source, output, force)
+        if getattr(opened, "kind", "") == "embedding":
+            return _embedding(session, opened, output, force)
         if network.is_network(opened):
             return _network(session, opened, output, force, file)
         model = as_model(opened, "standard input" if source == "-" else source)
@@ -66,6 +69,7 @@ def command(
         raise usage(
             f"{source} is no sparse dictionary", "--to saelens is for what bntools sparse-code writes"
         )
+    output = _folder(output, force, layout)
     session.apply()
     _check_whole(model, layout)
     terminal.note_left_behind(session, model)
@@ -74,6 +78,16 @@ def command(
     if layout == "hf":
         return _dense(session, model, output, force)
     return _coded(session, model, output, force, layout, requantize)
+
+
+def _folder(output: str, force: bool, layout: str) -> str:
+    """-o NAME of a layout that others load as a folder makes the folder NAME/, unless the name has an ending."""
+    from bntools.core.artifact.writer import STDOUT, check_target
+
+    if layout == "gguf" or output == STDOUT or Path(output).suffix or os.path.exists(output):
+        return output
+    check_target(output + "/", force)
+    return output.rstrip("/") + "/"
 
 
 def _check(session: Session, output: str, force: bool, layout: str, requantize: bool) -> None:
@@ -109,6 +123,25 @@ def _saelens(session: Session, opened: Any, source: str, output: str, force: boo
         out.files = {saelens.CONFIG: saelens.config_text(config)}
         for name, array in arrays.items():
             out.add(name, array)
+    return terminal.manifest(out.manifest)
+
+
+def _embedding(session: Session, opened: Any, output: str, force: bool) -> None:
+    """Embedding tables as a folder of a torch module and its weights."""
+    from bntools.core.artifact.writer import Writer, is_directory
+    from bntools.core.methods.embedding import stored
+    from bntools.tools.export import embedding
+
+    if not is_directory(output):
+        raise usage("embedding tables are exported to a folder", "-o DIR/")
+    texts, tensors = embedding.files(stored.read(opened))
+    if session.dry_run:
+        total = sum(tensor.nbytes for tensor in tensors.values()) + sum(map(len, texts.values()))
+        return _plan(session, opened.nbytes, {"writes_bytes": total})
+    with Writer(output, "module", force=force) as out:
+        out.weights_file, out.files = embedding.WEIGHTS, texts
+        for name, tensor in tensors.items():
+            out.add(name, tensor)
     return terminal.manifest(out.manifest)
 
 
@@ -156,6 +189,9 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
 
     layout = LAYOUTS[to]()
     items = plan(model, layout, requantize)
+    if to.startswith("gptq") and not any(item.source for item in items):
+        hint = f"bntools quantize {model.label} --bits 4 | bntools export --to {to} -o {output}"
+        raise usage(f"--to {to} writes quantized weights, and {model.label} has none", hint)
     if session.dry_run:
         return _plan(
             session,
@@ -169,12 +205,12 @@ def _coded(session: Session, model: Any, output: str, force: bool, to: str, requ
         terminal.progress(session, "exporting", total) as advance,
     ):
         for item in items:
-            found = (
+            tensors = (
                 {item.name: model.tensor(item.name)}
                 if item.source is None
                 else layout.tensors(item.source.module, code(model, item, losses, layout.lowest_zero))
             )
-            for name, tensor in found.items():
+            for name, tensor in tensors.items():
                 out.add(name, tensor)
             advance(model.entries[item.name].nbytes)
         settings = layout.settings(model, items)
@@ -219,8 +255,8 @@ def _history(session: Session, model: Any, source: Any) -> list[dict[str, Any]]:
     return [*model.history, entry]
 
 
-def _plan(session: Session, reads: int, found: dict[str, Any]) -> None:
-    report = {**found, "kind": "plan", "reads_bytes": reads}
+def _plan(session: Session, reads: int, plan: dict[str, Any]) -> None:
+    report = {**plan, "kind": "plan", "reads_bytes": reads}
     rows = [["reads", terminal.megabytes(report["reads_bytes"])]]
     rows.append(["writes, about", terminal.megabytes(report["writes_bytes"])])
     rows += [[f"tensors {key}", str(value)] for key, value in report.get("tensors", {}).items()]

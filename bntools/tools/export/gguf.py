@@ -85,7 +85,7 @@ def contents(model: Model, items: list[Item], losses: Losses) -> list[Stored]:
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     table = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     tied = bool(config.tie_word_embeddings) and not checkpoint.has_own_head(model)
-    found = []
+    stored = []
     for item in items:
         if tied and item.name == checkpoint.HEAD:
             continue
@@ -93,11 +93,11 @@ def contents(model: Model, items: list[Item], losses: Losses) -> list[Stored]:
         if name is None:
             raise usage(f"--to gguf: tensor {item.name!r} has no place in a {arch} file", "--to hf")
         heads = _heads(config, name) if arch == "llama" else 0
-        found.append(_stored(model, item, name, heads, losses))
+        stored.append(_stored(model, item, name, heads, losses))
     factors = rope_factors(config)
     if factors is not None:
-        found.append(Stored("rope_freqs.weight", "F32", factors.shape, lambda: factors))
-    return found
+        stored.append(Stored("rope_freqs.weight", "F32", factors.shape, lambda: factors))
+    return stored
 
 
 def _heads(config: Any, name: str) -> int:

@@ -42,15 +42,15 @@ def metadata(model: Model, kinds: list[str]) -> dict[str, Value]:
     config, arch = linears.hf_config(model.config), arch_of(model.config)
     matrices = Counter(kind for kind in kinds if kind != "F32")
     common = matrices.most_common(1)[0][0] if matrices else "F32"
-    found = {
+    values = {
         "general.type": Value("string", "model"),
         "general.name": Value("string", str(model.label).rstrip("/").rpartition("/")[2] or "model"),
         "general.file_type": Value("uint32", _FILE_TYPES[common]),
         "general.quantization_version": Value("uint32", 2),
     }
-    found |= {f"{arch}.{key}": value for key, value in _sizes(config).items()}
-    found |= {f"{arch}.{key}": value for key, value in _rope(config).items()}
-    return found | tokenizer(model, int(config.vocab_size))
+    values |= {f"{arch}.{key}": value for key, value in _sizes(config).items()}
+    values |= {f"{arch}.{key}": value for key, value in _rope(config).items()}
+    return values | tokenizer(model, int(config.vocab_size))
 
 
 def _sizes(config: Any) -> dict[str, Value]:
@@ -69,8 +69,8 @@ def _sizes(config: Any) -> dict[str, Value]:
         "attention.key_length": size, "attention.value_length": size, "rope.dimension_count": size,
         "vocab_size": config.vocab_size,
     }  # fmt: skip
-    found = {key: Value("uint32", int(value)) for key, value in counts.items()}
-    return found | {"attention.layer_norm_rms_epsilon": Value("float32", float(config.rms_norm_eps))}
+    values = {key: Value("uint32", int(value)) for key, value in counts.items()}
+    return values | {"attention.layer_norm_rms_epsilon": Value("float32", float(config.rms_norm_eps))}
 
 
 def head_size(config: Any) -> int:
@@ -81,13 +81,13 @@ def _rope(config: Any) -> dict[str, Value]:
     """Rotary base and scaling; Llama 3's scaling is a tensor, see `rope_factors`."""
     rope = dict(config.rope_parameters or {})
     kind = rope.get("rope_type", "default")
-    found = {"rope.freq_base": Value("float32", float(rope.get("rope_theta", 10000.0)))}
+    values = {"rope.freq_base": Value("float32", float(rope.get("rope_theta", 10000.0)))}
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise usage("--to gguf: partial rotary embeddings are not written", "--to hf")
     if kind in ("default", "llama3"):
-        return found
-    found["rope.scaling.type"] = Value("string", kind)
-    found["rope.scaling.factor"] = Value("float32", float(rope["factor"]))
+        return values
+    values["rope.scaling.type"] = Value("string", kind)
+    values["rope.scaling.factor"] = Value("float32", float(rope["factor"]))
     if kind == "yarn" and set(rope) <= {
         "rope_theta",
         "rope_type",
@@ -95,10 +95,10 @@ def _rope(config: Any) -> dict[str, Value]:
         "original_max_position_embeddings",
     }:
         original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        return found | {"rope.scaling.original_context_length": Value("uint32", int(original))}
+        return values | {"rope.scaling.original_context_length": Value("uint32", int(original))}
     if kind != "linear":
         raise usage(f"--to gguf: rotary scaling {kind!r} of this form is not written", "--to hf")
-    return found
+    return values
 
 
 def rope_factors(config: Any) -> np.ndarray | None:
@@ -131,14 +131,14 @@ def tokenizer(model: Model, size: int) -> dict[str, Value]:
         kind = _CONTROL if token.get("special") else _USER
         words[token["id"]], types[token["id"]] = token["content"], kind
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in table["model"]["merges"]]
-    found = {
+    values = {
         "tokenizer.ggml.model": Value("string", "gpt2"),
         "tokenizer.ggml.pre": Value("string", pre_tokenizer(table)),
         "tokenizer.ggml.tokens": Value("array", words),
         "tokenizer.ggml.token_type": Value("array", types),
         "tokenizer.ggml.merges": Value("array", merges),
     }
-    return found | _special(model, table, words)
+    return values | _special(model, table, words)
 
 
 def writes_tokenizer(model: Model) -> bool:
@@ -184,19 +184,19 @@ def pre_tokenizer(table: dict[str, Any]) -> str:
 def _special(model: Model, table: dict[str, Any], words: list[str]) -> dict[str, Value]:
     settings = json.loads(model.files.get("tokenizer_config.json", b"{}"))
     ids = {word: index for index, word in enumerate(words)}
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for key, gguf in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         word = settings.get(f"{key}_token")
         word = word.get("content") if isinstance(word, dict) else word
         index = ids.get(word) if word else model.config.get(f"{key}_token_id")
         index = index[0] if isinstance(index, list) else index
         if isinstance(index, int) and 0 <= index < len(words):
-            found[f"tokenizer.ggml.{gguf}_token_id"] = Value("uint32", index)
-    found["tokenizer.ggml.add_bos_token"] = Value("bool", _starts_with_special(table.get("post_processor")))
+            values[f"tokenizer.ggml.{gguf}_token_id"] = Value("uint32", index)
+    values["tokenizer.ggml.add_bos_token"] = Value("bool", _starts_with_special(table.get("post_processor")))
     chat = model.files.get("chat_template.jinja", b"").decode() or settings.get("chat_template")
     if isinstance(chat, str) and chat:
-        found["tokenizer.chat_template"] = Value("string", chat)
-    return found
+        values["tokenizer.chat_template"] = Value("string", chat)
+    return values
 
 
 def _starts_with_special(post: dict[str, Any] | None) -> bool:

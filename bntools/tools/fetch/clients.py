@@ -57,21 +57,21 @@ def download(client: str, source: str, suffix: str, path: Path) -> None:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, errors="replace", check=False
         )
-        found = sorted(folder.glob(f"*{suffix}"))
-        if done.returncode or len(found) != 1:
-            why = _last_line(done.stderr) or f"it ended with {done.returncode} and left {len(found)} files"
+        archives = sorted(folder.glob(f"*{suffix}"))
+        if done.returncode or len(archives) != 1:
+            why = _last_line(done.stderr) or f"it ended with {done.returncode} and left {len(archives)} files"
             by_hand = f"is the network there? by hand: {shlex.join(command)}"
             raise BnError(f"{client} could not get {source}: {why}", _HINTS.get(client, by_hand))
-        found[0].replace(path)
+        archives[0].replace(path)
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise BnError(
             f"{name} is not installed", f"install {name}, or fetch on a machine that has it", MISSING
         )
-    return found
+    return path
 
 
 def _last_line(text: str) -> str:

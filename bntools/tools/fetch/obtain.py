@@ -40,12 +40,12 @@ def fetch(name: str, out: Path, *, force: bool = False, progress: Progress | Non
     if item is None and not _HUB_ID.fullmatch(name):
         raise usage(f"{name!r} is neither a known name nor a hub id", "bntools fetch --list")
     with new_directory(out, force) as folder:
-        found = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
+        fetched = _from_hub(name, folder, say) if item is None else _from_catalog(item, folder, say)
         check_folder(folder)
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     report: Report = {"kind": "fetch", "name": name, "path": str(out), "files": len(files), "bytes": size}
-    return report | found | {"seconds": round(time.monotonic() - started, 3)}
+    return report | fetched | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def is_cached(item: Item) -> bool:

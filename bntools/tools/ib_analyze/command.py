@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.options import Session
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ Examples:
     "--losses", metavar="FILE", help="JSON lines of epoch, train_loss, test_loss, n_train for --gap."
 )
 @click.option("--units", type=click.Choice(["nats", "bits"]), default="nats", show_default=True, help="Unit.")
-@click.option("--plot", metavar="FILE", help="Draw the plane: .svg, .png or .pdf.")
+@option_blocks.plot("the plane")
 @options.common
 def command(
     session: Session,

@@ -22,17 +22,17 @@ def phases(points: list[Point], settings: Planes) -> list[dict[str, Any]]:
     The interval is that of paired differences over the measured rows. `significant`: it excludes 0 at two of three
     sigmas, or at the only one; `flips`: the sigmas disagree.
     """
-    found = []
+    result = []
     for layer in dict.fromkeys(point.layer for point in points):
         own = [point for point in points if point.layer == layer]
         each = [_compression(own, sigma) for sigma in range(len(settings.sigmas))]
         sure = [entry["low"] > 0 for entry in each]
-        found.append({
+        result.append({
             "layer": layer, **each[settings.shown], "significant": sum(sure) * 3 >= 2 * len(sure),
             "flips": len(set(sure)) > 1,
             "sigmas": [{"sigma": s, **entry} for s, entry in zip(settings.sigmas, each, strict=True)],
         })  # fmt: skip
-    return found
+    return result
 
 
 def _compression(own: list[Point], sigma: int) -> dict[str, Any]:
@@ -50,16 +50,16 @@ def order_violations(points: list[Point], settings: Planes) -> list[dict[str, An
     A layer is computed from the one before, so without noise it cannot; with noise added to each layer apart it can,
     and a plane where it does shows the noise, not the network.
     """
-    found, sigma = [], settings.shown
+    violations, sigma = [], settings.shown
     for epoch in sorted({point.epoch for point in points}):
         row = [point for point in points if point.epoch == epoch]
         for before, after in itertools.pairwise(row):
             gain = after.x[sigma] - before.x[sigma]
             slack = before.slack[sigma] + after.slack[sigma] if settings.estimator == "mixture" else 0.0
             if gain.mean() > 2 * gain.std() / math.sqrt(len(gain)) + 1e-9 and gain.mean() > 0.02:
-                found.append({"epoch": epoch, "layer": after.layer, "before": before.layer,
+                violations.append({"epoch": epoch, "layer": after.layer, "before": before.layer,
                               "gain": float(gain.mean()), "bounds_overlap": bool(gain.mean() <= slack)})  # fmt: skip
-    return found
+    return violations
 
 
 def warnings(points: list[Point], settings: Planes, count: int) -> list[str]:

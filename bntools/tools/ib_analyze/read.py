@@ -33,12 +33,14 @@ def read_losses(path: str) -> dict[int, dict[str, float]]:
         lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise usage(f"cannot open {path}: {error.strerror}", "check the path") from None
-    found = {}
+    losses = {}
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            found[int(entry["epoch"])] = {key: float(value) for key, value in entry.items() if key != "epoch"}
+            losses[int(entry["epoch"])] = {
+                key: float(value) for key, value in entry.items() if key != "epoch"
+            }
         except (ValueError, KeyError, TypeError, AttributeError):
             raise bad_input(f"{path}, line {number} is no losses of an epoch",
                             '{"epoch": 3, "train_loss": 0.2, "test_loss": 0.3, "n_train": 8000}') from None  # fmt: skip
-    return found
+    return losses

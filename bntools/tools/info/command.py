@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -67,7 +68,7 @@ def _draw(console: Any, report: dict[str, Any]) -> None:
     console.print(terminal.facts(report["label"], facts))
     if report.get("history"):
         rows = [
-            [h.get("tool", "?"), str(h.get("version")), str(h.get("started")), f"{h.get('seconds', 0):.1f}"]
+            [_command_line(h), h.get("version"), h.get("started"), _seconds(h.get("seconds", 0))]
             for h in report["history"]
         ]
         console.print(terminal.table(["history", "version", "started", "seconds"], rows))
@@ -129,6 +130,15 @@ _FACTS = (
 )
 
 
+def _command_line(stage: dict[str, Any]) -> str:
+    words = stage.get("argv")
+    return shlex.join(map(str, words)) if isinstance(words, list) and words else str(stage.get("tool", "?"))
+
+
+def _seconds(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "-"
+
+
 def _show(key: str, value: Any) -> str:
     if key in ("bytes", "base_bytes"):
         return terminal.megabytes(value)
@@ -143,9 +153,11 @@ def _show(key: str, value: Any) -> str:
 
 
 def _row(module: dict[str, Any]) -> list[str]:
-    errors = module.get("errors", {})
+    errors = module.get("errors", {}) if isinstance(module.get("errors", {}), dict) else {}
+    bits = module.get("bits_per_weight")
+    errors = {dim: value for dim, value in errors.items() if isinstance(value, int | float)}
     return [
         module["name"], module.get("dim", module.get("code", "-")), str(module.get("bits", "-")),
-        str(module.get("group", "-")), f"{module['bits_per_weight']:.3f}" if "bits_per_weight" in module else "-",
+        str(module.get("group", "-")), f"{bits:.3f}" if isinstance(bits, int | float) else "-",
         terminal.three(errors.get("oc")), terminal.three(errors.get("ic")),
     ]  # fmt: skip

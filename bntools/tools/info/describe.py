@@ -63,6 +63,12 @@ def _artifact(source: Artifact, tensors: bool) -> dict[str, Any]:
     return report
 
 
+def _architecture(config: dict[str, Any]) -> str:
+    named = config.get("architectures")
+    names = named if isinstance(named, list) and named else [config.get("model_type", "unknown")]
+    return ", ".join(map(str, names))
+
+
 def _tensor(entry: Any) -> dict[str, Any]:
     return {"name": entry.name, "dtype": entry.dtype, "shape": list(entry.shape), "bytes": entry.nbytes}
 
@@ -75,9 +81,7 @@ def _model(model: Model, tensors: bool, modules: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "kind": "model",
         "label": model.label,
-        "architecture": ", ".join(
-            model.config.get("architectures") or [model.config.get("model_type", "unknown")]
-        ),
+        "architecture": _architecture(model.config),
         "bytes": model.store.nbytes(),
         "tensor_count": len(stored),
         "weights": sum(entry.numel for entry in model.entries.values()),

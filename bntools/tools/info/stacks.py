@@ -28,18 +28,18 @@ def describe(
         raise usage(
             f"--budget and --blocks are for stacks, and {label} is none", "bntools stack-compress makes one"
         )
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if budgets is not None:
         sizes = [parse_bytes(text) for text in budgets.split(",")]
-        found["budgets"] = [_expected(opened, size) for size in sizes]
+        facts["budgets"] = [_expected(opened, size) for size in sizes]
     model = as_model(opened, label)
     if blocks:
-        found["blocks"] = [
+        facts["blocks"] = [
             _block(opened, model, name) for name in opened.names() if name.startswith(BLOCK_PREFIX)
         ]
     if against is not None:
-        found["errors"] = _errors(model, open_model(against))
-    return found
+        facts["errors"] = _errors(model, open_model(against))
+    return facts
 
 
 def _expected(source: Artifact, size: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _block(source: Artifact, model: Model, tensor: str) -> dict[str, Any]:
 
 def _errors(model: Model, original: Model) -> list[dict[str, Any]]:
     """||W_p - W|| / ||W|| of every matrix with 0, 1, ... planes, or with 1, 2, ... levels."""
-    found = []
+    rows = []
     for name, spec in model.packing.items():
         assert isinstance(spec, stack.StackSpec | bitstack.BitstackSpec)
         if name not in original.entries or original.entries[name].shape != spec.shape:
@@ -85,5 +85,5 @@ def _errors(model: Model, original: Model) -> list[dict[str, Any]]:
                 (model.tensor(name, torch.float32, planes) - truth).norm() / truth.norm().clamp(min=1e-30)
             )
             errors.append(float(f"{lost:.4g}"))
-        found.append({"name": name, "errors": errors})
-    return found
+        rows.append({"name": name, "errors": errors})
+    return rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -90,12 +90,11 @@ class Numbers(click.ParamType):
 @options.work
 @options.part
 @click.option("--gather", is_flag=True, help="Report what all shards of --dims left in --work.")
-@click.option("--plot", metavar="FILE", help="Draw the curve, or the grid, to .svg, .png or .pdf.")
-@click.option("-o", "--output", metavar="PATH", callback=options.not_empty,
-              help="Write the network as a seed and d numbers.")  # fmt: skip
+@option_blocks.plot("the curve, or the grid")
+@option_blocks.written("the network as a seed and d numbers")
 @click.option("--codes", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True,
               help="Type of the numbers that -o writes.")  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+@option_blocks.replacing("output")
 @options.jobs
 @options.common
 @dispatch.divided(

@@ -36,6 +36,8 @@ class Task(Protocol):
 
     def score(self, flat: FlatParameters, split: str) -> float: ...
 
+    def held_loss(self, flat: FlatParameters) -> float | None: ...
+
 
 class Subspace:
     """theta = theta_0 + P z with Adam on z; gradients reach z by the adjoint of P, never by autograd.
@@ -155,10 +157,10 @@ def descend(
                 break
     validation = curve[-1][1] if stopped else task.score(flat, "validation")
     curve += [] if stopped else [(1.0, validation)]
-    score = task.score(flat, "test")
+    score, loss = task.score(flat, "test"), task.held_loss(flat)
     mover.close()
     seconds = time.process_time() - began
-    return Outcome(score, validation, floor, curve, done, seconds, stopped, floor_test, mover.point())
+    return Outcome(score, validation, floor, curve, done, seconds, stopped, floor_test, mover.point(), loss)
 
 
 def hopeless(curve: list[tuple[float, float]], floor: float, target: float | None) -> bool:

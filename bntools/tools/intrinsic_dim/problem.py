@@ -154,6 +154,13 @@ class Gradients:
     def score(self, flat: networks.FlatParameters, split: str) -> float:
         raise NotImplementedError
 
+    def held_loss(self, flat: networks.FlatParameters) -> float | None:
+        """Loss on the held-out data; None where the score says as much."""
+        return None
+
+
+_SCORED = 1000  # held-out rows at once
+
 
 class Classification(Gradients):
     """Rows with a label: cross entropy is minimized, accuracy is the score."""
@@ -212,6 +219,17 @@ class Classification(Gradients):
 
     def score(self, flat: networks.FlatParameters, split: str) -> float:
         return networks.accuracy(flat.module, self._splits[split], self.data.mean, self.data.std)
+
+    @torch.no_grad()
+    def held_loss(self, flat: networks.FlatParameters) -> float | None:
+        """Mean cross entropy: it tells runs apart whose accuracies are equal, as all are that learned nothing."""
+        held, total = self._splits["validation"], 0.0
+        flat.module.eval()
+        for start in range(0, len(held), _SCORED):
+            part = held.at(np.arange(start, min(start + _SCORED, len(held))))
+            logits, labels = flat.module(self._inputs(part.x)), torch.from_numpy(part.y)
+            total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        return total / len(held)
 
     def network_facts(self) -> dict[str, Any]:
         """What an artifact must say to make the network again."""

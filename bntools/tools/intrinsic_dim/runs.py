@@ -36,7 +36,8 @@ class Outcome:
 
     seconds: of CPU. stopped: given up early as hopeless, its scores are those of that moment. floor: the validation
     score of theta_0; floor_test: the test score, of baselines that a target is measured from. curve: (share of the
-    steps, validation score). point: z at the end [dim], None for all parameters.
+    steps, validation score). point: z at the end [dim], None for all parameters. loss: on the held-out data, where the
+    score is another number: of equal scores the lower one is the better.
     """
 
     score: float
@@ -48,6 +49,7 @@ class Outcome:
     stopped: bool = False
     floor_test: float | None = None
     point: Any = field(default=None, repr=False, compare=False)
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Run:
             "start": job.start, "score": out.score, "validation": out.validation, "floor": out.floor,
             "floor_test": out.floor_test,
             "curve": [list(pair) for pair in out.curve], "steps": out.steps, "seconds": round(out.seconds, 3),
-            "stopped": out.stopped, "target": job.target,
+            "stopped": out.stopped, "target": job.target, **({} if out.loss is None else {"loss": out.loss}),
         }  # fmt: skip
 
 
@@ -84,6 +86,6 @@ def from_record(found: dict[str, Any], point: Any) -> Run:
     curve = [(float(a), float(b)) for a, b in found["curve"]]
     outcome = Outcome(
         found["score"], found["validation"], found["floor"], curve, found["steps"], found["seconds"],
-        found["stopped"], found["floor_test"], point,
+        found["stopped"], found["floor_test"], point, found.get("loss"),
     )  # fmt: skip
     return Run(job, outcome, found["key"])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bntools.tools.intrinsic_dim import fit
+from bntools.tools.intrinsic_dim import fit, ranking
 from bntools.tools.intrinsic_dim.fit import Curve, Interval
 from bntools.tools.intrinsic_dim.runs import Job, Run
 
@@ -17,7 +17,8 @@ GUESS = (256, 1000)
 RATES = (0.25, 1.0, 4.0)
 """Learning rates first tried, relative to the guess; the neighbours of the best one, a factor 2 away, come after."""
 MOST_RATES = 9
-"""Learning rates tried at one dimension, at most."""
+"""Learning rates tried at one dimension, at most; twice as many while all scores tie, as they do where nothing is
+learned yet, and only the loss tells the way."""
 BASE_RATES = (0.3, 1.0, 3.0)
 """The same for the baseline; going on in a direction while its last one is best."""
 SPREAD = (0.7, 0.85, 1.0, 1.2, 1.4)
@@ -98,14 +99,14 @@ class Search:
         plan = self.plan
         tried = [plan.base_rate * factor for factor in BASE_RATES]
         first = self._ask(Job(None, plan.seeds[0], rate, phase="baseline") for rate in tried)
-        while (best := _best(first)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
+        while (best := ranking.best(first)).job.lr in (min(tried), max(tried)) and len(tried) < 7:
             step = BASE_RATES[-1] if best.job.lr == max(tried) else BASE_RATES[0]
             tried.append(best.job.lr * step)
             first += self._ask([Job(None, plan.seeds[0], tried[-1], phase="baseline")])
         rest = self._ask(Job(None, seed, best.job.lr, phase="baseline") for seed in plan.seeds[1:])
         self.base_rate = best.job.lr
         runs = self._baseline = [best, *rest]
-        mean = sum(map(_validation, runs)) / len(runs)
+        mean = sum(map(ranking.validation, runs)) / len(runs)
         self.target = fit.aim(mean, plan.threshold, best.outcome.floor if plan.spans_from_floor else None)
         return runs
 
@@ -124,18 +125,25 @@ class Search:
         seed, guess, fixed = self.plan.seeds[0], self.guess(dim), self.plan.rates
         tried = list(fixed or rates or [guess * factor for factor in RATES])
         runs = self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in tried)
-        best = _best(runs)
-        while not fixed and len(tried) < MOST_RATES:
-            near = [best.job.lr * factor for factor in (0.5, 2.0)]
+        best = self._best(runs)
+        while not fixed and len(tried) < MOST_RATES * (2 if self._tied(runs) else 1):
+            step = 4.0 if self._tied(runs) and best.job.lr in (min(tried), max(tried)) else 2.0
+            near = [best.job.lr * factor for factor in (1 / step, step)]
             fresh = [rate for rate in near if all(abs(rate / known - 1) > 1e-6 for known in tried)]
             if not fresh:
                 break
             tried += fresh
             runs += self._ask(Job(dim, seed, rate, target=self.target, phase=phase) for rate in fresh)
-            best = _best(runs)
+            best = self._best(runs)
         self.rates[dim] = best.job.lr
         self._tuned.append(dim)
         return best
+
+    def _best(self, runs: Sequence[Run]) -> Run:
+        return ranking.best(runs, self.plan.guessing)
+
+    def _tied(self, runs: Sequence[Run]) -> bool:
+        return ranking.tied(runs, self.plan.guessing)
 
     def bracket(self) -> tuple[int | None, int | None]:
         """Double or halve from the guess until one dimension is below the target and the next one is not.
@@ -285,15 +293,3 @@ def estimate(runs: Sequence[Run], baseline: Sequence[Run], plan: Plan) -> tuple[
     scores = [run.outcome.score for run in runs]
     base = [run.outcome.score for run in baseline]
     return fit.dimension(dims, scores, base, plan.threshold, floor, least=plan.least)
-
-
-def _best(runs: Sequence[Run]) -> Run:
-    """The run that is best on held-out data; of several equal ones that with the middle learning rate."""
-    top = max(map(_validation, runs))
-    equal = sorted((run for run in runs if _validation(run) == top), key=lambda run: run.job.lr)
-    return equal[len(equal) // 2]
-
-
-def _validation(run: Run) -> float:
-    value = run.outcome.validation
-    return value if math.isfinite(value) else -math.inf

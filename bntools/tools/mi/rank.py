@@ -26,7 +26,7 @@ def rank(
     """
     y = columns[:, names.index(target)]
     shuffled = np.random.default_rng(settings.seed).permutation(len(y))
-    found = []
+    rows = []
     for index, name in enumerate(names):
         if name == target:
             continue
@@ -36,6 +36,6 @@ def rank(
         null = mutual_information(x[both], y[shuffled][both & np.isfinite(y[shuffled])][: both.sum()], settings) \
             if np.isfinite(y).all() else None  # fmt: skip
         entry["permuted"] = None if null is None else null["value"]
-        found.append({"name": name, **entry})
+        rows.append({"name": name, **entry})
         advance(1)
-    return sorted(found, key=lambda entry: -entry["value"])
+    return sorted(rows, key=lambda entry: -entry["value"])

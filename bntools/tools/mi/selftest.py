@@ -29,7 +29,7 @@ def selftest(
 ) -> dict[str, dict[str, Any]]:
     """For each estimator {value, tests: {test: {expected, value, passed}}, passed}, in nats."""
     first, second = look_at(x, "x", False).points, look_at(y, "y", False).points
-    found = {}
+    results = {}
     for name in names:
 
         def estimate(a: Floats, b: Floats, name: str = name) -> float:
@@ -41,8 +41,8 @@ def selftest(
             test: function(estimate, first, second, value, settings.seed) for test, function in TESTS.items()
         }
         passed = all(entry["passed"] for entry in tests.values())
-        found[name] = {"value": value, "tests": tests, "passed": passed}
-    return found
+        results[name] = {"value": value, "tests": tests, "passed": passed}
+    return results
 
 
 def permutation(estimate: Estimate, x: Floats, y: Floats, value: float, seed: int) -> dict[str, Any]:

@@ -137,19 +137,19 @@ def tasks() -> list[Task]:
     wide = {d: gaussian(f"two pairs {d}x{d}", two_pairs(d), d) for d in (2, 3, 5, 25)}
     humps = two_humps((0.3, 0.7), (0, 5)), two_humps((0.5, 0.5), (-1, 3))
     uniform = mapped("cdf", normal, ndtr, ndtr)
-    found = [
+    chosen = [
         normal, uniform, additive(0.1), additive(0.75), mapped("two humps", normal, *humps),
         mapped("wiggly", normal, wiggly_x, wiggly_y), mapped("half cube", normal, half_cube, half_cube),
         student(1, 1), mapped("asinh", student(1, 1), np.arcsinh, np.arcsinh),
         mapped("swiss roll", uniform, swiss_roll, lambda y: y),
     ]  # fmt: skip
-    found += [gaussian(f"dense {d}x{d}", dense(d), d) for d in (2, 3, 5, 25, 50)] + list(wide.values())
-    found += [student(d, df) for d, df in ((2, 1), (2, 2), (3, 2), (3, 3), (5, 2), (5, 3))]
+    chosen += [gaussian(f"dense {d}x{d}", dense(d), d) for d in (2, 3, 5, 25, 50)] + list(wide.values())
+    chosen += [student(d, df) for d, df in ((2, 1), (2, 2), (3, 2), (3, 3), (5, 2), (5, 3))]
     for d in (3, 5, 25):
-        found.append(mapped("cdf", wide[d], ndtr, ndtr))
-        found.append(mapped("half cube", wide[d], half_cube, half_cube))
-        found.append(mapped("spiral", wide[d], spiral(0), spiral(1)))
-        found.append(mapped("spiral", found[-3], spiral(0), spiral(1)))
-    return found + [
+        chosen.append(mapped("cdf", wide[d], ndtr, ndtr))
+        chosen.append(mapped("half cube", wide[d], half_cube, half_cube))
+        chosen.append(mapped("spiral", wide[d], spiral(0), spiral(1)))
+        chosen.append(mapped("spiral", chosen[-3], spiral(0), spiral(1)))
+    return chosen + [
         mapped("asinh", student(d, df), np.arcsinh, np.arcsinh) for d, df in ((2, 1), (3, 2), (5, 2))
     ]

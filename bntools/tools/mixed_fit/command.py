@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -58,16 +58,9 @@ Examples:
     help="Penalty on the fixed effects, for --solver cg.",
 )
 @click.option("--effects", is_flag=True, help="Report the random effects of every group.")
-@click.option(
-    "-o",
-    "--output",
-    callback=options.not_empty,
-    is_eager=True,
-    metavar="FILE",
-    help="Write the report here as JSON.",
-)
-@click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
-@click.option("--plot", metavar="FILE", help="Draw the random effects of the first term: .svg, .png or .pdf.")
+@option_blocks.written("the report here as JSON", "FILE")
+@option_blocks.replacing("output")
+@option_blocks.plot("the random effects of the first term")
 @options.common
 def command(
     session: Session,

@@ -1,14 +1,18 @@
-"""What the user asks of quantize, validated: one grid a tensor, from defaults and overrides."""
+"""What the user asks of quantize, validated: `Settings` decide the result, `RunOptions` how it is come by."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bntools.core.errors import usage
 from bntools.core.packing import grouped
+from bntools.core.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from bntools.core.work.shards import Shard
 
 DIMS = ("oc", "ic", "ada")
 CRITERIA = ("module", "diag", "weight")
@@ -16,6 +20,9 @@ METHODS = ("rtn", "gptq")
 SEARCHES = ("minmax", "weighted")
 _KEYS = ("bits", "group", "dim", "symmetric", "skip", "meta", "trellis", "balance")
 _FLAGS = ("skip", "symmetric", "balance")
+_NOT_RECORDED = ("calib", "distill", "seed", "free_groups", "entropy")  # in the report elsewhere
+BALANCE_STEPS = 16
+"""Steps of a factor of `balance` in an octave: codes are taken with the factor as stored, so its rounding is free."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,28 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class EntropySettings:
+    """What is asked of the entropy code; recorded in the report.
+
+    budget: bits per linear weight, or bytes of the whole file, as `unit` says. two_sided: feedback over outputs, too.
+    """
+
+    budget: float
+    unit: str  # "bits" or "bytes"
+    trellis: bool = True
+    two_sided: bool = True
+    embedding: bool = False
+    seed: int = 0
+    distill: int = 0  # steps
+    compensate: bool = True
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides the result; recorded in the artifact's report.
 
-    compensate: each linear is aimed at the original's outputs, see `core.prefix`.
+    compensate: each linear is aimed at the original's outputs, see `core.blockwise.prefix`.
+    free_groups: a budget chooses group sizes, too. entropy: what is asked of the entropy code, None for fixed codes.
     calib_tokens: 0 without a text to look at the weights alone; reason: why, where the user did not ask for that.
     budget: "bits" a linear weight or "bytes" of the file, as `unit` says; 0 for the bits and groups of the grid.
     """
@@ -78,6 +103,11 @@ class Settings:
     unit: str = ""
     compensate: bool = False
     reason: str = ""
+    calib: str = "default"
+    distill: int = 0  # steps
+    seed: int = 0
+    free_groups: bool = True
+    entropy: EntropySettings | None = None
 
     def __post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):
@@ -108,8 +138,42 @@ class Settings:
         patterns = [*self.include, *self.exclude, *(text.rpartition("=")[0] for text in self.overrides)]
         return [pattern for pattern in patterns if not any(_compile(pattern).search(name) for name in known)]
 
+    @property
+    def sweeps(self) -> bool:
+        """Whether gradients on the calibration text are wanted."""
+        return bool(self.fisher or self.budget)
+
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What the report and a --work folder know the settings by."""
+        return {key: value for key, value in asdict(self).items() if key not in _NOT_RECORDED}
+
+
+def _silent(text: str) -> None:
+    """A message that nobody reads."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out, which changes no weight of its result.
+
+    work: the folder of finished parts. shard: the part that is made; gather: the parts that are joined.
+    command, started: what the history says of the run.
+    """
+
+    device: str = "cpu"
+    work: str | None = None
+    shard: Shard | None = None
+    gather: tuple[str, ...] = ()
+    progress: Progress = no_progress
+    note: Callable[[str], None] = _silent
+    detail: Callable[[str], None] = _silent
+    command: tuple[str, ...] = ("bntools", "quantize")
+    started: float = 0.0
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a part is made, or parts are joined."""
+        return bool(self.shard or self.gather)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -12,10 +12,9 @@ from bntools.core.blockwise import sampled_text
 from bntools.core.blockwise.windows import text_windows
 from bntools.core.errors import usage
 from bntools.core.model.model import Model
-from bntools.core.progress import Step, no_step
 from bntools.core.work.folder import Work, digest_of
-from bntools.tools.quantize.pipeline import Item
-from bntools.tools.quantize.settings import Settings
+from bntools.tools.quantize.plan import Task
+from bntools.tools.quantize.settings import RunOptions, Settings
 
 _UNIT = "made tokens"  # of a --work folder
 
@@ -51,34 +50,38 @@ class Calibration:
         return {"source": self.source, "tokens": windows.numel(), **rounds}
 
 
-def calibration(
-    model: Model, items: list[Item], settings: Settings, calib: str, distill: bool = False
-) -> Calibration:
+def calibration(task: Task) -> Calibration:
     """What to calibrate on: nothing where the method needs none."""
-    adaptive = settings.criterion != "weight" and any(item.grid and item.grid.dim == "ada" for item in items)
-    if calib == "none":
-        needed, reason = needs(settings) or distill, settings.reason
+    model, settings = task.model, task.settings
+    adaptive = settings.criterion != "weight" and any(
+        item.grid and item.grid.dim == "ada" for item in task.items
+    )
+    needed = needs(settings) or settings.distill > 0
+    if settings.calib == "none":
         if not needed or not settings.calib_tokens:
-            return Calibration(reason=reason)
+            return Calibration(reason=settings.reason)
         return Calibration(
             "made", shape=sampled_text.shape(model, settings.calib_tokens, settings.calib_window)
         )
-    if not (adaptive or distill or needs(settings)):
+    if not (adaptive or needed):
         return Calibration()
-    return Calibration("text", text_windows(model, calib, settings.calib_tokens, settings.calib_window))
+    text = text_windows(model, settings.calib, settings.calib_tokens, settings.calib_window)
+    return Calibration("text", text)
 
 
 def windows_of(
-    found: Calibration, model: Model, seed: int, device: str, work: Work | None, step: Step = no_step
+    calibration: Calibration, model: Model, seed: int, run: RunOptions, work: Work | None
 ) -> Tensor | None:
     """The windows: those that are to be made are, or come from `work`, where they stay."""
-    if found.source != "made":
-        return found.text
+    if calibration.source != "made":
+        return calibration.text
     if work is not None and work.has(_UNIT):
         unit, _ = work.load(_UNIT)
         with unit:
             return unit.tensor("ids")
-    windows = sampled_text.made_windows(model, *found.shape, seed, device, step)
+    count, window = calibration.shape
+    with run.progress("making tokens", count * window) as step:
+        windows = sampled_text.made_windows(model, count, window, seed, run.device, step)
     if work is not None:
         work.save(_UNIT, {"ids": windows}, {})
     return windows
@@ -87,7 +90,10 @@ def windows_of(
 def needs(settings: Settings) -> bool:
     """Whether inputs of the linears have to be known."""
     return bool(
-        settings.method == "gptq" or settings.search == "weighted" or settings.budget or settings.fisher
+        settings.method == "gptq"
+        or settings.search == "weighted"
+        or settings.sweeps
+        or settings.entropy is not None
     )
 
 

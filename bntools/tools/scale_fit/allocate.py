@@ -63,12 +63,12 @@ def allocation(fit: Fit, compute: float) -> dict[str, Any]:
             return {"N": n, "D": d, "tokens_per_parameter": d / n}
 
     value, samples = at(fit.theta[None]), at(fit.samples)
-    found = {name: interval(fit, float(value[name][0]), samples[name]) for name in value}
+    sizes = {name: interval(fit, float(value[name][0]), samples[name]) for name in value}
     n, d = float(value["N"][0]), float(value["D"][0])
     loss = nothing()
     if 0 < n < np.inf and 0 < d < np.inf:
         loss = prediction(fit, {"N": n, "D": d})["loss"]
-    return {"C": compute, **found, "loss": loss}
+    return {"C": compute, **sizes, "loss": loss}
 
 
 def prediction(fit: Fit, values: dict[str, float]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
@@ -91,8 +91,8 @@ Examples:
     "--features", metavar="FILE", help="Activations [samples, features] whose spectrum gives an exponent."
 )
 @click.option("--tensor", metavar="NAME", help="The matrix in --features, if there are several.")
-@click.option("--plot", metavar="FILE", help="Draw runs, law and residuals: .svg, .png or .pdf.")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing picture or part.")
+@option_blocks.plot("runs, law and residuals")
+@option_blocks.replacing("picture or part")
 @options.part_output
 @options.run_folder
 @options.shard
@@ -121,18 +121,18 @@ def command(session: Session, source: str, **given: Any) -> None:
     data = _dimension(given["data_dim"])
     fields = {name: given[name] for name in Settings.__dataclass_fields__ if name in given}
     settings = Settings(**fields, seed=session.seed, threads=session.threads)
-    found, skipped = _read(session, source, names, given["skip_bad"])
-    law, variables = choose_law(found, settings)
+    runs, skipped = _read(session, source, names, given["skip_bad"])
+    law, variables = choose_law(runs, settings)
     _check_uses(law, variables, points, given["compute"])
     kernel = _kernel(given["features"], given["tensor"]) if not session.dry_run else None
     if session.dry_run:
-        return _plan(session, found, law, variables, settings, given)
+        return _plan(session, runs, law, variables, settings, given)
     with terminal.progress(session, "bootstrap", settings.bootstrap) as advance:
         if given["shard"]:
             place = given["output"], given["force"]
-            return terminal.manifest(parts.write(found, settings, given["shard"], place, advance))
-        samples = parts.read(given["gather"], found, settings) if given["gather"] else None
-        fit = fit_scaling_law(found, settings, advance, samples=samples)
+            return terminal.manifest(parts.write(runs, settings, given["shard"], place, advance))
+        samples = parts.read(given["gather"], runs, settings) if given["gather"] else None
+        fit = fit_scaling_law(runs, settings, advance, samples=samples)
     result = fit_report(fit, compute=list(given["compute"]), points=points, data=data, kernel=kernel)
     result["skipped"] = skipped
     if given["plot"]:
@@ -222,12 +222,12 @@ def _kernel(path: str | None, tensor: str | None) -> Any:
 
 
 def _plan(
-    session: Session, found: Any, law: Any, variables: tuple[str, ...], settings: Any, given: dict[str, Any]
+    session: Session, runs: Any, law: Any, variables: tuple[str, ...], settings: Any, given: dict[str, Any]
 ) -> None:
     """What would be fitted, and about how long it takes."""
-    work = len(found.loss) * (40 * settings.bootstrap + 1600 + 200 * settings.starts)
+    work = len(runs.loss) * (40 * settings.bootstrap + 1600 + 200 * settings.starts)
     report = {
-        "kind": "plan", "law": law.name, "formula": law.formula, "variables": list(variables), "runs": len(found.loss),
+        "kind": "plan", "law": law.name, "formula": law.formula, "variables": list(variables), "runs": len(runs.loss),
         "starts": settings.starts, "bootstrap": settings.bootstrap, "seconds": 0.2 + 5e-8 * work,
         "writes": given["plot"],
     }  # fmt: skip

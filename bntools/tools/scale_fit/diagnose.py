@@ -37,7 +37,7 @@ class Finding:
 
 def warnings(fit: Fit, predictions: list[dict[str, float]] | None = None) -> list[Finding]:
     """All that applies, the gravest first. predictions: points at which the law is to be used."""
-    found = [
+    findings = [
         _outliers(fit),
         _leverage(fit),
         _starts(fit),
@@ -46,9 +46,9 @@ def warnings(fit: Fit, predictions: list[dict[str, float]] | None = None) -> lis
         _few(fit),
         _growing(fit),
     ]
-    found += [*_flat(fit), _floor(fit), _unpredictable(fit, predictions or [])]
-    found += [_beyond(fit, point) for point in predictions or []]
-    return [warning for warning in found if warning is not None]
+    findings += [*_flat(fit), _floor(fit), _unpredictable(fit, predictions or [])]
+    findings += [_beyond(fit, point) for point in predictions or []]
+    return [warning for warning in findings if warning is not None]
 
 
 def scores(fit: Fit) -> Array:
@@ -183,9 +183,9 @@ def _unpredictable(fit: Fit, points: list[dict[str, float]]) -> Finding | None:
 
 def _flat(fit: Fit) -> list[Finding]:
     """Parameters that the replicates spread over a factor, or over both signs."""
-    found = []
+    findings = []
     if len(fit.samples) < 20:
-        return found
+        return findings
     tail, open_ = 50 * (1 - fit.settings.level), determined(fit).undetermined
     for name, values in fit.coefficients(fit.samples).items():
         if name in open_ or few(fit):
@@ -197,11 +197,11 @@ def _flat(fit: Fit) -> list[Finding]:
                 f"{name} is anything from {low:.3g} to {high:.3g}: it trades off with {partner} along a flat valley; "
                 "compare objectives and predictions, not coefficients"
             )
-            found.append(Finding("flat", text, more={"parameter": name}))
+            findings.append(Finding("flat", text, more={"parameter": name}))
         if name in ("alpha", "beta") and (low <= 0.01 or high >= 5):
             text = f"{name} is not fixed by these runs ({low:.3g} to {high:.3g}): add sizes further apart"
-            found.append(Finding("undetermined", text, more={"parameter": name}))
-    return found
+            findings.append(Finding("undetermined", text, more={"parameter": name}))
+    return findings
 
 
 def _floor(fit: Fit) -> Finding | None:

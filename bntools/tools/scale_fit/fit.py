@@ -83,13 +83,13 @@ class Fit:
 
     def coefficients(self, theta: Array) -> dict[str, Array]:
         """Each parameter by name in the units of the runs, [batch], for theta [batch, parameters]."""
-        found = dict(zip(self.law.parameters, theta.T, strict=True))
+        values = dict(zip(self.law.parameters, theta.T, strict=True))
         with np.errstate(over="ignore"):
             for factor, exponent, middle in zip(("A", "B"), ("alpha", "beta"), self.center, strict=False):
-                found[factor] = np.exp(found[factor] + found[exponent] * middle)
-            if "E" in found:
-                found["E"] = np.exp(found["E"])
-        return found
+                values[factor] = np.exp(values[factor] + values[exponent] * middle)
+            if "E" in values:
+                values["E"] = np.exp(values["E"])
+        return values
 
     def predict(self, values: dict[str, float], theta: Array | None = None) -> Array:
         """Loss at one point, [batch] for theta [batch, parameters], by default the fitted one."""
@@ -98,9 +98,9 @@ class Fit:
         return np.exp(evaluate(self.law, chosen, x).log_loss[:, 0])
 
 
-def choose_law(found: Runs, settings: Settings) -> tuple[Law, tuple[str, ...]]:
+def choose_law(runs: Runs, settings: Settings) -> tuple[Law, tuple[str, ...]]:
     """The law and the names of its variables. Raises BnError (exit 2) where the runs do not have them."""
-    varying = found.varying()
+    varying = runs.varying()
     joint = {"N", "D"} <= set(varying)
     name = settings.law if settings.law != "auto" else "power" if settings.x or not joint else "chinchilla"
     if name != "power" and not joint:
@@ -117,7 +117,7 @@ def choose_law(found: Runs, settings: Settings) -> tuple[Law, tuple[str, ...]]:
 
 
 def fit_scaling_law(
-    found: Runs, settings: Settings | None = None, step: Step = no_step, *, shard: Shard | None = None,
+    runs: Runs, settings: Settings | None = None, step: Step = no_step, *, shard: Shard | None = None,
     samples: Array | None = None,
 ) -> Fit:  # fmt: skip
     """The law of least Huber loss on log losses, with replicates for its intervals.
@@ -128,15 +128,15 @@ def fit_scaling_law(
     Raises BnError: exit 2 for a law the runs cannot have, 3 for too few runs.
     """
     settings = settings or Settings()
-    law, variables = choose_law(found, settings)
-    check_count(found, len(law.parameters))
-    x = np.log(np.stack([found.values[name] for name in variables]))
+    law, variables = choose_law(runs, settings)
+    check_count(runs, len(law.parameters))
+    x = np.log(np.stack([runs.values[name] for name in variables]))
     center = x.mean(1)
-    problem = Problem(law, x - center[:, None], np.log(found.loss), settings.delta)
+    problem = Problem(law, x - center[:, None], np.log(runs.loss), settings.delta)
     theta, value, reached, tried = _best(problem, settings.starts)
     if samples is None:
         samples = _bootstrap(problem, theta, settings, step, shard)
-    return Fit(law, variables, found, settings, problem, center, theta, value, reached, tried, samples)
+    return Fit(law, variables, runs, settings, problem, center, theta, value, reached, tried, samples)
 
 
 def polish(problem: Problem, theta: Array, weights: Array | None = None, tolerance: float = 1e-13) -> Minima:
@@ -152,11 +152,11 @@ def _best(problem: Problem, count: int) -> tuple[Array, float, int, int]:
     """The best minimum, its objective, and how many of the starts reached it to a part in a million."""
     stride = -(-problem.y.size // _SEARCHED)
     part = replace(problem, x=problem.x[:, ::stride], y=problem.y[::stride])
-    found = polish(part, starts(part, count))
-    order = np.argsort(found.value, kind="stable")
-    lowest = float(found.value[order[0]])
-    close = found.value <= lowest * (1 + 1e-6) + 1e-15 * part.y.size
-    theta, value = found.theta[order[0]], lowest
+    polished = polish(part, starts(part, count))
+    order = np.argsort(polished.value, kind="stable")
+    lowest = float(polished.value[order[0]])
+    close = polished.value <= lowest * (1 + 1e-6) + 1e-15 * part.y.size
+    theta, value = polished.theta[order[0]], lowest
     if stride > 1:
         full = polish(problem, theta[None])
         theta, value = full.theta[0], float(full.value[0])

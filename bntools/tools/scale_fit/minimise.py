@@ -47,11 +47,11 @@ def minimise(
         direction[lost] = -slope[lost]
         descent[lost] = -np.einsum("bi,bi->b", slope[lost], slope[lost])
         before = (theta[active], value[active], slope)
-        point, found, new = _search(function, active, before, direction, descent)
+        point, reached, new = _search(function, active, before, direction, descent)
         _update(metric, active, point - theta[active], new - slope, lost)
-        gained = value[active] - found
-        idle[active] = np.where(gained <= tolerance * np.abs(found), idle[active] + 1, 0)
-        theta[active], value[active], gradient[active] = point, found, new
+        gained = value[active] - reached
+        idle[active] = np.where(gained <= tolerance * np.abs(reached), idle[active] + 1, 0)
+        theta[active], value[active], gradient[active] = point, reached, new
         active = active[idle[active] < 2]
     return Minima(theta, value, taken)
 
@@ -67,12 +67,12 @@ def _search(
     open_ = np.arange(count)
     for _ in range(30):
         trial = start[open_] + size[open_, None] * direction[open_]
-        found, gradient = function(trial, active[open_])
-        falls = found <= value[open_] + _ARMIJO * size[open_] * descent[open_]
+        height, gradient = function(trial, active[open_])
+        falls = height <= value[open_] + _ARMIJO * size[open_] * descent[open_]
         flat = np.einsum("bi,bi->b", gradient, direction[open_]) >= _WOLFE * descent[open_]
-        rows = falls & (found <= best_value[open_])
+        rows = falls & (height <= best_value[open_])
         better = open_[rows]
-        best[better], best_value[better], best_gradient[better] = trial[rows], found[rows], gradient[rows]
+        best[better], best_value[better], best_gradient[better] = trial[rows], height[rows], gradient[rows]
         high[open_[~falls]] = size[open_[~falls]]
         low[open_[falls & ~flat]] = size[open_[falls & ~flat]]
         open_ = open_[~(falls & flat)]

@@ -39,16 +39,16 @@ def objective(problem: Problem, theta: Array, weights: Array | None = None) -> t
     A sum, not a mean, whose small gradient makes optimisers stop early (Besiroglu et al., arXiv 2404.10102).
     weights: [batch, runs], how often each run counts; None counts each once.
     """
-    found = evaluate(problem.law, theta, problem.x)
+    terms = evaluate(problem.law, theta, problem.x)
     with np.errstate(all="ignore"):
-        residual = found.log_loss - problem.y
+        residual = terms.log_loss - problem.y
         slope = np.clip(residual, -problem.delta, problem.delta)
         values = slope * (residual - slope / 2)
         if weights is not None:
             values *= weights
             slope *= weights
         total = values.sum(1)
-        gradient = np.stack([np.einsum("br,br->b", slope, part) for part in found.derivatives], 1)
+        gradient = np.stack([np.einsum("br,br->b", slope, part) for part in terms.derivatives], 1)
     bad = ~(np.isfinite(total) & np.isfinite(gradient).all(1))
     total[bad], gradient[bad] = np.inf, 0
     return total, gradient
@@ -60,12 +60,12 @@ def curvature(problem: Problem, theta: Array, weights: Array | None = None) -> A
     The second derivative of the quadratic that touches each Huber loss at its residual from above:
     J^T diag(min(1, delta / |r|)) J.
     """
-    found = evaluate(problem.law, theta, problem.x)
+    terms = evaluate(problem.law, theta, problem.x)
     with np.errstate(all="ignore"):
-        residual = np.abs(found.log_loss - problem.y)
+        residual = np.abs(terms.log_loss - problem.y)
         weight = problem.delta / np.maximum(residual, problem.delta)
         weight = weight if weights is None else weight * weights
-        jacobian = np.stack(found.derivatives, 1)
+        jacobian = np.stack(terms.derivatives, 1)
         hessian = (jacobian * weight[:, None]) @ jacobian.transpose(0, 2, 1)
     hessian[~np.isfinite(hessian).all((1, 2))] = 0
     diagonal = np.einsum("bii->bi", hessian)

@@ -20,19 +20,19 @@ KIND = "scale-fit-part"
 
 
 def write(
-    found: Runs, settings: Settings, shard: Shard, place: tuple[str, bool], step: Step
+    runs: Runs, settings: Settings, shard: Shard, place: tuple[str, bool], step: Step
 ) -> dict[str, Any] | None:
     """Fit, and write part I of N of the replicates; place: target, and whether to replace it. Returns the manifest."""
-    fit = fit_scaling_law(found, settings, step, shard=shard)
-    told = _identity(found, settings)
+    fit = fit_scaling_law(runs, settings, step, shard=shard)
+    told = _identity(runs, settings)
     return array_parts.write(
         place[0], KIND, shard, identity=told, arrays={"samples": fit.samples}, force=place[1]
     )
 
 
-def read(paths: Sequence[str], found: Runs, settings: Settings) -> Array:
+def read(paths: Sequence[str], runs: Runs, settings: Settings) -> Array:
     """The replicates of all parts. Raises BnError (exit 3) where some are missing."""
-    samples = array_parts.joined(array_parts.read(paths, KIND, _identity(found, settings)), "samples")
+    samples = array_parts.joined(array_parts.read(paths, KIND, _identity(runs, settings)), "samples")
     if len(samples) != settings.bootstrap:
         raise bad_input(
             f"{len(samples)} replicates in the parts, not {settings.bootstrap}", "make them again"
@@ -40,9 +40,9 @@ def read(paths: Sequence[str], found: Runs, settings: Settings) -> Array:
     return samples
 
 
-def _identity(found: Runs, settings: Settings) -> dict[str, Any]:
-    digest = hashlib.sha256(found.loss.tobytes())
-    for name, values in sorted(found.values.items()):
+def _identity(runs: Runs, settings: Settings) -> dict[str, Any]:
+    digest = hashlib.sha256(runs.loss.tobytes())
+    for name, values in sorted(runs.values.items()):
         digest.update(name.encode() + values.tobytes())
     decides = {key: value for key, value in asdict(settings).items() if key not in ("threads", "level")}
     return identity("scale-fit", {"runs": digest.hexdigest()}, settings=decides)

@@ -29,8 +29,8 @@ class Dimension:
 
 def dimension(report: Any, label: str) -> Dimension:
     """The dimension in a report of `bntools data-dim`. Raises BnError (exit 3)."""
-    found = report.get("dimension") if isinstance(report, dict) else None
-    numbers = [found.get(key) for key in ("value", "low", "high")] if isinstance(found, dict) else []
+    dimension = report.get("dimension") if isinstance(report, dict) else None
+    numbers = [dimension.get(key) for key in ("value", "low", "high")] if isinstance(dimension, dict) else []
     if not numbers or not _positive(numbers[0]):
         raise bad_input(
             f"{label} has no dimension.value above 0", "give a number, or a report of bntools data-dim"
@@ -53,7 +53,7 @@ def classify(exponent: dict[str, float | None], data: Dimension | None) -> dict[
     value = exponent["value"]
     if value is None or value <= 0:
         return {"label": OPEN}
-    found: dict[str, Any] = {"label": OPEN, "implied_dimension": _inverse(exponent)}
+    regime: dict[str, Any] = {"label": OPEN, "implied_dimension": _inverse(exponent)}
     near = abs(value - 1) <= WIDTH
     if data is not None:
         low, high = exponent["low"], exponent["high"]
@@ -62,12 +62,12 @@ def classify(exponent: dict[str, float | None], data: Dimension | None) -> dict[
             "low": (value if low is None else max(low, 0.0)) * data.low,
             "high": (value if high is None else high) * data.high,
         }
-        found["times_dimension"] = product
-        found["label"] = RESOLUTION if product["low"] <= HIGHEST and product["high"] >= LOWEST else NEITHER
-        found["four_over_d"] = product["low"] <= PIECEWISE_LINEAR <= product["high"]
+        regime["times_dimension"] = product
+        regime["label"] = RESOLUTION if product["low"] <= HIGHEST and product["high"] >= LOWEST else NEITHER
+        regime["four_over_d"] = product["low"] <= PIECEWISE_LINEAR <= product["high"]
     if near:
-        found["label"] = VARIANCE
-    return found
+        regime["label"] = VARIANCE
+    return regime
 
 
 def _inverse(exponent: dict[str, float | None]) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ def fit_report(
 
     compute: budgets in FLOPs to divide. points: variables by name to predict the loss at. data: the data's dimension.
     """
-    found = parameters(fit)
+    values = parameters(fit)
     allocations = [allocate.allocation(fit, budget) for budget in compute or []]
     uses = [
         *(points or []),
@@ -39,7 +39,7 @@ def fit_report(
         "formula": fit.law.formula,
         "variables": list(fit.variables),
         "runs": len(fit.runs.loss),
-        "parameters": found,
+        "parameters": values,
         "objective": fit.objective,
         "delta": fit.settings.delta,
         "residual_rms": rms(fit),
@@ -50,7 +50,7 @@ def fit_report(
             "resample": resampling(fit.settings, len(fit.runs.loss) - len(fit.theta)),
             "level": fit.settings.level,
         },
-        "regime": regimes(fit, found, data),
+        "regime": regimes(fit, values, data),
         "warnings": [warning.as_json() for warning in warnings(fit, uses)],
     }
     if fit.law.joint:
@@ -66,7 +66,7 @@ def parameters(fit: Fit) -> dict[str, Any]:
     """{value, low, high} of each parameter, E first; None throughout where the runs leave it open."""
     undetermined = determined(fit).undetermined
     values, samples = fit.coefficients(fit.theta[None]), fit.coefficients(fit.samples)
-    found = {
+    intervals = {
         name: interval(fit, float(values[name][0]), samples[name])
         for name in ("E", "A", "B", "alpha", "beta")
         if name in values
@@ -75,10 +75,10 @@ def parameters(fit: Fit) -> dict[str, Any]:
         for name, factor, exponent in (("N_c", "A", "alpha"), ("D_c", "B", "beta")):
             with np.errstate(all="ignore"):
                 value = values[factor] ** (1 / values[exponent])
-                found[name] = interval(fit, float(value[0]), samples[factor] ** (1 / samples[exponent]))
+                intervals[name] = interval(fit, float(value[0]), samples[factor] ** (1 / samples[exponent]))
             if factor in undetermined:
-                found[name] = allocate.nothing()
-    return found | {name: allocate.nothing() for name in undetermined}
+                intervals[name] = allocate.nothing()
+    return intervals | {name: allocate.nothing() for name in undetermined}
 
 
 def rms(fit: Fit) -> float:
@@ -101,10 +101,10 @@ def baseline(fit: Fit) -> dict[str, Any] | None:
     return {"formula": formula, "objective": simple.objective, "residual_rms": rms(simple)}
 
 
-def regimes(fit: Fit, found: dict[str, Any], data: Dimension | None) -> dict[str, Any]:
+def regimes(fit: Fit, values: dict[str, Any], data: Dimension | None) -> dict[str, Any]:
     """A label for each exponent of N or D, and one for all; the theory says nothing of an exponent of C."""
     names = {"N": "alpha", "D": "beta" if fit.law.joint else "alpha"}
-    by_name = {names[v]: regime.classify(found[names[v]], data) for v in fit.variables if v in names}
+    by_name = {names[v]: regime.classify(values[names[v]], data) for v in fit.variables if v in names}
     label = regime.overall([each["label"] for each in by_name.values()]) if by_name else regime.OPEN
     known = {"data_dimension": data.__dict__.copy()} if data is not None else {}
     return {"label": label, **by_name, **known}

@@ -79,6 +79,14 @@ def column_names(text: str | None) -> dict[str, str]:
     return names
 
 
+class _MissingKeyError(ValueError):
+    """A line lacks what the fit needs."""
+
+
+def _keys(line: bytes) -> str:
+    return ", ".join(json.loads(line))[:80] or "none"
+
+
 def refuse(number: int, reason: str) -> None:
     """What to do with a bad line unless told to skip it. Raises BnError (exit 3)."""
     raise bad_input(f"line {number}: {reason}", "--skip-bad goes on without it")
@@ -89,21 +97,27 @@ def read_runs(lines: Iterable[bytes], names: Mapping[str, str], skip: Skip = ref
 
     The first good line decides which of N, D and C every line must have. Raises BnError (exit 3) where none is good.
     """
-    found: list[dict[str, float]] = []
+    rows: list[dict[str, float]] = []
     numbers: list[int] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            run = _run(line, names, set(found[0]) if found else None)
+            run = _run(line, names, set(rows[0]) if rows else None)
+        except _MissingKeyError as error:
+            if not rows and skip is refuse:  # all lines are like the first, mostly
+                hint = f"--columns N=KEY,D=KEY,loss=KEY; this line has {_keys(line)}"
+                raise bad_input(f"line {number}: {error}", hint) from None
+            skip(number, str(error))
+            continue
         except (ValueError, RecursionError) as error:
             skip(number, f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error))
             continue
-        found.append(run)
+        rows.append(run)
         numbers.append(number)
-    if not found:
+    if not rows:
         raise bad_input("no runs to fit", 'a line is {"N": parameters, "D": tokens, "loss": loss}')
-    columns = {name: np.array([run[name] for run in found]) for name in found[0]}
+    columns = {name: np.array([run[name] for run in rows]) for name in rows[0]}
     loss = columns.pop("loss")
     return Runs(loss, _completed(columns), numbers)
 
@@ -118,9 +132,9 @@ def _run(line: bytes, names: Mapping[str, str], wanted: set[str] | None) -> dict
         raise ValueError("not a JSON object")
     run = {meaning: _number(key, value[key]) for meaning, key in names.items() if value.get(key) is not None}
     if "loss" not in run:
-        raise ValueError(f"no key {names['loss']!r} (the loss)")
+        raise _MissingKeyError(f"no key {names['loss']!r} (the loss)")
     if wanted is None and len(run) < 2:
-        raise ValueError(f"none of the keys {', '.join(repr(names[v]) for v in VARIABLES)}")
+        raise _MissingKeyError(f"none of the keys {', '.join(repr(names[v]) for v in VARIABLES)}")
     missing = sorted((wanted or set()) - set(run))
     if missing:
         raise ValueError(f"no key {names[missing[0]]!r}, which earlier lines have")
@@ -143,27 +157,28 @@ def _number(key: str, value: Any) -> float:
 
 def assignment(option: str, text: str) -> dict[str, float]:
     """`N=1e9,D=2e10` as numbers by name. Raises BnError (exit 2)."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
         try:
             number = float(value)
         except ValueError:
             number = math.nan
-        if name not in VARIABLES or name in found or not (math.isfinite(number) and number > 0):
+        if name not in VARIABLES or name in values or not (math.isfinite(number) and number > 0):
             raise usage(
                 f"{option} {text!r}: {part.strip()!r} is not N, D or C = a number above 0",
                 f"{option} N=1e9,D=2e10",
             )
-        found[name] = number
+        values[name] = number
     return {
-        name: float(value) for name, value in _completed({k: np.float64(v) for k, v in found.items()}).items()
+        name: float(value)
+        for name, value in _completed({k: np.float64(v) for k, v in values.items()}).items()
     }
 
 
-def check_count(found: Runs, parameters: int) -> None:
+def check_count(runs: Runs, parameters: int) -> None:
     """Refuse to fit fewer runs than the law has parameters, or as many. Raises BnError (exit 3)."""
-    count = len(found.loss)
+    count = len(runs.loss)
     if count <= parameters:
         raise BnError(
             f"{count} runs cannot fix {parameters} parameters",

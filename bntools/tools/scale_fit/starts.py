@@ -134,7 +134,7 @@ def _vectors(law: Law, solution: Array, axes: Sequence[Array]) -> Array:
 def _kaplan(problem: Problem) -> list[Array]:
     """Parameter vectors for each E tried: then (L - E)^(1/beta) is linear in A^(1/beta) and B^(1/beta)."""
     loss = np.exp(problem.y)
-    found = []
+    tables = []
     for share in _SHARES if problem.law.irreducible else (0.0,):
         e = share * loss.min()
         rest = loss - e
@@ -143,8 +143,8 @@ def _kaplan(problem: Problem) -> list[Array]:
         if problem.law.irreducible:
             last = np.full((*table.shape[:-1], 1), np.log(max(e, 1e-3 * loss.min())))
             table = np.concatenate([table, last], -1)
-        found.append(table)
-    return found
+        tables.append(table)
+    return tables
 
 
 def _kaplan_row(problem: Problem, beta: float, log_rest: Array, share: Array) -> Array:

@@ -50,14 +50,14 @@ def _parameters(result: dict[str, Any]) -> list[Row]:
 def _regimes(result: dict[str, Any]) -> list[Row]:
     rows = []
     for name in ("alpha", "beta"):
-        found = result["regime"].get(name)
-        if found is None:
+        regime = result["regime"].get(name)
+        if regime is None:
             continue
-        rows.append([f"regime of {name}", found["label"], ""])
-        if "times_dimension" in found:
-            rows.append([f"{name} x data dimension (4 if 4/d)", *_three(found["times_dimension"])])
-        elif "implied_dimension" in found:
-            rows.append([f"dimension if {name} = 4/d", *_three(found["implied_dimension"])])
+        rows.append([f"regime of {name}", regime["label"], ""])
+        if "times_dimension" in regime:
+            rows.append([f"{name} x data dimension (4 if 4/d)", *_three(regime["times_dimension"])])
+        elif "implied_dimension" in regime:
+            rows.append([f"dimension if {name} = 4/d", *_three(regime["implied_dimension"])])
     return rows
 
 
@@ -67,9 +67,9 @@ def _kernel(result: dict[str, Any]) -> list[Row]:
     return [["alpha by the features' spectrum", *_three(result["kernel"]["alpha"])]]
 
 
-def _allocations(found: list[dict[str, Any]]) -> Any:
+def _allocations(allocations: list[dict[str, Any]]) -> Any:
     rows = []
-    for each in found:
+    for each in allocations:
         numbers = [_count(each[name]) for name in ("N", "D", "tokens_per_parameter")]
         rows.append([f"{each['C']:.3g}", *numbers, three(each["loss"]["value"])])
     return table(["budget C (FLOPs)", "N (parameters)", "D (tokens)", "D/N", "loss"], rows)
@@ -83,9 +83,9 @@ def _count(value: dict[str, Any]) -> str:
     return f"{value['value']:.3g}\n{value['low']:.2g} to {value['high']:.2g}"
 
 
-def _predictions(found: list[dict[str, Any]], variables: list[str]) -> Any:
+def _predictions(predictions: list[dict[str, Any]], variables: list[str]) -> Any:
     rows = []
-    for each in found:
+    for each in predictions:
         loss, run = each["loss"], each["run"]
         value = "-" if loss["value"] is None else f"{loss['value']:.4g}"
         law = "" if loss["low"] is None else f"{loss['low']:.4g} to {loss['high']:.4g}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -75,19 +75,18 @@ _NOTES = {
 @click.option(
     "--neighbours", type=click.IntRange(1, 50), default=3, show_default=True, help="Of --method knn."
 )
-@click.option("--tensor", metavar="NAME", help="The matrix to read, where INPUT has several.")
-@click.option("--plot", metavar="FILE", help="Draw the ordered p-values: .svg, .png or .pdf.")
+@option_blocks.tensor("matrix")
+@option_blocks.plot("the ordered p-values")
 @options.output
+@options.run_folder
+@options.shard
+@options.jobs
 @options.common
+@dispatch.divided(dispatch.Division(library="bntools.tools.screen.parts", writes=True))
 def command(
-    session: Session,
-    source: str,
-    output: str,
-    force: bool,
-    plot: str | None,
-    tensor: str | None,
-    **choices: Any,
-) -> None:
+    session: Session, source: str, output: str, force: bool, plot: str | None, tensor: str | None,
+    shard: Any, gather: tuple[str, ...], **choices: Any,
+) -> None:  # fmt: skip
     """Score every numeric column of INPUT by how much it tells about --target, and pass on the best.
 
     INPUT is csv, JSON lines, parquet, .npy, .npz or safetensors, wider than memory if need be; - is standard input.
@@ -112,7 +111,12 @@ def command(
         table.position(settings.target)
         if session.dry_run:
             return _plan(session, table, settings)
-        report, result = _screen(session, table, settings)
+        if shard:
+            from bntools.tools.screen import parts
+
+            progress = functools.partial(terminal.progress, session)
+            return terminal.manifest(parts.write(table, settings, shard, (output, force), progress))
+        report, result = _screen(session, table, settings, gather)
         if pipe or output != "-":
             report = _write(session, table, settings, (report, result), output, force)
     if plot is not None:
@@ -127,11 +131,15 @@ def command(
     return terminal.emit(session, report, lambda console: draw(console, report))
 
 
-def _screen(session: Session, table: Any, settings: Any) -> tuple[dict[str, Any], Any]:
+def _screen(
+    session: Session, table: Any, settings: Any, gather: tuple[str, ...]
+) -> tuple[dict[str, Any], Any]:
+    from bntools.tools.screen import parts
     from bntools.tools.screen.report import report
     from bntools.tools.screen.run import screen
 
-    result = screen(table, settings, functools.partial(terminal.progress, session))
+    progress = functools.partial(terminal.progress, session)
+    result = parts.read(gather, table, settings) if gather else screen(table, settings, progress)
     summary = report(table, settings, result)
     for key, what in _NOTES.items():
         if summary["columns"][key]:

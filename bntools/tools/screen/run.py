@@ -46,6 +46,13 @@ class Screening(NamedTuple):
 
 def screen(table: Table, settings: Settings, progress: Progress) -> Screening:
     """Score all numeric columns but the target and covariates. Raises BnError (exit 3) where none can be scored."""
+    sweep = begin(table, settings)
+    sweep.run(table, progress)
+    return sweep.finish()
+
+
+def begin(table: Table, settings: Settings) -> Sweep:
+    """The outcome read and the null of all columns at hand, before the first column."""
     settings = settings.sized()
     outcome, rows, covariates = _outcome(table, settings)
     shuffled = np.random.default_rng([settings.seed, 0]).permutation(len(rows))
@@ -55,16 +62,7 @@ def screen(table: Table, settings: Settings, progress: Progress) -> Screening:
         if not outcome.classes:
             outcome = continuous(residual_outcome(outcome.values, covariates), None)
     scorer = Scorer(settings, outcome, covariates)
-    sweep = _Sweep(scorer, rows, shuffled, _room(settings, len(rows)))
-    left_out = {table.position(name) for name in (settings.target, *settings.covariates)}
-    with progress("columns", len(table)) as advance, ThreadPoolExecutor(settings.threads) as pool:
-        for block in table.blocks(max(1, _CELLS // table.rows)):
-            chosen = np.array([position not in left_out for position in block.positions.tolist()], bool)
-            sweep.take(
-                block.positions[chosen], block.values if chosen.all() else block.values[:, chosen], pool
-            )
-            advance(len(block.positions))
-    return sweep.finish(settings, rows)
+    return Sweep(scorer, rows, shuffled, _room(settings, len(rows)))
 
 
 def _outcome(table: Table, settings: Settings) -> tuple[Outcome, NDArray[np.int64], Floats | None]:
@@ -92,18 +90,30 @@ def default_top(rows: int) -> int:
     return max(1, int(rows / np.log(rows)))
 
 
-class _Sweep:
+class Sweep:
     """What is known after some blocks of columns."""
 
     def __init__(
         self, scorer: Scorer, rows: NDArray[np.int64], shuffled: NDArray[np.int64], room: int
     ) -> None:
-        self.scorer, self.room = scorer, room
+        self.scorer, self.room, self.settings = scorer, room, scorer.settings
         self.rows = rows[shuffled]
         self.back = np.argsort(shuffled)
         self.positions: list[NDArray[np.int64]] = []
         self.parts: list[tuple[Scored, Floats, Floats]] = []
         self.best: list[tuple[Floats, NDArray[np.int64], Array]] = []  # keys to sort by, positions, values
+
+    def run(self, table: Table, progress: Progress, within: range | None = None) -> None:
+        """Score the columns at positions of `within`, or all of them."""
+        settings, within = self.settings, range(len(table)) if within is None else within
+        left_out = {table.position(name) for name in (settings.target, *settings.covariates)}
+        with progress("columns", len(within)) as advance, ThreadPoolExecutor(settings.threads) as pool:
+            for block in table.blocks(max(1, _CELLS // table.rows), within):
+                chosen = np.array([position not in left_out for position in block.positions.tolist()], bool)
+                values = block.values if chosen.all() else block.values[:, chosen]
+                if chosen.any():
+                    self.take(block.positions[chosen], values, pool)
+                advance(len(block.positions))
 
     def take(self, positions: NDArray[np.int64], values: Array, pool: ThreadPoolExecutor) -> None:
         columns = _floating(values)[self.rows].T
@@ -133,15 +143,16 @@ class _Sweep:
         keys = np.stack([_keys(scored.p[order]), -scored.score[order], positions[order].astype(float)])
         self.best.append((keys, positions[order], block[order][:, self.back]))
         if len(self.best) > 8:
-            self.best = [self._merged()]
+            self.best = [self.merged()]
 
-    def _merged(self) -> tuple[Floats, NDArray[np.int64], Array]:
+    def merged(self) -> tuple[Floats, NDArray[np.int64], Array]:
         keys = np.hstack([keys for keys, _, _ in self.best])
         order = np.lexsort(keys[::-1])[: self.room]
         positions = np.concatenate([positions for _, positions, _ in self.best])
         return keys[:, order], positions[order], np.vstack([values for _, _, values in self.best])[order]
 
-    def finish(self, settings: Settings, rows: NDArray[np.int64]) -> Screening:
+    def finish(self) -> Screening:
+        settings = self.settings
         if not self.parts:
             raise bad_input(
                 "the table has no numeric column beside the target", "is the right column the --target?"
@@ -162,9 +173,9 @@ class _Sweep:
             selected = scored.score - shadows >= threshold
         linear = np.concatenate([part[1] for part in self.parts])
         order = _ranking(scored.p, scored.score, positions)
-        _, best, values = self._merged()
+        _, best, values = self.merged()
         return Screening(
-            self.scorer.outcome.at(self.back), np.sort(rows), positions, scored, q, selected, linear, order,
+            self.scorer.outcome.at(self.back), np.sort(self.rows), positions, scored, q, selected, linear, order,
             Best(best, values) )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -39,7 +39,7 @@ class Sizes(click.ParamType):
     "sparse-code", short_help="Train a sparse dictionary of activations, or name its latents.", epilog=EPILOG
 )
 @options.input_argument(example="bntools sparse-code acts/ --k 32 -o sae.safetensors")
-@click.option("--tensor", metavar="NAME", help="The tensor to read, where INPUT has several layers.")
+@option_blocks.tensor("tensor", "several layers")
 @click.option(
     "--method", type=click.Choice(["topk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated"]), default="topk",
     show_default=True, help="How training chooses the latents of a row.",
@@ -88,12 +88,12 @@ class Sizes(click.ParamType):
     help="Rows without use that make a latent dead.  [default: 40 batches]",
 )
 @click.option("--exact", is_flag=True, help="Take scores in float32 where bfloat16 would be faster.")
-@click.option("--drop-bad", is_flag=True, help="Leave out rows with NaN or infinity.")
+@option_blocks.drop_bad
 @click.option(
     "--name", "vocabulary", metavar="FILE", help="Name the latents of a dictionary by the rows of FILE."
 )
 @click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Names a latent.")
-@click.option("--plot", metavar="FILE", help="Draw the training curve: .svg, .png or .pdf.")
+@option_blocks.plot("the training curve")
 @options.work
 @options.output
 @options.common

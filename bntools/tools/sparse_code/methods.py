@@ -40,9 +40,9 @@ class TopK:
     def select(self, seen: Floats) -> Support:
         return selection.full(*selection.top(self.weights.encoder(), seen, self.k, self.weights.threads))
 
-    def slopes(self, X: Floats, support: Support, found: Residual) -> Floats:
+    def slopes(self, X: Floats, support: Support, residual: Residual) -> Floats:
         """The gradient by each pair's score; X: the rows to be explained."""
-        return np.where(support.values > 0, found.pulls, np.float32(0))
+        return np.where(support.values > 0, residual.pulls, np.float32(0))
 
     def adjust(self, support: Support, rows: int, rate: float) -> None:
         """What is learned besides the weights; after the step."""
@@ -61,8 +61,10 @@ class TopK:
 
     def _cut(self, seen: Floats) -> float:
         """The score that k latents a row exceed in a batch."""
-        found = selection.top_of_batch(self.weights.encoder(), seen, self.k * len(seen), self.weights.threads)
-        return float(found.values.min(initial=np.inf)) if len(found.values) else 0.0
+        chosen = selection.top_of_batch(
+            self.weights.encoder(), seen, self.k * len(seen), self.weights.threads
+        )
+        return float(chosen.values.min(initial=np.inf)) if len(chosen.values) else 0.0
 
 
 class BatchTopK(TopK):
@@ -93,8 +95,8 @@ class Penalised(TopK):
         zero = np.zeros(self.m, np.float32)
         return selection.beyond(self.weights.encoder(), seen, zero, self.weights.threads)
 
-    def slopes(self, X: Floats, support: Support, found: Residual) -> Floats:
-        return found.pulls + np.float32(self.penalty[0] / X.size)
+    def slopes(self, X: Floats, support: Support, residual: Residual) -> Floats:
+        return residual.pulls + np.float32(self.penalty[0] / X.size)
 
     def adjust(self, support: Support, rows: int, rate: float) -> None:
         l0 = np.count_nonzero(support.values > 0) / rows
@@ -116,22 +118,24 @@ class JumpReLU(TopK):
     def select(self, seen: Floats) -> Support:
         """Pairs over the lower edge of the rectangle; those under theta have value 0 but move it."""
         low = np.maximum(self.theta.value - np.float32(RECTANGLE / 2), 0)
-        found = selection.beyond(self.weights.encoder(), seen, low, self.weights.threads)
-        self.scores = found.values
-        return Support(found.indptr, found.latents, np.where(self._over(found), found.values, np.float32(0)))
+        chosen = selection.beyond(self.weights.encoder(), seen, low, self.weights.threads)
+        self.scores = chosen.values
+        return Support(
+            chosen.indptr, chosen.latents, np.where(self._over(chosen), chosen.values, np.float32(0))
+        )
 
-    def _over(self, found: Support) -> NDArray[np.bool_]:
-        return self.scores > self.theta.value[found.latents]
+    def _over(self, support: Support) -> NDArray[np.bool_]:
+        return self.scores > self.theta.value[support.latents]
 
-    def slopes(self, X: Floats, support: Support, found: Residual) -> Floats:
+    def slopes(self, X: Floats, support: Support, residual: Residual) -> Floats:
         """theta's gradient: -(1 / width) times what switching the latent on changes, for scores within width / 2."""
         over, theta = self._over(support), self.theta.value[support.latents]
         near = np.abs(self.scores - theta) < RECTANGLE / 2
         excess = np.count_nonzero(over) / len(X) / self.k - 1
-        cost = theta * found.pulls + np.float32(2 * L0_WEIGHT * excess / (self.k * len(X)))
+        cost = theta * residual.pulls + np.float32(2 * L0_WEIGHT * excess / (self.k * len(X)))
         change = np.where(near, -cost / np.float32(RECTANGLE), 0)
         self.by_theta = np.bincount(support.latents, change, self.m).astype(np.float32)
-        return np.where(over, found.pulls, np.float32(0))
+        return np.where(over, residual.pulls, np.float32(0))
 
     def adjust(self, support: Support, rows: int, rate: float) -> None:
         self.theta.step(self.by_theta, THRESHOLD_RATE * rate, self.weights.steps)
@@ -158,15 +162,15 @@ class Gated(Penalised):
     def select(self, seen: Floats) -> Support:
         encoder = self.weights.encoder(self.bm.value)
         zero = np.zeros(self.m, np.float32)
-        found = selection.beyond(encoder, seen, zero, self.weights.threads)
-        j = found.latents
-        self.gate, self.q = found.values, found.values - self.bm.value[j]
+        chosen = selection.beyond(encoder, seen, zero, self.weights.threads)
+        j = chosen.latents
+        self.gate, self.q = chosen.values, chosen.values - self.bm.value[j]
         values = np.maximum(np.exp(self.r.value[j]) * self.q + self.weights.be.value[j], 0)
-        return Support(found.indptr, j, values.astype(np.float32))
+        return Support(chosen.indptr, j, values.astype(np.float32))
 
-    def slopes(self, X: Floats, support: Support, found: Residual) -> Floats:
+    def slopes(self, X: Floats, support: Support, residual: Residual) -> Floats:
         j, total = support.latents, float(np.einsum("nd,nd->", X, X)) or 1.0
-        own = np.where(support.values > 0, found.pulls, np.float32(0))
+        own = np.where(support.values > 0, residual.pulls, np.float32(0))
         gate = self.weights.residual(X, Support(support.indptr, j, self.gate), self.ends, 1 / total)
         by_gate = gate.pulls + np.float32(self.penalty[0] / X.size)
         size = np.exp(self.r.value[j])

@@ -56,13 +56,13 @@ class Trainer:
         seen = X - weights.bd.value
         support = method.select(seen)
         levels = len(method.ends)
-        found = weights.residual(X, support, method.ends, 1 / (levels * total))
-        slopes = method.slopes(X, support, found)
-        extra = self._revive(X, seen, found.G[-1] * np.float32(-0.5 * levels * total), total)
+        residual = weights.residual(X, support, method.ends, 1 / (levels * total))
+        slopes = method.slopes(X, support, residual)
+        extra = self._revive(X, seen, residual.G[-1] * np.float32(-0.5 * levels * total), total)
         own_bias = method.__class__.__name__ != "Gated"
-        weights.descend(seen, found, support, slopes, method.ends, rate=rate, extra=extra, bias=own_bias)
+        weights.descend(seen, residual, support, slopes, method.ends, rate=rate, extra=extra, bias=own_bias)
         method.adjust(support, len(X), rate)
-        self._notice(X, support, found.errors[-1], total)
+        self._notice(X, support, residual.errors[-1], total)
 
     def _revive(self, X: Floats, seen: Floats, residual: Floats, total: float) -> Extra | None:
         """AuxK's gradients where latents are dead; residual: x - xhat."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -21,7 +21,7 @@ Examples:
 @click.command("sparse-encode", short_help="Encode activations by a sparse dictionary.", epilog=EPILOG)
 @click.argument("dictionary", metavar="DICTIONARY")
 @options.input_argument(example="bntools sparse-encode sae.safetensors acts/ -o codes.safetensors")
-@click.option("--tensor", metavar="NAME", help="The tensor to read, where INPUT has several layers.")
+@option_blocks.tensor("tensor", "several layers")
 @click.option(
     "--pursuit",
     type=click.IntRange(0),
@@ -32,7 +32,7 @@ Examples:
 )
 @click.option("--budget", metavar="fvu=F", help="Stop a row's pursuit when this share of it is left.")
 @click.option("--signed", is_flag=True, help="Keep negative coefficients of pursuit.")
-@click.option("--drop-bad", is_flag=True, help="Leave out rows with NaN or infinity.")
+@option_blocks.drop_bad
 @click.option(
     "--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True,
     help="Type of the values that are written.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.options import Session
 
 EPILOG = """\b
@@ -67,17 +67,10 @@ Examples:
     show_default=True,
     help="Coordinate descent, or the accelerated gradient as published.",
 )
-@click.option("--tensor", metavar="NAME", help="The matrix to read, where INPUT has several.")
-@click.option(
-    "-o",
-    "--output",
-    callback=options.not_empty,
-    is_eager=True,
-    metavar="PATH",
-    help="Write the path of coefficients here.",
-)
-@click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
-@click.option("--plot", metavar="FILE", help="Draw the path: .svg, .png or .pdf.")
+@option_blocks.tensor("matrix")
+@option_blocks.written("the path of coefficients here")
+@option_blocks.replacing("output")
+@option_blocks.plot("the path")
 @options.common
 def command(
     session: Session,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import bad_input
 from bntools.options import Session
 
@@ -27,16 +27,9 @@ Examples:
 @click.option(
     "--query", required=True, metavar="FILE", help="Activations: a row a query, in the dictionary's width."
 )
-@click.option("--plot", metavar="FILE", help="Draw the map of the first query: .svg, .png or .pdf.")
-@click.option(
-    "-o",
-    "--output",
-    callback=options.not_empty,
-    is_eager=True,
-    metavar="PATH",
-    help="Write the maps [queries, height, width] as an artifact.",
-)
-@click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+@option_blocks.plot("the map of the first query")
+@option_blocks.written("the maps [queries, height, width] as an artifact")
+@option_blocks.replacing("output")
 @options.common
 def command(
     session: Session, source: str, codes: str, query: str, plot: str | None, output: str | None, force: bool
@@ -77,20 +70,20 @@ def command(
         shown = [[key, str(value)] for key, value in report.items() if key != "kind"]
         return terminal.emit(session, report, lambda console: console.print(terminal.facts("plan", shown)))
     W, seen = scenes.weights(scene, len(dictionary.D), session.threads or 1)
-    found = scenes.maps(W, dictionary.D, queries, scene)
-    report = scenes.report(scene, found, seen, names, dictionary.D)
+    maps = scenes.maps(W, dictionary.D, queries, scene)
+    report = scenes.report(scene, maps, seen, names, dictionary.D)
     if output is not None:
-        _save(session, found, output, force)
+        _save(session, maps, output, force)
     if plot is not None:
         from bntools.tools.splat.plot import draw
 
-        draw(found[0], names[0], plot)
+        draw(maps[0], names[0], plot)
     if output is None or output != "-":
         terminal.emit(session, report, lambda console: _draw(console, report))
     return None
 
 
-def _save(session: Session, found: Any, output: str, force: bool) -> None:
+def _save(session: Session, maps: Any, output: str, force: bool) -> None:
     import torch
 
     from bntools.core.artifact.writer import Writer
@@ -98,7 +91,7 @@ def _save(session: Session, found: Any, output: str, force: bool) -> None:
 
     with Writer(output, "map", force=force) as out:
         out.describe("history", [history.entry("splat", options.argv(), session.seed, [], session.started)])
-        out.add("map", torch.from_numpy(found))
+        out.add("map", torch.from_numpy(maps))
 
 
 def _draw(console: Any, report: dict[str, Any]) -> None:

@@ -69,16 +69,16 @@ def weights(scene: Scene, latents: int, threads: int = 1) -> tuple[Floats, int]:
 def maps(W: Floats, codebook: Floats, queries: Floats, scene: Scene) -> Floats:
     """Cosine of every pixel's feature with every query: [n, height, width]; 0 where nothing is drawn."""
     unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
-    found = relevance(W, codebook @ codebook.T, codebook @ unit.T)
-    found[~(W != 0).any(1)] = 0
-    return found.T.reshape(len(queries), scene.height, scene.width)
+    relevances = relevance(W, codebook @ codebook.T, codebook @ unit.T)
+    relevances[~(W != 0).any(1)] = 0
+    return relevances.T.reshape(len(queries), scene.height, scene.width)
 
 
-def report(scene: Scene, found: Floats, seen: int, names: list[str], codebook: Floats) -> dict[str, Any]:
+def report(scene: Scene, relevances: Floats, seen: int, names: list[str], codebook: Floats) -> dict[str, Any]:
     """What was found where, and how much arithmetic the map in D dimensions would have been."""
     pixels, (latents, d) = scene.height * scene.width, codebook.shape
     queries = []
-    for name, one in zip(names, found, strict=True):
+    for name, one in zip(names, relevances, strict=True):
         y, x = np.unravel_index(int(one.argmax()), one.shape)
         queries.append(
             {"name": name, "max": float(one.max()), "mean": float(one.mean()), "at": [int(x), int(y)]}

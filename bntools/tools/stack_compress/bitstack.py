@@ -65,14 +65,14 @@ def encode(w: Tensor, moments: FisherMoments, scales: Scales, settings: Settings
         bits = np.packbits(level.positive.numpy(), axis=1, bitorder="little")
         absolute_binary.add(so_far, bits, level.left.float().numpy(), level.right.float().numpy())
         error = w - scales.undo(torch.from_numpy(so_far))
-        found = (error @ moments.inputs).mul_(error).sum(1, dtype=torch.float64).numpy()
-        loss = found * moments.rows.numpy() / 2
+        per_row = (error @ moments.inputs).mul_(error).sum(1, dtype=torch.float64).numpy()
+        loss = per_row * moments.rows.numpy() / 2
         if losses and not settings.paper and not loss.sum() < losses[-1].sum():
             break
         data = bitstack.dump(bits, level.left.numpy(), level.right.numpy())
         stored.append(np.frombuffer(data, np.uint8))
         losses.append(loss)
-        errors.append(found)
+        errors.append(per_row)
     energy = float(((w @ moments.inputs) * w).sum(dtype=torch.float64))
     return Made(np.stack(stored), np.stack(losses), np.stack(errors), energy)
 
@@ -103,9 +103,9 @@ class Bitstacks:
             level = 1 if stored == first else int(stored.rsplit("/", 2)[1])
             return levels[level - 1].tobytes()[: None if level == 1 else there.get((level, 0), 0)]
 
-        found = torch.from_numpy(bitstack.values(name, spec, part))
+        weight = torch.from_numpy(bitstack.values(name, spec, part))
         scales = self.scales[name]
-        return found * scales.stored() if spec.scaled else scales.undo(found)
+        return weight * scales.stored() if spec.scaled else scales.undo(weight)
 
     def rows(self, block: Block) -> slice:
         """All rows of a weight."""
@@ -142,7 +142,7 @@ def stacks(
 
     changed: kept tensors that are not those of the model.
     """
-    found = Bitstacks(model, shelf, scales, changed)
+    coded = Bitstacks(model, shelf, scales, changed)
 
     def work(name: str) -> str:
         if not shelf.has(f"levels {name}"):
@@ -163,12 +163,12 @@ def stacks(
             entry.shape, entry.dtype, linear is not None and linear.transposed, len(levels),
             min(settings.rank, *entry.shape), not scales[name].fused,
         )  # fmt: skip
-        found.specs[name] = spec
-        found.losses[name] = float(losses[0].sum())
+        coded.specs[name] = spec
+        coded.losses[name] = float(losses[0].sum())
         loss, error = losses.sum(1), errors.sum(1)
-        found.blocks += [
+        coded.blocks += [
             Block(name, order[name], level + 1, 0, spec.level_bytes, float(loss[level - 1] - loss[level]),
                   float(error[level - 1] - error[level]))
             for level in range(1, len(levels))
         ]  # fmt: skip
-    return found
+    return coded

@@ -148,7 +148,7 @@ def prepare(
     wanted = names_of(model, settings)
     if not shelf.has("swept"):
         with progress("calibrating", sensitivity.sweep_tokens(model, windows)) as step:
-            found = sensitivity.moments(
+            swept = sensitivity.moments(
                 model,
                 set(wanted),
                 windows,
@@ -157,7 +157,7 @@ def prepare(
                 device=device,
                 step=step,
             )
-            for name, moments in found:
+            for name, moments in swept:
                 shelf.put(f"moments {name}", [part.numpy() for part in moments])
         shelf.put("swept", [np.zeros(1, np.uint8)])
     names = [name for name in wanted if shelf.has(f"moments {name}")]
@@ -201,9 +201,9 @@ def solve(
         return counter.bits() / weights
 
     for _ in range(_TRIALS):
-        found = rate(chosen, encode.base)
-        alpha *= 2 ** (found - bits)
-        if abs(found - bits) < _CLOSE:
+        reached = rate(chosen, encode.base)
+        alpha *= 2 ** (reached - bits)
+        if abs(reached - bits) < _CLOSE:
             break
     # what planes add to the base where they are chosen with it, on few blocks as that takes longer
     return alpha * 2 ** (rate(few, encode.whole) - rate(few, encode.base))
@@ -235,7 +235,7 @@ def build(
     model: Model, shelf: Shelf, names: list[str], alpha: float, recipe: Recipe, progress: Progress
 ) -> Stacks:
     """Code every matrix on from what is on the shelf of it; those that an earlier run finished are taken from there."""
-    counter, found = entropy.Counter(False), Stacks(model, shelf, alpha, {}, [], {}, None)  # type: ignore[arg-type]
+    counter, stacks = entropy.Counter(False), Stacks(model, shelf, alpha, {}, [], {}, None)  # type: ignore[arg-type]
     order = {name: index for index, name in enumerate(model.entries)}
 
     def work(name: str) -> str:
@@ -250,17 +250,17 @@ def build(
         for name in in_order(work, largest, lambda name: 16 * sizes[name], IN_FLIGHT):
             step(sizes[name])
     for name in sorted(names, key=order.__getitem__):
-        coded = found.coded(name)
+        coded = stacks.coded(name)
         counter.add(coded)
         entry, linear = model.entries[name], model.linears.get(name)
         bits, losses, errors, trellis = shelf.get(f"planes {name}")
         base = entropy.spec(entry.shape, entry.dtype, linear is not None and linear.transposed, encode.OCTAVE)
         spec = stack.spec(base, len(bits), stack.band_rows(base.rows, -(-base.cols // 8)), int(trellis[0]))
-        found.specs[name] = spec
-        found.blocks += _blocks(name, order[name], spec, losses, errors)
-        found.losses[name] = float(losses[0].sum())
-    found.tables = counter.tables(np.ones(rans.CLASSES, np.float32))
-    return found
+        stacks.specs[name] = spec
+        stacks.blocks += _blocks(name, order[name], spec, losses, errors)
+        stacks.losses[name] = float(losses[0].sum())
+    stacks.tables = counter.tables(np.ones(rans.CLASSES, np.float32))
+    return stacks
 
 
 def layers(shelf: Shelf, name: str) -> Stacked | None:
@@ -294,7 +294,7 @@ def _finish(shelf: Shelf, name: str, made: Stacked) -> None:
 
 
 def _blocks(name: str, index: int, spec: stack.StackSpec, losses: Any, errors: Any) -> list[Block]:
-    found = []
+    blocks = []
     for plane in range(spec.planes):
         for band in range(spec.bands):
             rows = spec.band_rows(band)
@@ -302,5 +302,5 @@ def _blocks(name: str, index: int, spec: stack.StackSpec, losses: Any, errors: A
             gain, error = (
                 float((sums[plane, part] - sums[plane + 1, part]).sum()) for sums in (losses, errors)
             )
-            found.append(Block(name, index, plane + 1, band, len(rows) * spec.width, gain, error))
-    return found
+            blocks.append(Block(name, index, plane + 1, band, len(rows) * spec.width, gain, error))
+    return blocks

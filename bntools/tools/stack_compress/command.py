@@ -21,115 +21,125 @@ Examples:
 
 
 @click.command(
-    "stack-compress", short_help="One file, any size: every prefix of it is a model.", epilog=EPILOG
+    "stack-compress",
+    cls=options.Sectioned,
+    short_help="One file, any size: every prefix of it is a model.",
+    epilog=EPILOG,
 )
 @options.input_argument(default=EMBEDDED)
 @options.output
-@click.option(
-    "--truncate",
-    metavar="SIZE",
-    help="Cut a stack, given as INPUT, to at most so many bytes (90MB, 86MiB), with a header of its own.",
+@options.section(
+    "Size",
+    click.option(
+        "--truncate",
+        metavar="SIZE",
+        help="Cut a stack, given as INPUT, to at most so many bytes (90MB, 86MiB), with a header of its own.",
+    ),
+    click.option(
+        "--base",
+        type=click.FloatRange(1, 6),
+        metavar="BITS",
+        default=2.3,
+        show_default=True,
+        help="Bits a linear weight of the base, the smallest model in the file; about.",
+    ),
+    click.option(
+        "--planes",
+        type=click.IntRange(0, 7),
+        default=4,
+        show_default=True,
+        help="Planes over the base, of one bit a weight each.",
+    ),
+    click.option(
+        "--levels",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="Levels of a weight under --codec bitstack, the first of them in the base.",
+    ),
+    click.option(
+        "--rank",
+        type=click.IntRange(1, 256),
+        show_default="4, and 16 under --paper",
+        help="Rank of the sizes of a level.",
+    ),
+    click.option(
+        "--embedding/--no-embedding",
+        default=None,
+        show_default="embedding, and no-embedding under --codec bitstack",
+        help="The embedding and the output head are stacks as well, or kept as they are.",
+    ),
 )
-@click.option(
-    "--codec",
-    type=click.Choice(["planes", "bitstack"]),
-    default="planes",
-    show_default=True,
-    help="An entropy-coded base and planes of one bit a weight, or levels of signs and low-rank sizes.",
+@options.section(
+    "Method",
+    click.option(
+        "--codec",
+        type=click.Choice(["planes", "bitstack"]),
+        default="planes",
+        show_default=True,
+        help="An entropy-coded base and planes of one bit a weight, or levels of signs and low-rank sizes.",
+    ),
+    click.option(
+        "--scaling",
+        type=click.Choice(["none", "official", "rms"]),
+        show_default="rms, and official under --paper",
+        help="Scales of the inputs under --codec bitstack: none, mean 2-norms over a window, or root mean squares.",
+    ),
+    click.option(
+        "--paper",
+        is_flag=True,
+        help="--codec bitstack as its authors' program has it: scales fused into norms and neighbours.",
+    ),
+    click.option(
+        "--compensate/--no-compensate",
+        default=None,
+        show_default="with --codec planes, made whole",
+        help="Base and first plane of each linear are each aimed at the original's outputs for what the layers coded "
+        "before it give at that size.",
+    ),
+    click.option(
+        "--sort",
+        type=click.Choice(["fisher", "output-error", "layer", "perplexity"]),
+        default="fisher",
+        show_default=True,
+        help="Order of the blocks: by the predicted decrease of the loss a byte, by that of a matrix' relative output "
+        "error, as in the checkpoint, or by the measured perplexity (slow).",
+    ),
+    click.option(
+        "--rescore",
+        type=click.IntRange(0, 64),
+        metavar="N",
+        default=4,
+        show_default=True,
+        help="Sizes at which --sort fisher measures by a gradient what each block brings; the model is then in memory.",
+    ),
+    click.option(
+        "--curve",
+        type=click.IntRange(0, 64),
+        metavar="N",
+        default=6,
+        show_default=True,
+        help="Sizes at which the divergence is measured and noted in the file; the model is then in memory.",
+    ),
 )
-@click.option(
-    "--base",
-    type=click.FloatRange(1, 6),
-    metavar="BITS",
-    default=2.3,
-    show_default=True,
-    help="Bits a linear weight of the base, the smallest model in the file; about.",
+@options.section(
+    "Calibration",
+    click.option(
+        "--calib",
+        default="default",
+        metavar="FILE",
+        show_default=True,
+        help="Text to calibrate on: .txt or .jsonl.",
+    ),
+    click.option(
+        "--calib-tokens",
+        type=click.IntRange(64),
+        default=32768,
+        show_default=True,
+        help="Tokens of that text to use.",
+    ),
 )
-@click.option(
-    "--planes",
-    type=click.IntRange(0, 7),
-    default=4,
-    show_default=True,
-    help="Planes over the base, of one bit a weight each.",
-)
-@click.option(
-    "--levels",
-    type=click.IntRange(1, 64),
-    default=8,
-    show_default=True,
-    help="Levels of a weight under --codec bitstack, the first of them in the base.",
-)
-@click.option(
-    "--rank",
-    type=click.IntRange(1, 256),
-    show_default="4, and 16 under --paper",
-    help="Rank of the sizes of a level.",
-)
-@click.option(
-    "--scaling",
-    type=click.Choice(["none", "official", "rms"]),
-    show_default="rms, and official under --paper",
-    help="Scales of the inputs under --codec bitstack: none, mean 2-norms over a window, or root mean squares.",
-)
-@click.option(
-    "--paper",
-    is_flag=True,
-    help="--codec bitstack as its authors' program has it: scales fused into norms and neighbours.",
-)
-@click.option(
-    "--embedding/--no-embedding",
-    default=None,
-    show_default="embedding, and no-embedding under --codec bitstack",
-    help="The embedding and the output head are stacks as well, or kept as they are.",
-)
-@click.option(
-    "--compensate/--no-compensate",
-    default=None,
-    show_default="with --codec planes, made whole",
-    help="Base and first plane of each linear are each aimed at the original's outputs for what the layers coded "
-    "before it give at that size.",
-)
-@click.option(
-    "--sort",
-    type=click.Choice(["fisher", "output-error", "layer", "perplexity"]),
-    default="fisher",
-    show_default=True,
-    help="Order of the blocks: by the predicted decrease of the loss a byte, by that of a matrix' relative output "
-    "error, as in the checkpoint, or by the measured perplexity (slow).",
-)
-@click.option(
-    "--rescore",
-    type=click.IntRange(0, 64),
-    metavar="N",
-    default=4,
-    show_default=True,
-    help="Sizes at which --sort fisher measures by a gradient what each block brings; the model is then in memory.",
-)
-@click.option(
-    "--curve",
-    type=click.IntRange(0, 64),
-    metavar="N",
-    default=6,
-    show_default=True,
-    help="Sizes at which the divergence is measured and noted in the file; the model is then in memory.",
-)
-@click.option(
-    "--calib",
-    default="default",
-    metavar="FILE",
-    show_default=True,
-    help="Text to calibrate on: .txt or .jsonl.",
-)
-@click.option(
-    "--calib-tokens",
-    type=click.IntRange(64),
-    default=32768,
-    show_default=True,
-    help="Tokens of that text to use.",
-)
-@options.work
-@options.shard
-@options.jobs
+@options.section("Big jobs", options.work, options.shard, options.jobs)
 @options.common
 @dispatch.divided(
     dispatch.Division(("source", "calib"), ("curve",), library="bntools.tools.stack_compress.run", units=True)

@@ -19,16 +19,16 @@ def curve(
     """[bytes of blocks behind the base, mean KL in nats a token] at evenly spaced sizes, the base's first."""
     total = sum(block.nbytes for block in blocks)
     sizes = sorted({round(total * at / max(points - 1, 1)) for at in range(points)})
-    network, found = Network(stacks, windows, device), []
+    network, scored = Network(stacks, windows, device), []
     before: dict[str, dict[tuple[int, int], int]] = {}
     with progress("measuring the curve", len(sizes)) as step:
         for size in sizes:
             rows = bytes_of(blocks, stacks.specs, size)
             network.place({name: value for name, value in rows.items() if before.get(name) != value})
-            found.append([size, float(f"{network.kl():.5g}")])
+            scored.append([size, float(f"{network.kl():.5g}")])
             before = rows
             step(1)
-    return found
+    return scored
 
 
 def perplexity_scores(
@@ -44,7 +44,7 @@ def perplexity_scores(
             name: {key: count for key, count in rows.items() if key[0] < plane} for name, rows in full.items()
         }
         network.place(below)
-        found = []
+        scores = []
         with progress(f"scoring plane {plane}", len(level)) as step:
             for block in level:
                 one = {
@@ -52,10 +52,10 @@ def perplexity_scores(
                     (block.plane, block.band): full[block.name][block.plane, block.band],
                 }
                 network.place({block.name: one})
-                found.append(math.exp(min(network.loss(), 700.0)))
+                scores.append(math.exp(min(network.loss(), 700.0)))
                 network.place({block.name: below[block.name]})
                 step(1)
-        return found
+        return scores
 
     return score
 

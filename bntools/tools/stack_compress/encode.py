@@ -242,17 +242,17 @@ def _left(
 
 def multiples(made: Stacked) -> Tensor:
     """The weights [out, in], in steps of their row and column, by all planes that there are."""
-    found = made.coded.levels.T.astype(np.float32)
+    levels = made.coded.levels.T.astype(np.float32)
     for plane, bits in enumerate(made.planes):
         lines = [bits]
         if plane < made.trellis:
             lines = [np.empty_like(bits), np.empty_like(bits)]
-            for rows in _bands(made.coded.row_scale, found.shape[1]):
+            for rows in _bands(made.coded.row_scale, levels.shape[1]):
                 lines[0][rows], lines[1][rows] = plane_trellis.decode(bits[rows])
         for finer, line in enumerate(lines):
-            up = np.unpackbits(line, axis=1, count=found.shape[1], bitorder="little")
-            found += (up - np.float32(0.5)) * np.float32(0.5 ** (plane + 1 + finer))
-    return torch.from_numpy(found)
+            up = np.unpackbits(line, axis=1, count=levels.shape[1], bitorder="little")
+            levels += (up - np.float32(0.5)) * np.float32(0.5 ** (plane + 1 + finer))
+    return torch.from_numpy(levels)
 
 
 def values(made: Stacked) -> Tensor:

@@ -68,16 +68,16 @@ class Network:
             _, gradient, more = distill.divergence(
                 hidden, self._known[at], self._ours, self._teacher, head=asked
             )
-            found = list(torch.autograd.grad(
+            part = list(torch.autograd.grad(
                 hidden, weights, gradient, allow_unused=True, materialize_grads=True
             ))  # fmt: skip
             if at_head is not None and more is not None:
-                found[at_head] = found[at_head] + more
-            return found
+                part[at_head] = part[at_head] + more
+            return part
 
         total = [torch.zeros_like(weight) for weight in weights]
-        for found in in_order(work, self._wanted, lambda at: 1, _WINDOWS):
-            for ours, more in zip(total, found, strict=True):
+        for part in in_order(work, self._wanted, lambda at: 1, _WINDOWS):
+            for ours, more in zip(total, part, strict=True):
                 ours += more
         for weight in weights:
             weight.requires_grad_(False)
@@ -115,10 +115,10 @@ def bytes_of(
     blocks: Iterable[Block], names: Iterable[str], nbytes: int
 ) -> dict[str, dict[tuple[int, int], int]]:
     """Bytes of each block, by name and (plane, band), in the first `nbytes` of the blocks."""
-    found: dict[str, dict[tuple[int, int], int]] = {name: {} for name in names}
+    bytes_by_name: dict[str, dict[tuple[int, int], int]] = {name: {} for name in names}
     for block in blocks:
         if nbytes <= 0:
             break
-        found[block.name][block.plane, block.band] = min(nbytes, block.nbytes)
+        bytes_by_name[block.name][block.plane, block.band] = min(nbytes, block.nbytes)
         nbytes -= block.nbytes
-    return found
+    return bytes_by_name

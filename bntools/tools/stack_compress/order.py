@@ -111,8 +111,8 @@ def by_score(blocks: Iterable[Block], score: Callable[[int, list[Block]], list[f
     levels: dict[int, list[Block]] = {}
     for block in by_layer(blocks):
         levels.setdefault(block.plane, []).append(block)
-    found = []
+    ordered = []
     for plane, level in levels.items():
         scores = score(plane, level)
-        found += [level[at] for at in sorted(range(len(level)), key=lambda at: (scores[at], at))]
-    return found
+        ordered += [level[at] for at in sorted(range(len(level)), key=lambda at: (scores[at], at))]
+    return ordered

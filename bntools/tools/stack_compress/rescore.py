@@ -59,7 +59,7 @@ def _factors(stacks: Coding, network: Network, done: list[Block], left: list[Blo
     for block in sorted(left, key=lambda block: block.plane):
         coming.setdefault((block.name, block.band), block)
     network.place(there)
-    gradients, found = network.gradients(), {}
+    gradients, factors = network.gradients(), {}
     for name, now in there.items():
         following = [block for (other, _), block in coming.items() if other == name]
         if not following:
@@ -69,5 +69,5 @@ def _factors(stacks: Coding, network: Network, done: list[Block], left: list[Blo
         gains = -move.mul_(gradients.pop(name)).sum(1, dtype=torch.float64) / 2
         for block in following:
             ratio = float(gains[stacks.rows(block)].sum()) / max(block.gain, 1e-300)
-            found[name, block.band] = min(max(ratio, 1 / _FARTHEST), _FARTHEST) ** _TRUST
-    return found
+            factors[name, block.band] = min(max(ratio, 1 / _FARTHEST), _FARTHEST) ** _TRUST
+    return factors

@@ -93,8 +93,8 @@ def _stacks(
     recipe = Recipe(settings.planes)
     if not shelf.has(shares.ALPHA):
         bits = settings.base - (build.GROWTH if settings.compensate else 0)
-        found = build.solve(model, shelf, names, bits, recipe, show)
-        shelf.put(shares.ALPHA, [np.array([found])])
+        solved = build.solve(model, shelf, names, bits, recipe, show)
+        shelf.put(shares.ALPHA, [np.array([solved])])
     alpha = float(shelf.get(shares.ALPHA)[0][0])
     if settings.compensate and not all(shelf.has(f"planes {name}") for name in mine):
         compensate(model, shelf, mine, alpha, recipe, windows, device, show)

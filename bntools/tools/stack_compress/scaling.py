@@ -56,13 +56,13 @@ def measured(
     if missing:
         with progress("measuring inputs", windows.numel()) as step:
             measure = input_norms if scaling == "official" else input_squares
-            found = measure(model, set(linears.values()), windows, device, step)
+            measures = measure(model, set(linears.values()), windows, device, step)
         for name in missing:
             path = linears.get(name)
             if path is None:
                 value = moments_of(shelf, name).inputs.diagonal().double().sqrt()
             else:
-                value = found[path] + _PAPER_FLOOR if scaling == "official" else found[path].sqrt()
+                value = measures[path] + _PAPER_FLOOR if scaling == "official" else measures[path].sqrt()
             shelf.put(f"{scaling} {name}", [value.float().numpy()])
     return {name: torch.from_numpy(shelf.get(f"{scaling} {name}")[0]) for name in names}
 
@@ -74,15 +74,15 @@ def _inputs(model: Model, name: str) -> int:
 
 def beside(model: Model, sizes: Mapping[str, Tensor], scaled: bool) -> dict[str, Scales]:
     """Scales stored with each weight, of geometric mean 1."""
-    found = {}
+    scales = {}
     for name, size in sizes.items():
         size = size.clamp(min=max(_FLOOR * float(size.mean()), 1e-12)) if scaled else torch.ones_like(size)
         size = (size / size.log().mean().exp()).clamp(2.0**-12, 2.0**12)  # 1 / size fits float16
         entry, linear = model.entries[name], model.linears.get(name)
         out = entry.shape[1] if linear is not None and linear.transposed else entry.shape[0]
         stored = (1 / size).half().float()
-        found[name] = Scales(torch.ones(out), 1 / stored, fused=not scaled)
-    return found
+        scales[name] = Scales(torch.ones(out), 1 / stored, fused=not scaled)
+    return scales
 
 
 def fused(model: Model, sizes: Mapping[str, Tensor]) -> tuple[dict[str, Scales], dict[str, Tensor]]:

@@ -42,7 +42,7 @@ def gathered(
 
     Raises BnError (exit 3) as `core.parts.open_parts` does, and where the parts lack matrices.
     """
-    found: set[str] = set()
+    shared: set[str] = set()
     count = 0
     for part in shards.open_parts(paths, PART, identity):
         with part:
@@ -51,9 +51,9 @@ def gathered(
                 held.setdefault(name.rpartition("/")[0], []).append(name)
             for unit, tensors in held.items():
                 shelf.put(unit, [part.tensor(name).numpy() for name in tensors])
-            found |= held.keys()
+            shared |= held.keys()
             count = int(part.json("bntools.part", dict).get("matrices", 0))
-    names = [name for name in wanted if all(f"{unit} {name}" in found for unit in units)]
+    names = [name for name in wanted if all(f"{unit} {name}" in shared for unit in units)]
     if len(names) != count:
         raise bad_input(f"the parts hold {len(names)} matrices of {count}", "make them again, of one model")
     return names

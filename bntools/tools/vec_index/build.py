@@ -71,7 +71,7 @@ def check(settings: Settings, width: int, queries: int | None) -> None:
     if settings.bytes is not None and settings.allots and _code_bytes(settings, settings.bytes, 1 << 62) < 1:
         raise usage(f"--bytes {settings.bytes} leave no byte for the code beside factor, cell and norm")
     if settings.dims is not None and not 1 <= settings.dims <= width:
-        raise usage(f"--dims {settings.dims}: vectors have {width} coordinates")
+        raise usage(f"--dims {settings.dims}: vectors have {width} coordinates", f"--dims {width} at most")
 
 
 def survey(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> Scene:
@@ -140,8 +140,8 @@ def _better_map(scene: Scene, settings: Settings) -> str:
     truth = exact(part, held, min(K, part.rows), settings.metric)
     small = scene._replace(base=part, held=held, truth=truth, sample=scene.sample[: SAMPLE // 2])
     trial = replace(settings, bytes=settings.bytes or 64, recall=None, second="none", cells=0)
-    found = {m: _measure(small, replace(trial, method=m)) for m in ("sphere", "leanvec-id")}
-    return max(found, key=lambda name: found[name][1].mean())
+    losses = {m: _measure(small, replace(trial, method=m)) for m in ("sphere", "leanvec-id")}
+    return max(losses, key=lambda name: losses[name][1].mean())
 
 
 def _gather(base: Vectors, rows: Any) -> Floats:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import bad_input, usage
 from bntools.options import Session
 
@@ -27,7 +27,7 @@ _CODES = ["vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16"]
 )
 @options.input_argument(example="bntools vec-index base.npy --queries learn.npy -o base.vec")
 @options.output
-@click.option("--tensor", metavar="NAME", help="The tensor to read, where INPUT has several.")
+@option_blocks.tensor()
 @click.option(
     "--queries", "learn", metavar="FILE", help="Queries like those to come: the map is fitted to them."
 )
@@ -198,7 +198,7 @@ def _search(
 
     _, index = _open_index(source)
     if k > len(index):
-        raise usage(f"-k {k}: the index holds {len(index)} vectors")
+        raise usage(f"-k {k}: the index holds {len(index)} vectors", f"-k {len(index)} at most")
     if rerank is not None and index.second is None:
         raise usage("--rerank orders by a second code, and the index has none", "build it with --second lvq8")
     queries = read_queries(asked, tensor, index.width, "the index")

@@ -41,7 +41,8 @@ def read_ids(path: str) -> Indices:
     try:
         text = Path("/dev/stdin" if path == "-" else path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"cannot read ids {path}: {error}", "check the path") from None
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise usage(f"cannot read ids {path}: {why}", "check the path") from None
     ids = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

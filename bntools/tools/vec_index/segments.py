@@ -20,7 +20,9 @@ from bntools.tools.vec_index.encoder import encode, trained
 def add(index: VectorIndex, base: Vectors, threads: int = 1) -> VectorIndex:
     """The index with more rows, coded by what it was trained on; their ids go on from the highest."""
     if base.width != index.width:
-        raise bad_input(f"the rows have {base.width} coordinates, the index {index.width}")
+        raise bad_input(
+            f"the rows have {base.width} coordinates, the index {index.width}", "embed both with one encoder"
+        )
     for start in range(0, base.rows, 8192):
         bad = ~np.isfinite(base.read(start, min(start + 8192, base.rows))).all(1)
         if bad.any():

@@ -91,7 +91,7 @@ def test_coordinate_descent_never_makes_the_output_worse(memory, start):
 def test_columns_with_grids_of_their_own_are_what_the_slow_loop_gives(width, threads, symmetric):
     """In the slow loop, torch takes the grids column by column, and the whole rest of W is updated each time."""
     from bntools.kernels.rounding import column_grids
-    from bntools.tools.quantize import grids
+    from bntools.tools.quantize.fixed import grids
 
     torch.manual_seed(0)
     w = torch.randn(70, 300) * torch.logspace(-7, 3, 70)[:, None]  # scales beyond float16 at both ends

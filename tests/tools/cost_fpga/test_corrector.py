@@ -35,6 +35,7 @@ def call(capsys):
         status = cli.run(["cost-fpga", *map(str, words)])
         return status, *capsys.readouterr()
 
+    run.text = lambda: capsys.readouterr().out
     return run
 
 
@@ -116,6 +117,10 @@ def test_a_corrector_goes_through_its_file(call, table, tmp_path):
         "boosting",
         str(out),
     )
+    assert cli.run(["info", str(out)]) == 0
+    facts = json.loads(call.text())["facts"]
+    assert (facts["model"], facts["rows"]) == ("boosting", 480)
+    assert facts["smape lut"] == report["targets"]["lut"]["smape"]
     (tmp_path / "net.json").write_text(json.dumps(NET))
     status, text, err = call(tmp_path / "net.json", "--corrector", out, "--part", "xczu9eg")
     assert status == 0, err

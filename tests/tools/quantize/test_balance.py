@@ -14,7 +14,8 @@ from bntools.core.model.open import open_model
 from bntools.core.packing import grouped
 from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.bits import unpack
-from bntools.tools.quantize.balance import STEPS, balance
+from bntools.tools.quantize.fixed.balance import balance
+from bntools.tools.quantize.settings import BALANCE_STEPS as STEPS
 
 WEIGHTS = ("--calib", "none", "--calib-tokens", 0)  # they alone decide
 

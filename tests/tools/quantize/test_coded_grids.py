@@ -16,10 +16,11 @@ from bntools.core.packing.grouped import GroupSpec
 from bntools.kernels.grouped.coded_scales import Meta
 from bntools.kernels.grouped.operations import dequantize, dequantize_reference, matvec
 from bntools.kernels.rounding.grid_search import search
-from bntools.tools.quantize import coded_grids
-from bntools.tools.quantize.calibrated import calibrated
-from bntools.tools.quantize.gptq import damped_factor, gptq
-from bntools.tools.quantize.pipeline import plan, quantize
+from bntools.tools.quantize.fixed import coded_grids
+from bntools.tools.quantize.fixed.calibrated import calibrated
+from bntools.tools.quantize.fixed.gptq import How, damped_factor, gptq
+from bntools.tools.quantize.fixed.rounding import quantize
+from bntools.tools.quantize.plan import task_of
 from bntools.tools.quantize.settings import Grid, Settings, parse_override
 
 METAS = (2, 3, 4)
@@ -82,7 +83,9 @@ def test_scales_and_zeros_survive_their_coding(meta):
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_file_holds_the_values_that_were_reached(trellis, group, transposed):
     w, h = problem()
-    coded = gptq(w, h, Grid(3, group, meta=2, trellis=trellis), "weighted", transposed, rounds=1)
+    coded = gptq(
+        w, h, Grid(3, group, meta=2, trellis=trellis), How("weighted", 1), stored_transposed=transposed
+    )
     shape = (96, 40) if transposed else (40, 96)
     spec = GroupSpec(3, group, "oc", False, shape, "F32", transposed, 2, trellis)
     stored = grouped.tensors("w", spec, [coded.packed])
@@ -112,7 +115,9 @@ def test_every_round_of_polish_lowers_the_output_error(trellis):
     order = h.diagonal().argsort(descending=True)
     factor, damping = damped_factor(h, torch.zeros(len(h), dtype=torch.bool), order)
     errors = [
-        loss(coded_grids.by_feedback(w, h, factor, order, damping, grid, rounds)[1], w, h)
+        loss(
+            coded_grids.by_feedback(w, h, coded_grids.Inverse(factor, order, damping), grid, rounds)[1], w, h
+        )
         for rounds in range(4)
     ]
     assert all(after <= before * (1 + 1e-4) for before, after in itertools.pairwise(errors))
@@ -123,8 +128,8 @@ def test_coded_grids_beat_the_usual_ones_at_fewer_bits():
     ratios = []
     for seed in range(3):
         w, h = problem(seed=seed)
-        usual = gptq(w, h, Grid(3, 32), "weighted")  # 3 + 19 / 32 bits
-        ours = gptq(w, h, Grid(3, 16, meta=2, trellis=5), rounds=2)  # 3 + 4 / 16 + 8 / 96 bits
+        usual = gptq(w, h, Grid(3, 32), How("weighted"))  # 3 + 19 / 32 bits
+        ours = gptq(w, h, Grid(3, 16, meta=2, trellis=5), How(rounds=2))  # 3 + 4 / 16 + 8 / 96 bits
         ratios.append(ours.error / usual.error)
     assert sum(ratios) / 3 < 0.9
 
@@ -153,12 +158,12 @@ def test_every_architecture_takes_them(kind, method, tmp_path):
     make_model(kind, tmp_path / "m")
     model = open_model(str(tmp_path / "m"))
     settings = Settings(Grid(8, 16, meta=4, trellis=3), method=method, search="weighted", rounds=1)
-    items = plan(model, settings)
+    task = task_of(model, settings)
     if method == "rtn":
-        results = list(quantize(model, items, {}, settings))
+        results = list(quantize(task, {}))
     else:
         windows = torch.randint(2, 90, (3, 16), generator=torch.Generator().manual_seed(0))
-        results = list(calibrated(model, items, {}, settings, windows, "cpu", lambda count: None))
+        results = list(calibrated(task, {}, windows))
     for result in results:
         if result.spec:
             assert result.spec.meta == 4

@@ -11,8 +11,8 @@ import pytest
 from conftest import make_model, peak_bytes
 
 from bntools.core.model.open import open_model
-from bntools.tools.quantize import cost
-from bntools.tools.quantize.pipeline import plan
+from bntools.tools.quantize.cost import probe as cost
+from bntools.tools.quantize.plan import plan
 from bntools.tools.quantize.settings import Grid, Settings
 
 

@@ -14,9 +14,9 @@ from bntools.core.artifact.reader import open_path
 from bntools.core.importance.fisher_sweep import Sweep
 from bntools.core.model.open import open_model
 from bntools.core.work.folder import Work
-from bntools.tools.quantize import factored, fisher
-from bntools.tools.quantize.gptq import gptq
-from bntools.tools.quantize.pipeline import plan
+from bntools.tools.quantize.fixed import factored, fisher
+from bntools.tools.quantize.fixed.gptq import How, gptq
+from bntools.tools.quantize.plan import task_of
 from bntools.tools.quantize.settings import Grid, Settings
 
 FAST = ("--calib-tokens", 1024, "-q")
@@ -27,8 +27,8 @@ def windows_of():
     return torch.randint(2, 90, (4, 16), generator=torch.Generator().manual_seed(0))
 
 
-def swept(model, items, work=None):
-    return fisher.swept(model, items, windows_of(), 0, "cpu", lambda count: None, work)
+def swept(task, work=None):
+    return fisher.swept(task, windows_of(), work=work)
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def model(tmp_path):
 
 
 def test_every_linear_is_coded_with_the_moments_of_the_sweep(model):
-    items = plan(model, SETTINGS)
-    moments = swept(model, items)
-    results = {r.name: r for r in fisher.coded(model, items, {}, SETTINGS, moments) if r.spec}
+    task = task_of(model, SETTINGS)
+    moments = swept(task)
+    results = {r.name: r for r in fisher.coded(task, {}, moments) if r.spec}
     assert set(results) == set(model.linears)
     for _, block in Sweep(model, windows_of(), mixed=True):
         for name, found in block.items():
             hessian = found.inputs
             assert torch.equal(moments.get(name)[0], hessian)
-            expected = gptq(model.tensor(name, torch.float32), hessian, Grid(3, 16), damping=0.02)
+            expected = gptq(model.tensor(name, torch.float32), hessian, Grid(3, 16), How(damping=0.02))
             assert torch.equal(results[name].tensors[f"{name}.codes"], expected.packed.codes)
 
 
@@ -54,37 +54,34 @@ def test_every_linear_is_coded_with_the_moments_of_the_sweep(model):
 def test_stopped_at_any_tensor_it_goes_on_to_the_same_result_without_a_second_sweep(
     model, moment, tmp_path, monkeypatch
 ):
-    items = plan(model, SETTINGS)
-    whole = list(fisher.coded(model, items, {}, SETTINGS, swept(model, items)))
+    task = task_of(model, SETTINGS)
+    whole = list(fisher.coded(task, {}, swept(task)))
     work = Work(str(tmp_path / "w"), {})
-    stream = fisher.coded(model, items, {}, SETTINGS, swept(model, items, work), work)
+    stream = fisher.coded(task, {}, swept(task, work), work)
     for _ in range(moment):
         next(stream)
     stream.close()
     monkeypatch.setattr(fisher, "Sweep", None)
-    again = list(fisher.coded(model, items, {}, SETTINGS, swept(model, items, work), work))
+    again = list(fisher.coded(task, {}, swept(task, work), work))
     assert [r.name for r in whole] == [r.name for r in again]
     for left, right in zip(whole, again, strict=True):
         assert all(torch.equal(left.tensors[key], right.tensors[key]) for key in left.tensors)
 
 
 def rounded_results(model, settings):
-    from bntools.tools.quantize.pipeline import quantize
+    from bntools.tools.quantize.fixed.rounding import quantize
 
-    return list(quantize(model, plan(model, settings), {}, settings))
+    return list(quantize(task_of(model, settings), {}))
 
 
 @pytest.mark.parametrize("balance", [False, True])
 def test_trained_factors_are_stored_as_they_were_measured(model, balance, monkeypatch):
     """Read back, the weights are the codes times the factors; with factors of their own, times both."""
     monkeypatch.setattr(factored.distill, "_BATCH", 2)
-    results = rounded_results(model, Settings(Grid(3, 16, balance=balance), search="weighted"))
+    settings = Settings(Grid(3, 16, balance=balance), search="weighted", distill=12)
+    results = rounded_results(model, settings)
     before = {r.name: {k: t.clone() for k, t in r.tensors.items()} for r in results}
-    from contextlib import nullcontext
-
-    done, report = factored.factored(
-        model, results, windows_of().repeat(3, 1), 12, 0, "cpu", lambda *a: nullcontext(lambda count: None)
-    )
+    done, report = factored.factored(task_of(model, settings), results, windows_of().repeat(3, 1))
     assert report["kl_end"] < report["kl_start"]
     from bntools.core.packing import grouped
 

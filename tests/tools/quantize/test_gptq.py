@@ -13,11 +13,13 @@ from bntools.core.blockwise.blocks import Blocks
 from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.model.open import open_model
 from bntools.kernels.grouped.operations import dequantize
-from bntools.tools.quantize import grids
-from bntools.tools.quantize.calibrated import calibrated
-from bntools.tools.quantize.gptq import gptq, quadratic
-from bntools.tools.quantize.pipeline import choose, plan, summarize
-from bntools.tools.quantize.round_to_nearest import round_to_nearest
+from bntools.tools.quantize.fixed import grids
+from bntools.tools.quantize.fixed.calibrated import calibrated
+from bntools.tools.quantize.fixed.gptq import How, gptq, quadratic
+from bntools.tools.quantize.fixed.round_to_nearest import round_to_nearest
+from bntools.tools.quantize.fixed.rounding import choose
+from bntools.tools.quantize.plan import task_of
+from bntools.tools.quantize.report import summarize
 from bntools.tools.quantize.settings import SEARCHES, Grid, Settings
 
 
@@ -74,7 +76,7 @@ def test_it_is_the_definition(group, dim):
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_the_file_holds_the_values_that_were_reached(dim, symmetric, kind):
     w, h = problem(outs=30, inputs=150)
-    coded = gptq(w, h, Grid(3, 16, dim, symmetric), kind)
+    coded = gptq(w, h, Grid(3, 16, dim, symmetric), How(kind))
     assert torch.equal(dequantize(coded.packed), coded.values)
     assert coded.error == pytest.approx(
         output_error(coded.values, w, h) / output_error(torch.zeros_like(w), w, h)
@@ -102,7 +104,7 @@ def test_the_weighted_grid_lowers_the_output_error():
     ratios = []
     for seed in range(5):
         w, h = problem(40, 64, seed)
-        plain, searched = (gptq(w, h, Grid(2, 32), kind).error for kind in SEARCHES)
+        plain, searched = (gptq(w, h, Grid(2, 32), How(kind)).error for kind in SEARCHES)
         ratios.append(searched / plain)
     assert np.mean(ratios) < 0.9
 
@@ -170,11 +172,11 @@ def test_every_linear_is_coded_once_whatever_the_architecture(kind, dim, sequent
     settings = Settings(
         Grid(8, 16, dim), method="gptq", search="weighted", choose="final", sequential=sequential
     )
-    items, windows = plan(model, settings), windows_of(original)
-    results = list(calibrated(model, items, {}, settings, windows, "cpu", lambda count: None))
+    task, windows = task_of(model, settings), windows_of(original)
+    results = list(calibrated(task, {}, windows))
     assert sorted(result.name for result in results) == sorted(model.entries)
     coded = {result.name: result for result in results if result.spec}
-    assert set(coded) == {item.name for item in items if item.grid}
+    assert set(coded) == {item.name for item in task.chosen}
     for result in coded.values():
         assert result.measured["weight_error"] < 0.02
     assert any("output_error" in result.measured for result in coded.values())
@@ -187,9 +189,9 @@ def test_adadim_choice_is_made_as_asked(tmp_path, criterion):
     model = open_model(str(tmp_path / "m"))
     windows = windows_of(original)
     settings = Settings(Grid(3, 16, "ada"), method="gptq", criterion=criterion)
-    items = plan(model, settings)
-    choices = choose(model, items, settings, windows, "cpu", lambda count: None)
-    for result in calibrated(model, items, choices, settings, windows, "cpu", lambda count: None):
+    task = task_of(model, settings)
+    choices = choose(task, windows)
+    for result in calibrated(task, choices, windows):
         if result.spec:
             errors = result.measured["errors"]
             assert result.spec.dim == ("ic" if errors["ic"] < errors["oc"] else "oc")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bntools.tools.quantize import grids
+from bntools.tools.quantize.fixed import grids
 
 
 def group_errors(w, width, bits, scales, zeros, h):

@@ -15,10 +15,11 @@ from conftest import make_model
 
 from bntools.core.model.open import open_model
 from bntools.core.work.folder import Work
-from bntools.tools.quantize import calibrated as method
-from bntools.tools.quantize import kept
-from bntools.tools.quantize.calibrated import calibrated
-from bntools.tools.quantize.pipeline import plan, quantize
+from bntools.tools.quantize import units
+from bntools.tools.quantize.fixed import calibrated as method
+from bntools.tools.quantize.fixed.calibrated import calibrated
+from bntools.tools.quantize.fixed.rounding import quantize
+from bntools.tools.quantize.plan import task_of
 from bntools.tools.quantize.settings import Grid, Settings
 
 STILL = {"SOURCE_DATE_EPOCH": "0"}  # the history's times are all that may differ
@@ -45,10 +46,10 @@ def test_gptq_stopped_at_any_tensor_goes_on_to_the_same_result(moment, sequentia
     make_model("llama", tmp_path / "m")
     model = open_model(str(tmp_path / "m"))
     settings = Settings(Grid(3, 16), method="gptq", sequential=sequential)
-    items = plan(model, settings)
+    task = task_of(model, settings)
 
     def run(work=None):
-        return calibrated(model, items, {}, settings, windows_of(), "cpu", lambda count: None, work)
+        return calibrated(task, {}, windows_of(), work=work)
 
     work = Work(str(tmp_path / "w"), {"a": 1})
     stream = run(work)
@@ -66,11 +67,7 @@ def test_finished_blocks_are_not_computed_again(tmp_path, monkeypatch):
     work = Work(str(tmp_path / "w"), {"a": 1})
 
     def run():
-        return list(
-            calibrated(
-                model, plan(model, settings), {}, settings, windows_of(), "cpu", lambda count: None, work
-            )
-        )
+        return list(calibrated(task_of(model, settings), {}, windows_of(), work=work))
 
     run()
     monkeypatch.setattr(method, "gptq", None)
@@ -82,18 +79,18 @@ def test_rounding_stopped_at_any_tensor_goes_on_to_the_same_result(moment, tmp_p
     make_model("llama", tmp_path / "m")
     model = open_model(str(tmp_path / "m"))
     settings = Settings(Grid(3, 16))
-    items = plan(model, settings)
+    task = task_of(model, settings)
     work = Work(str(tmp_path / "w"), {"a": 1})
-    stream = kept.resumed(work, items, lambda left: quantize(model, left, {}, settings))
+    stream = units.resumed(work, task.items, lambda left: quantize(task.of(left), {}))
     finished = sum(next(stream).spec is not None for _ in range(moment))
     stream.close()
     asked = []
 
     def compute(left):
         asked.extend(item.name for item in left if item.grid)
-        return quantize(model, left, {}, settings)
+        return quantize(task.of(left), {})
 
-    compare(quantize(model, items, {}, settings), kept.resumed(work, items, compute))
+    compare(quantize(task, {}), units.resumed(work, task.items, compute))
     assert len(asked) == len(model.linears) - finished
 
 
@@ -186,9 +183,7 @@ def test_any_number_of_threads_gives_the_same_codes(sequential, tmp_path):
     found, before = [], torch.get_num_threads()
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        stream = calibrated(
-            model, plan(model, settings), {}, settings, windows_of(), "cpu", lambda count: None
-        )
+        stream = calibrated(task_of(model, settings), {}, windows_of())
         found.append(list(stream))
     torch.set_num_threads(before)
     compare(*found)

@@ -15,7 +15,7 @@ from bntools.core.importance.fisher_sweep import Sensitivity
 from bntools.core.importance.metric import Metric
 from bntools.core.packing import entropy
 from bntools.core.packing.entropy import Counter, Decoder
-from bntools.tools.quantize import levels
+from bntools.tools.quantize.entropy import levels
 
 
 def identity(rows: int, cols: int) -> Metric:

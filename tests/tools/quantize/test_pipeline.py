@@ -12,16 +12,25 @@ from bntools.core.artifact.writer import Writer
 from bntools.core.errors import USAGE, BnError
 from bntools.core.model.open import open_model
 from bntools.core.packing import grouped
-from bntools.tools.quantize.choose import DIMS, best, candidate, module_errors, output_errors, weighted_errors
-from bntools.tools.quantize.pipeline import choose, plan, quantize, summarize
+from bntools.tools.quantize.fixed.dimensions import (
+    DIMS,
+    best,
+    candidate,
+    module_errors,
+    output_errors,
+    weighted_errors,
+)
+from bntools.tools.quantize.fixed.rounding import choose, quantize
+from bntools.tools.quantize.plan import plan, task_of
+from bntools.tools.quantize.report import summarize
 from bntools.tools.quantize.settings import Grid, Settings, parse_override
 
 
 def quantized(model, settings, path, windows=None):
-    items = plan(model, settings)
-    choices = choose(model, items, settings, windows, "cpu", lambda count: None)
+    task = task_of(model, settings)
+    choices = choose(task, windows)
     with Writer(str(path), "model") as out:
-        results = list(quantize(model, items, choices, settings))
+        results = list(quantize(task, choices))
         for result in results:
             for name, tensor in result.tensors.items():
                 out.add(name, tensor)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bntools.core.errors import BAD_INPUT, BnError
 from bntools.kernels.grouped.bits import unpack
 from bntools.kernels.grouped.operations import dequantize
-from bntools.tools.quantize.round_to_nearest import round_to_nearest
+from bntools.tools.quantize.fixed.round_to_nearest import round_to_nearest
 
 
 def reference(w, bits, group, symmetric):

@@ -10,7 +10,7 @@ from support.exports import bntools, quantized
 
 from bntools.core.artifact.reader import open_path
 from bntools.core.blockwise import sampled_text
-from bntools.tools.quantize import fixed_cost
+from bntools.tools.quantize.cost import probe
 
 NONE = ("--calib", "none")
 
@@ -125,7 +125,7 @@ def test_an_encoder_is_rounded_and_the_report_says_why(tmp_path, capsys):
 
 def test_the_plan_names_the_tokens_and_their_time(capsys, monkeypatch):
     """At a rate that is told, not measured, and so slow that the tokens are nearly all of the time."""
-    monkeypatch.setattr(fixed_cost.cost, "product_rate", lambda: 1e6)
+    monkeypatch.setattr(probe, "product_rate", lambda: 1e6)
     plans = []
     for tokens in (512, 8192):
         assert bntools("quantize", "default:", *NONE, "--calib-tokens", tokens, "--dry-run", "--json") == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from bntools import cli
 from bntools.core.datasets.tables import open_table
@@ -254,3 +254,36 @@ def test_a_picture_is_drawn(inside, wide, tmp_path):
     words = ["--target", "y", "--plot", tmp_path / "p.svg", "--json", "--permutations", 2000]
     assert inside(wide, *words)[0] == 0
     assert (tmp_path / "p.svg").read_bytes().startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("control", ["bh", "shadow"])
+def test_parts_make_what_one_pass_makes(tmp_path, control):
+    """Every score, selection and column that is passed on, whatever the number of parts."""
+    rng = np.random.default_rng(3)
+    y = rng.standard_normal(120)
+    x = rng.standard_normal((120, 37))
+    x[:, 5] += 2 * y
+    np.savetxt(tmp_path / "t.csv", np.column_stack([x, y]), delimiter=",",
+               header=",".join([*(f"c{i}" for i in range(37)), "y"]), comments="")  # fmt: skip
+    words = [
+        "screen",
+        str(tmp_path / "t.csv"),
+        "--target",
+        "y",
+        "--permutations",
+        "1000",
+        "--control",
+        control,
+        "-q",
+    ]
+    assert cli.run([*words, "-o", str(tmp_path / "whole.st")]) == 0
+    for index in range(3):
+        assert cli.run([*words, "--shard", f"{index}/3", "-o", str(tmp_path / f"part{index}.st")]) == 0
+    parts = [word for index in (2, 0, 1) for word in ("--gather", str(tmp_path / f"part{index}.st"))]
+    assert cli.run([*words, *parts, "-o", str(tmp_path / "joined.st")]) == 0
+    one, other = load_file(tmp_path / "whole.st"), load_file(tmp_path / "joined.st")
+    assert sorted(one) == sorted(other)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    assert cli.run([*words, *parts[:4]]) == 3, "a part is missing"
+    assert cli.run([*words, "--permutations", "2000", *parts]) == 3, "parts of another run"
+    assert cli.run([*words, "--work", str(tmp_path / "w")]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ KIND = "cbm"
 _TYPES = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "F64": np.float64, "F16": np.float16,
           "U8": np.uint8, "I8": np.int8, "BOOL": np.bool_, "I16": np.int16, "U16": np.uint16}  # fmt: skip
 _CODES = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64", np.dtype(np.int32): "I32"}
+_MOST_CLASSES = 1 << 20
+_PATH = re.compile(r"path\.\d+(\.\d+)?\.values")
 _PLAIN = ("vectors", "offsets", "mean", "std", "bias", "class_mean", "scale", "levels")
 
 
@@ -31,6 +34,14 @@ def array(source: Artifact, name: str) -> NDArray[Any]:
     if entry.dtype not in _TYPES:
         raise bad_input(f"{source.label}: tensor {name} has type {entry.dtype}", "floats or whole numbers")
     return np.frombuffer(data, _TYPES[entry.dtype]).reshape(entry.shape)
+
+
+def floats(source: Artifact, name: str) -> NDArray[Any]:
+    """One tensor of floats; BnError (exit 3) for another type."""
+    values = array(source, name)
+    if values.dtype.kind != "f":
+        raise bad_input(f"{source.label}: tensor {name} has type {source.entries[name].dtype}, not floats")
+    return values
 
 
 def write(out: Writer, model: Bottleneck) -> None:
@@ -58,17 +69,17 @@ def read(source: Artifact) -> Bottleneck:
     if source.kind != KIND:
         raise bad_input(f"{source.label} is of kind {source.kind}, not {KIND}", "bntools cbm-build makes one")
     facts = source.json(f"bntools.{KIND}", dict)
-    values = {name: array(source, f"concept.{name}") for name in _PLAIN if name != "bias"}
+    values = {name: floats(source, f"concept.{name}") for name in _PLAIN if name != "bias"}
+    if not values["vectors"].ndim:
+        raise bad_input(f"{source.label}: concept.vectors is one number", "build it again")
     names, classes = _lines(source, "concepts.txt"), _lines(source, "classes.txt")
-    columns, bias = len(values["vectors"]), array(source, "head.bias")
-    stems = sorted(
-        n.removesuffix(".values") for n in source.names() if n.endswith(".values") and n != "head.values"
-    )
+    columns, bias = len(values["vectors"]), floats(source, "head.bias")
+    stems = sorted(name[: -len(".values")] for name in source.names() if _PATH.fullmatch(name))
     heads = {
-        s.removeprefix("path."): (_sparse(source, s, columns), array(source, f"{s}.bias")) for s in stems
+        s.removeprefix("path."): (_sparse(source, s, columns), floats(source, f"{s}.bias")) for s in stems
     }
     maps = {
-        n.removesuffix(".weight"): (array(source, n), array(source, n.removesuffix("weight") + "bias"))
+        n.removesuffix(".weight"): (floats(source, n), floats(source, n.removesuffix("weight") + "bias"))
         for n in source.names() if n.endswith(".weight")
     }  # fmt: skip
     model = Bottleneck(
@@ -83,9 +94,18 @@ def read(source: Artifact) -> Bottleneck:
 
 
 def _check(model: Bottleneck, label: str) -> None:
-    count, classes = len(model.vectors), len(model.bias)
+    shape, classes = model.vectors.shape, model.bias.size
+    if len(shape) != 2 or model.bias.ndim != 1:
+        raise bad_input(f"{label}: concept.vectors {list(shape)} are no rows", "build it again")
+    (count, width), head = shape, ((classes, shape[0]), (classes,))
     per_concept = (model.offsets, model.mean, model.std, model.scale)
-    fits = all(v.shape == (count,) for v in per_concept) and model.class_mean.shape == (classes, count)
+    fits = model.weight.shape == head[0] and model.counts.shape == (classes,)
+    fits = fits and all((w.shape, b.shape) == head for w, b in model.heads.values())
+    maps = [*model.baselines.values(), *([] if model.residual is None else [model.residual])]
+    fits = fits and all((w.shape, b.shape) == ((classes, width), (classes,)) for w, b in maps)
+    fits = (
+        fits and all(v.shape == (count,) for v in per_concept) and model.class_mean.shape == (classes, count)
+    )
     fits = fits and model.levels.shape == (count, 2)
     fits = fits and len(model.names) == count and len(model.classes) == classes == len(model.labels)
     if not fits or model.activation not in ACTIVATIONS:
@@ -115,8 +135,16 @@ def _add_sparse(out: Writer, name: str, weight: Floats) -> None:
 
 
 def _sparse(source: Artifact, name: str, columns: int) -> Floats:
-    values, indices, starts = (array(source, f"{name}.{part}") for part in ("values", "columns", "rows"))
-    good = len(starts) > 1 and starts[0] == 0 and (np.diff(starts) >= 0).all() and starts[-1] == len(values)
+    values = floats(source, f"{name}.values")
+    indices, starts = (array(source, f"{name}.{part}") for part in ("columns", "rows"))
+    good = values.ndim == indices.ndim == starts.ndim == 1 and indices.dtype.kind == starts.dtype.kind == "i"
+    good = (
+        good
+        and 1 < len(starts) <= _MOST_CLASSES
+        and starts[0] == 0
+        and (np.diff(starts) >= 0).all()
+        and starts[-1] == len(values)
+    )
     good = (
         good
         and len(indices) == len(values)

@@ -18,14 +18,14 @@ def class_indices(model: Bottleneck, data: Embeddings) -> NDArray[np.int64]:
     labels = data.need_labels()
     order = np.argsort(model.labels)
     place = np.clip(np.searchsorted(model.labels[order], labels), 0, len(order) - 1)
-    found = order[place]
-    unknown = labels[model.labels[found] != labels]
+    indices = order[place]
+    unknown = labels[model.labels[indices] != labels]
     if len(unknown):
         known = ", ".join(map(str, model.labels[:8].tolist()))
         raise bad_input(
             f"{data.label}: label {unknown[0]} is no class of the bottleneck", f"it knows {known}, ..."
         )
-    return found
+    return indices
 
 
 def check(model: Bottleneck, data: Embeddings) -> None:

@@ -45,7 +45,8 @@ def read_queries(source: str, tensor: str | None, width: int, of: str) -> Floats
     """All queries of a file, finite and of the width of what they are for. Raises BnError (exit 3)."""
     opened = open_vectors(source, tensor)
     if opened.vectors.width != width:
-        raise bad_input(f"{opened.label} has queries of {opened.vectors.width} coordinates, {of} {width}")
+        what = f"{opened.label} has queries of {opened.vectors.width} coordinates, {of} {width}"
+        raise bad_input(what, "embed both with one encoder")
     queries = opened.vectors.read(0, opened.vectors.rows)
     finite = np.isfinite(queries).all(1)
     if not finite.all():

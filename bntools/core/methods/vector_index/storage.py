@@ -21,7 +21,14 @@ KIND = "vector-index"
 FORMAT = 1
 SECOND = "second."
 CODES = ("vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16", "f32")
+
 """Names of codes; the first two are stored alike."""
+_WHOLE = {
+    "cell": ("U8",),
+    "ids": ("I64", "I32", "U32", "U64"),
+    "groups.order": ("I64",),
+    "groups.start": ("I64",),
+}
 
 
 def write(index: VectorIndex, out: Writer) -> None:
@@ -57,7 +64,15 @@ def read(source: Artifact) -> VectorIndex:
     version = facts.pop("version", None)
     if version != FORMAT:
         raise bad_input(f"{source.label}: index version {version}, known is {FORMAT}", "update bntools")
+    odd = [name for name in source.names() if source.entries[name].dtype not in _types(name)]
+    if odd:
+        raise bad_input(f"{source.label}: damaged index: {odd[0]} is {source.entries[odd[0]].dtype}")
     held = {name: source.tensor(name).numpy() for name in source.names()}
+    endless = [
+        name for name, array in held.items() if array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
+    if endless:
+        raise bad_input(f"{source.label}: damaged index: {endless[0]} holds numbers that are not finite")
     try:
         index = _assemble(held, facts)
     except BnError:
@@ -65,6 +80,18 @@ def read(source: Artifact) -> VectorIndex:
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise bad_input(f"{source.label}: damaged index: {str(error)[:100]}") from None
     return index
+
+
+def _types(name: str) -> tuple[str, ...]:
+    """Stored types that a tensor of an index may have."""
+    last = name.removeprefix(SECOND)
+    if last in ("factor", "residual"):
+        return ("U8",)
+    if last == "codes":
+        return ("U8", "F16", "F32")
+    if last in ("low", "step"):
+        return ("F16",)
+    return _WHOLE.get(last, ("F32",))
 
 
 def _assemble(held: Tensors, facts: dict[str, Any]) -> VectorIndex:
@@ -79,12 +106,14 @@ def _assemble(held: Tensors, facts: dict[str, Any]) -> VectorIndex:
     )
     code = _code(held, facts["code"], dims)
     count = len(code)
+    _check(count > 0, "no vectors")
     cells = None
     if "cell" in held:
         cells = Cells(held["centroids"], held["cell"])
         _check(cells.centroids.ndim == 2 and cells.centroids.shape[1] == dims, "centroids of another width")
-        _check(len(cells.cell) == count, "one cell a row")
-        _check(count == 0 or int(cells.cell.max()) < len(cells.centroids), "a cell without centroid")
+        _check(cells.cell.shape == (count,), "one cell a row")
+        known = 0 <= int(cells.cell.min()) <= int(cells.cell.max()) < len(cells.centroids)
+        _check(known, "a cell without centroid")
     second = None
     if SECOND + "codes" in held:
         own = {n.removeprefix(SECOND): a for n, a in held.items() if n.startswith(SECOND)}
@@ -108,11 +137,15 @@ def _assemble(held: Tensors, facts: dict[str, Any]) -> VectorIndex:
 
 def _code(held: Tensors, name: str, width: int) -> Code:
     codes = held["codes"]
+    _check(
+        codes.dtype == {"f16": np.float16, "f32": np.float32}.get(name, np.uint8), f"codes of {codes.dtype}"
+    )
     if name in ("vq", "bits"):
         groups = Groups(held["groups.order"], held["groups.start"])
         _check_groups(groups, held["words"], width)
         _check(codes.ndim == 3 and codes.shape[1:] == (len(groups.start) - 1, 32), "codes of another shape")
-        _check(len(codes) == -(-len(held["factor"]) // 32), "one factor a vector")
+        one_each = held["factor"].ndim == 1 and len(codes) == -(-len(held["factor"]) // 32)
+        _check(one_each and held["factor.grid"].shape == (2,), "one factor a vector")
         return ProductCode(codes, Codebook(groups, held["words"]), held["factor"], held["factor.grid"], width)
     if name in ("f16", "f32"):
         _check(codes.ndim == 2 and codes.shape[1] == width, "codes of another width")
@@ -123,7 +156,7 @@ def _code(held: Tensors, name: str, width: int) -> Code:
         codes.ndim == 2 and codes.shape[1] == (width if bits == 8 else -(-width // 2)),
         "codes of another width",
     )
-    _check(len(codes) == len(held["low"]) == len(held["step"]), "one grid a vector")
+    _check((len(codes),) == held["low"].shape == held["step"].shape, "one grid a vector")
     residual = held["residual"] if name == "lvq4x8" else None
     _check(residual is None or residual.shape == (len(codes), width), "residual of another shape")
     return AdaptiveCode(Adaptive(codes, held["low"], held["step"]), bits, width, residual)
@@ -132,6 +165,7 @@ def _code(held: Tensors, name: str, width: int) -> Code:
 def _check_groups(groups: Groups, words: NDArray[np.float32], width: int) -> None:
     """The compiled loops trust these."""
     order, start = groups
+    _check(order.ndim == start.ndim == 1, "groups are no lists")
     _check(words.shape == (len(order), 256), "words of another shape")
     _check(bool(((order >= 0) & (order < width)).all()), "a coordinate out of range")
     _check(len(start) >= 2 and start[0] == 0 and start[-1] == len(order), "groups do not cover the words")

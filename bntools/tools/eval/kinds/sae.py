@@ -93,7 +93,7 @@ def _rows(dictionary: Dictionary, path: str, request: Request) -> tuple[np.ndarr
 
 def tables(report: dict[str, Any]) -> list[Any]:
     """What a person sees: baselines first."""
-    three, found = terminal.three, []
+    three, shown = terminal.three, []
     if "encoder" in report:
         base = report["baseline"]
         rows = [
@@ -106,9 +106,9 @@ def tables(report: dict[str, Any]) -> list[Any]:
                 rows.append(
                     [name, three(part["fvu"]["value"]), three(part["fvu"]["se"]), three(part["l0"]["mean"])]
                 )
-        found.append(terminal.table(["codes", "FVU", "±", "L0"], rows))
+        shown.append(terminal.table(["codes", "FVU", "±", "L0"], rows))
     if "model" in report:
-        found.append(_model_table(report["model"]))
+        shown.append(_model_table(report["model"]))
     if "probe" in report:
         probe = report["probe"]
         rows = [["largest class", three(probe["largest_class"]), "-"], ["raw rows", three(probe["raw"]), "-"]]
@@ -116,15 +116,15 @@ def tables(report: dict[str, Any]) -> list[Any]:
             [f"{n} latents", three(value), three(probe["random_latents"].get(n))]
             for n, value in probe["codes"].items()
         ]
-        found.append(terminal.table(["probe", "accuracy", "random latents"], rows))
+        shown.append(terminal.table(["probe", "accuracy", "random latents"], rows))
     if "foreign" in report:
         rows = [[name, three(value)] for name, value in reversed(report["foreign"].items())]
-        found.append(terminal.table(["foreign rows by", "AUROC"], rows))
+        shown.append(terminal.table(["foreign rows by", "AUROC"], rows))
     if "stability" in report:
         rows = [["random directions", three(report["stability"]["random_cosine"])]]
         rows.append(["the other dictionary", three(report["stability"]["matched_cosine"])])
-        found.append(terminal.table(["latents paired with", "mean |cosine|"], rows))
-    return found
+        shown.append(terminal.table(["latents paired with", "mean |cosine|"], rows))
+    return shown
 
 
 def _model_table(model: dict[str, Any]) -> Any:

@@ -87,9 +87,9 @@ def _cut(truth: Hits, k: int) -> Hits:
 
 
 def _report(
-    source: Artifact, index: VectorIndex, truth: Hits, found: tuple[Hits, Floats], k: int
+    source: Artifact, index: VectorIndex, truth: Hits, recall: tuple[Hits, Floats], k: int
 ) -> dict[str, Any]:
-    hits, scores = found
+    hits, scores = recall
     deep = truth.rows.shape[1]
     values = recalls(hits.rows[:, :k], _cut(truth, k), scores[:, :k])
     facts = index.facts

@@ -103,18 +103,18 @@ def _near_ray(fit: Fit, x: Array) -> bool:
 
 def _unsure(fit: Fit, known: Determined) -> set[str]:
     """Names of parameters along a direction without effect, or with an error of half of what they are."""
-    found: set[str] = set()
+    names: set[str] = set()
     errors = [known.error(row) for row in np.eye(fit.theta.size)]
     for place, name in enumerate(fit.law.parameters):
         error, value = errors[place], float(fit.theta[place])
         if name in ("alpha", "beta"):
             if error > _UNSURE * abs(value):
-                found |= {name, "A" if name == "alpha" else "B"}
+                names |= {name, "A" if name == "alpha" else "B"}
         elif name in ("A", "B"):
             if error > 1:
-                found |= {name, "alpha" if name == "A" else "beta"}
+                names |= {name, "alpha" if name == "A" else "beta"}
         elif not np.exp(value) * error <= _UNSURE * fit.runs.loss.min():
-            found.add(name)
+            names.add(name)
     if "E" in fit.law.parameters and np.isinf(errors).any():
-        found.add("E")  # of a term without a shape its level cannot be told from E
-    return found
+        names.add("E")  # of a term without a shape its level cannot be told from E
+    return names

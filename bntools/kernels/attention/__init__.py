@@ -1,0 +1,1 @@
+"""Keys and values of attention as small integers: levels, packed codes, and attention that reads them packed."""

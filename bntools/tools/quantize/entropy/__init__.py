@@ -1,0 +1,1 @@
+"""Levels of any size behind an entropy coder."""

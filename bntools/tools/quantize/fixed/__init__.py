@@ -1,0 +1,1 @@
+"""Codes of a fixed number of bits: grids, methods, and the shares of a budget."""
