@@ -60,10 +60,12 @@ def line(name: str, source: RowSource, settings: Settings) -> dict:
         beside += f", VAE {report['vae']['count']} (paper's rule {report['vae']['by_criterion']['paper']})"
     if "network" in report:
         beside += f", network {report['network']['count']}"
+    count, edge = report["n_relevant"]["value"], " (edge)" if report["edge"] else ""
+    rules = f"paper's rule {rule['paper']}, KL {rule['kl']}, rank {rule['rank']}"
+    cost = f"cost {100 * report['error']['cost']['mean']:+.2f} %"
+    state = "converged" if report["converged"] else "moving"
     print(
-        f"{name}: {report['n_relevant']['value']}{' (edge)' if report['edge'] else ''} {report['method']} | paper's rule "
-        f"{rule['paper']}, KL {rule['kl']}, rank {rule['rank']} | {beside} | cost {100 * report['error']['cost']['mean']:+.2f} % "
-        f"| {'converged' if report['converged'] else 'moving'} | {cpu:.1f} s",
+        f"{name}: {count}{edge} {report['method']} | {rules} | {beside} | {cost} | {state} | {cpu:.1f} s",
         flush=True,
     )
     return report
@@ -88,7 +90,9 @@ def linear(seeds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", default="linear,curved,shapes,noise")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--mnist")
@@ -100,7 +104,11 @@ def main() -> None:
         linear(given.seeds)
     if "curved" in parts:
         for seed in range(given.seeds):
-            line(f"curved, 5 axes, seed {seed}", rows_of(curved(seed)), Settings(max_dim=16, restarts=1, seed=seed))
+            line(
+                f"curved, 5 axes, seed {seed}",
+                rows_of(curved(seed)),
+                Settings(max_dim=16, restarts=1, seed=seed),
+            )
     if "shapes" in parts:
         for name in ("circle", "sphere", "torus"):
             line(name, rows_of(shape(name, 0)), Settings(max_dim=8, restarts=1, baseline=False))
