@@ -121,8 +121,6 @@ def _variance(text: str) -> float | None:
 
 
 def _fit(session: Session, source: str, output: str, force: bool, given: dict[str, Any]) -> None:
-    import sys
-
     from bntools.core.artifact.writer import Writer, check_target
     from bntools.core.methods.vae import artifact
     from bntools.core.methods.vae.rows import open_rows
@@ -131,8 +129,7 @@ def _fit(session: Session, source: str, output: str, force: bool, given: dict[st
     from bntools.tools.ard_fit.run import ard_fit
 
     settings = _settings(session, given)
-    written = output != "-" or not (sys.stdout.isatty() or session.json)
-    if written and output != "-" and not session.dry_run:
+    if output != "-" and not session.dry_run:
         check_target(output, force)
     session.apply()
     rows = open_rows(source, given["tensor"])

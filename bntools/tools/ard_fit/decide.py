@@ -47,7 +47,7 @@ class Curve(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """count: axes kept. reference: axes that pay for themselves on held-out rows. edge: whether EDGE of all are kept."""
+    """count: axes kept. reference: axes that pay on held-out rows. edge: whether a share EDGE of all is kept."""
 
     count: int
     reference: int

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bntools.tools.ard_fit.run import Fit
 
 _STRIP = 10
+_TIGHT = {"wspace": 0.05, "hspace": 0.05, "left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.99}
 
 
 def draw_fit(fit: Fit, path: str) -> None:
@@ -105,7 +106,7 @@ def draw_samples(samples: Tensor, path: str) -> None:
     side = math.ceil(math.sqrt(len(images)))
     lines = math.ceil(len(images) / side)
     figure = Figure(figsize=(min(0.6 * side, 12), min(0.6 * lines, 12)))
-    panels = figure.subplots(lines, side, squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    panels = figure.subplots(lines, side, squeeze=False, gridspec_kw=_TIGHT)
     for panel in panels.flat:
         panel.axis("off")
     for panel, image in zip(panels.flat, images, strict=False):
@@ -120,8 +121,9 @@ def is_image(shape: tuple[int, ...]) -> bool:
 def images_of(x: Tensor) -> list[NDArray[np.float32]]:
     """[h, w] or [h, w, 3] in [0, 1]; values outside are cut, other ranges are stretched to it."""
     array = x.numpy()
-    if array.min() < -0.5 or array.max() > 2:
-        array = (array - array.min()) / max(float(array.max() - array.min()), 1e-12)
+    low, high = np.quantile(array, (0.01, 0.99))
+    if low < -0.25 or high > 1.25:
+        array = (array - low) / max(float(high - low), 1e-12)
     array = array.clip(0, 1)
     if array.ndim == 3:
         return list(array)

@@ -15,7 +15,7 @@ SMALLEST = 0.5
 """Smallest size, as a share of the largest."""
 _FIRST, _STEP = 7, 2
 """Pixel of the middle at the first place, and pixels from a place to the next."""
-_RADIUS, _HEART = 5.8, 1.25
+_RADIUS, _HEART = 5.2, 1.25
 
 
 def render() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -91,13 +91,16 @@ class LatentModel:
         return torch.cat([self.restore(self.net.decode(part)) for part in z.split(_BATCH)])
 
     def sample(self, count: int, seed: int, from_prior: bool = False) -> Tensor:
-        """Rows [count, *shape] drawn from the mixture of codes, or from the prior."""
+        """Rows [count, *shape] drawn from the mixture of codes or the prior; images of bytes are cut to [0, 1]."""
         generator = torch.Generator().manual_seed(seed)
         if self.mixture is not None and not from_prior and self.relevant:
-            return self.decode(self.mixture.sample(count, generator))
+            return self._cut(self.decode(self.mixture.sample(count, generator)))
         noise = torch.randn(count, self.relevant, generator=generator)
         codes = self.prior.mean[self.axes] + self.prior.variance[self.axes].sqrt() * noise
-        return self.decode(codes)
+        return self._cut(self.decode(codes))
+
+    def _cut(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1) if self.facts.get("bytes") else x
 
 
 def write(out: Writer, model: LatentModel) -> None:
