@@ -70,7 +70,9 @@ def digits(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images [N, 1, 32, 32] in [-1, 1] and their labels."""
     x = read_idx(next(folder.glob(f"{split}-images*"))).astype(np.float32) / 127.5 - 1
     y = read_idx(next(folder.glob(f"{split}-labels*"))).astype(np.int64)
-    return torch.from_numpy(np.pad(x, ((0, 0), (2, 2), (2, 2)), constant_values=-1)[:, None]), torch.from_numpy(y)
+    return torch.from_numpy(
+        np.pad(x, ((0, 0), (2, 2), (2, 2)), constant_values=-1)[:, None]
+    ), torch.from_numpy(y)
 
 
 def loss(model: Flow, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -123,7 +125,10 @@ def held_out(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, floa
     model = Flow()
     model.load_state_dict(weights)
     each = {16: halved(x), 32: x}
-    return {f"loss_{n}": round(float(loss(model, v, y, torch.Generator().manual_seed(1))), 4) for n, v in each.items()}
+    return {
+        f"loss_{n}": round(float(loss(model, v, y, torch.Generator().manual_seed(1))), 4)
+        for n, v in each.items()
+    }
 
 
 def write(weights: dict[str, Tensor], log: list[dict[str, float]], out: Path) -> None:
@@ -138,7 +143,9 @@ def write(weights: dict[str, Tensor], log: list[dict[str, float]], out: Path) ->
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)

@@ -1,0 +1,73 @@
+"""The library's feature caches, switched on for any transformer and reset where a trajectory or a resolution begins."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from bntools.core.errors import usage
+
+_HINT = "--cache none, fbc:0.05, taylor:3 or mag:0.06"
+_DEFAULTS = {"fbc": 0.05, "taylor": 3.0, "mag": 0.06}
+
+
+class CacheChoice(NamedTuple):
+    """kind: fbc (skip the rest while the first block changes little), taylor (extrapolate features), mag (by a
+    magnitude ratio a step); value: threshold of fbc and mag, interval of taylor."""
+
+    kind: str
+    value: float
+
+
+def parse_cache(text: str) -> CacheChoice | None:
+    """`none`, `fbc:T`, `taylor:N` or `mag:T`. Raises BnError (exit 2)."""
+    if text == "none":
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        value = float(number) if number else _DEFAULTS[kind]
+    except (ValueError, KeyError):
+        raise usage(f"--cache {text} is no cache", _HINT) from None
+    if kind not in _DEFAULTS or not value > 0 or (kind == "taylor" and value != int(value)):
+        raise usage(f"--cache {text} is no cache", _HINT)
+    return CacheChoice(kind, value)
+
+
+class FeatureCache:
+    """A cache in a transformer; every call of it stands in `context`."""
+
+    def __init__(self, transformer: Any, choice: CacheChoice, steps: int) -> None:
+        from diffusers import hooks
+        from diffusers.hooks.hooks import HookRegistry
+
+        if choice.kind == "fbc":
+            hooks.apply_first_block_cache(transformer, hooks.FirstBlockCacheConfig(threshold=choice.value))
+        elif choice.kind == "taylor":
+            hooks.apply_taylorseer_cache(
+                transformer, hooks.TaylorSeerCacheConfig(cache_interval=int(choice.value))
+            )
+        else:
+            hooks.apply_mag_cache(
+                transformer,
+                hooks.MagCacheConfig(
+                    threshold=choice.value,
+                    num_inference_steps=max(steps, 1),
+                    mag_ratios=[1.0] * max(steps, 1),
+                ),
+            )
+        self._registry: Any = HookRegistry.check_if_exists_or_initialize(transformer)
+        self.reset()
+
+    def reset(self) -> None:
+        """Features of another resolution or another sample are of no use, and of the wrong shape."""
+        self._registry.reset_stateful_hooks(recurse=True)
+
+    @contextlib.contextmanager
+    def context(self, name: str) -> Iterator[None]:
+        """Calls with and without the prompt keep features of their own."""
+        self._registry._set_context(name)
+        try:
+            yield
+        finally:
+            self._registry._set_context(None)
