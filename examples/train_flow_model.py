@@ -7,7 +7,7 @@ and the same digits at 16 x 16, through one SD3Transformer2DModel of 1.3 million
 resolution is the low band of the orthonormal DCT, so that it shows what a good antialiasing filter shows. The condition is
 a vector a class (10: any digit) plus log2(size / 16) times a vector for size. AdamW, the learning rate falls linearly to
 zero over the CPU time given, an exponential moving average of the weights is written: config.json, flow.safetensors
-(float16) and log.json with the losses on held-out digits.
+(float16), spectrum.safetensors (mean and variance of the digits' DCT) and log.json with the losses on held-out digits.
 """
 
 from __future__ import annotations
@@ -85,11 +85,20 @@ def loss(model: Flow, x: Tensor, y: Tensor, generator: torch.Generator) -> Tenso
     return ((model((1 - level) * x + level * noise, t, y) - (noise - x)) ** 2).mean()
 
 
+def write_spectrum(x: Tensor, out: Path) -> None:
+    """Mean and variance [1, 32, 32] of the DCT coefficients of images."""
+    basis = torch.tensor(cosines(x.shape[-1]), dtype=x.dtype)
+    c = basis @ x @ basis.T
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({"mean": c.mean(0), "variance": c.var(0)}, out / "spectrum.safetensors", {"format": "pt"})
+
+
 def train(folder: Path, out: Path, minutes: float, seed: int) -> None:
     """Train for so many minutes of CPU time; writes the average every minute."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     x, y = digits(folder, "train")
+    write_spectrum(x, out)
     held_x, held_y = (part[:500] for part in digits(folder, "t10k"))
     model, log, start, step, written = Flow(), [], time.process_time(), 0, 0.0
     average = {name: value.clone() for name, value in model.state_dict().items()}

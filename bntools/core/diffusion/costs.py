@@ -1,4 +1,4 @@
-"""What one forward pass of a diffusion transformer costs, from its widths: operations, weights, traffic of attention."""
+"""What one pass of a diffusion transformer costs, from its widths: operations, weights, traffic of attention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SRAM = 192 * 1024
 
 
 class BlockStack(NamedTuple):
-    """layers of width d = heads * head; kind: `double` (own weights for text), `single` (shared), `cross` (attends to text)."""
+    """layers of width d = heads * head; kind: `double` (text has own weights), `single`, `cross`."""
 
     kind: str
     layers: int
@@ -23,7 +23,7 @@ class BlockStack(NamedTuple):
 
 
 class ForwardCost(NamedTuple):
-    """tokens of one sample, FLOPs, those of attention's two products, weights, elements that attention moves at least."""
+    """Of one sample: tokens, FLOPs, those of attention's two products, weights, elements that attention moves."""
 
     tokens: int
     flops: float

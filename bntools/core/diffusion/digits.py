@@ -21,12 +21,12 @@ from bntools.kernels.spectral.handoff import Spectrum
 NAME = "digits:"
 CLASSES, NO_CLASS, SIDE = 10, 10, 32
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "digits"
-_SHIFT = 2.0
+SHIFT = 2.0
 """Of the clock at 32 points: the ratio of the sides, so that both sizes see one signal-to-noise ratio."""
 
 
 class DigitField(TransformerField):
-    """labels: one a sample, 0 to 9; 10 stands for any digit. The condition is a vector a class plus one for the size."""
+    """labels: one a sample, 0 to 9, or 10 for any digit. The condition is a vector a class plus one for the size."""
 
     def __init__(self, folder: Path, labels: Tensor, scale: float = 1.0) -> None:
         diffusers = require("diffusers", "diffusion")
@@ -45,7 +45,7 @@ class DigitField(TransformerField):
         negative = {"class": classes[NO_CLASS][None]} if scale != 1.0 else None
         super().__init__(
             NAME, transformer.eval(), adapter_for(config, NAME), shape=(1, SIDE, SIDE),
-            condition={"class": classes[labels]}, guidance=Guidance(scale, negative), clock=Clock(_SHIFT),
+            condition={"class": classes[labels]}, guidance=Guidance(scale, negative), clock=Clock(SHIFT),
         )  # fmt: skip
         self.trained = (SIDE // 2, SIDE)
         self._size_vector = tensors["size"]

@@ -48,6 +48,9 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     return float(np.interp(x, xs, ys))
 
 
+UNSHIFTED = Clock()
+
+
 class Field(ABC):
     """A velocity field v(x, t) = E[eps - x0 | x] over fields x [N, *shape] = (1 - t) x0 + t eps.
 
@@ -59,7 +62,7 @@ class Field(ABC):
     kind: str
     shape: tuple[int, ...]
     patch: int = 1
-    clock: Clock = Clock()
+    clock: Clock = UNSHIFTED
     trained: tuple[int, int] | None = None
     spectrum: Spectrum | None = None
 

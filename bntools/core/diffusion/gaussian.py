@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bntools.core.artifact.reader import parse_json
 from bntools.core.diffusion.costs import ForwardCost
-from bntools.core.diffusion.field import Clock, Field, power_law
+from bntools.core.diffusion.field import UNSHIFTED, Clock, Field, power_law
 from bntools.core.errors import bad_input, usage
 from bntools.kernels.spectral.cosine import dct2, idct2, ratio
 from bntools.kernels.spectral.handoff import Size, Spectrum
@@ -25,7 +25,7 @@ class GaussianField(Field):
     kind = "gaussian"
 
     def __init__(
-        self, label: str, shape: tuple[int, ...], spectrum: Spectrum, clock: Clock = Clock()
+        self, label: str, shape: tuple[int, ...], spectrum: Spectrum, clock: Clock = UNSHIFTED
     ) -> None:
         self.label, self.shape, self.spectrum, self.clock = label, shape, spectrum, clock
         self._known = spectrum

@@ -12,7 +12,7 @@ from torch import Tensor
 from bntools.core.diffusion.adapters.adapter import Adapter, Condition, take
 from bntools.core.diffusion.caches import CacheChoice, FeatureCache
 from bntools.core.diffusion.costs import ForwardCost, forward_cost
-from bntools.core.diffusion.field import Clock, Field
+from bntools.core.diffusion.field import UNSHIFTED, Clock, Field
 from bntools.kernels.spectral.handoff import Size
 
 
@@ -33,7 +33,7 @@ class TransformerField(Field):
 
     def __init__(
         self, label: str, transformer: Any, adapter: Adapter, *, shape: tuple[int, ...], condition: Condition,
-        guidance: Guidance = Guidance(), clock: Clock = Clock(),
+        guidance: Guidance = Guidance(), clock: Clock = UNSHIFTED,
     ) -> None:  # fmt: skip
         self.label, self.kind, self.shape, self.clock = label, adapter.transformer, shape, clock
         self.patch, self.adapter, self.transformer = adapter.patch, adapter, transformer

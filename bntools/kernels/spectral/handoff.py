@@ -2,8 +2,9 @@
 
 Data at the low resolution are the band of the data divided by rho, which keeps the mean; noise in the band keeps its
 variance. So the same field has another noise level there: t_high = rho t / (1 + (rho - 1) t), and coefficients differ
-by the gain kappa = rho / (1 + (rho - 1) t) = t_high / t. Both follow from (1 - t) kappa / rho = 1 - t_high, t kappa = t_high.
-The high band waits: kept as it is but for its noise level, moved as a Gaussian of known spectrum would move, or drawn anew.
+by the gain kappa = rho / (1 + (rho - 1) t) = t_high / t. Both follow from (1 - t) kappa / rho = 1 - t_high and
+t kappa = t_high. The high band waits: scaled to its new noise level, moved as a Gaussian of known spectrum would move,
+or drawn anew.
 """
 
 from __future__ import annotations
@@ -85,10 +86,9 @@ def noise_above(noise: Tensor, size: Size) -> Tensor:
 
 
 def block_noise(noise: Tensor, blocks: Size, c: float) -> Tensor:
-    """White noise [..., H, W] made N(0, 1 - c S), S all ones within blocks [bh, bw]: what nearest-neighbour noise lacks.
+    """White noise [..., H, W] made N(0, 1 - c S), S all ones within blocks [bh, bw]: what repeated noise lacks.
 
-    0 <= c <= 1 / (bh bw). RALU's noise matching; S / (bh bw) is a projection, so 1 - (1 - sqrt(1 - c bh bw)) S / (bh bw)
-    is the root.
+    0 <= c <= 1 / n, n = bh bw. RALU's noise matching; S / n is a projection, 1 - (1 - sqrt(1 - c n)) S / n the root.
     """
     height, width = blocks
     n = height * width

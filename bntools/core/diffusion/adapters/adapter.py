@@ -48,7 +48,7 @@ class Adapter(ABC):
         return int(self.config["in_channels"])
 
     def shape(self, size: tuple[int, int], frames: int) -> tuple[int, ...]:
-        """(C, H, W) or (C, F, H, W) for pixels (height, width) and frames. Raises BnError (exit 2) where they do not divide."""
+        """(C, H, W) or (C, F, H, W) of pixels (h, w) and frames. Raises BnError (exit 2) if they do not divide."""
         step = self.space * self.patch
         for side in size:
             if side % step:

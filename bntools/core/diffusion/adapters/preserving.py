@@ -1,4 +1,4 @@
-"""Models under a variance-preserving schedule, seen as flows: alpha = (1 - t) / n, sigma = t / n, n^2 = (1 - t)^2 + t^2."""
+"""Models under a variance-preserving schedule as flows: alpha = (1 - t) / n, sigma = t / n, n^2 = (1 - t)^2 + t^2."""
 
 from __future__ import annotations
 
