@@ -2,12 +2,13 @@
 
 usage: python examples/train_flow_model.py MNIST_DIR OUT_DIR [--minutes 20] [--seed 0]
 
-MNIST_DIR is what `bntools fetch mnist -o MNIST_DIR` writes. Rectified flow on pixels in [-1, 1], digits padded to 32 x 32
-and the same digits at 16 x 16, through one SD3Transformer2DModel of 1.3 million weights with patches of 4 x 4. The low
-resolution is the low band of the orthonormal DCT, so that it shows what a good antialiasing filter shows. The condition is
-a vector a class (10: any digit) plus log2(size / 16) times a vector for size. AdamW, the learning rate falls linearly to
-zero over the CPU time given, an exponential moving average of the weights is written: config.json, flow.safetensors
-(float16), spectrum.safetensors (mean and variance of the digits' DCT) and log.json with the losses on held-out digits.
+MNIST_DIR is what `bntools fetch mnist -o MNIST_DIR` writes. Rectified flow on pixels in [-1, 1], digits padded to
+32 x 32 and the same digits at 16 x 16, through one SD3Transformer2DModel of 1.3 million weights with patches of 4 x 4.
+The low resolution is the low band of the orthonormal DCT, so that it shows what a good antialiasing filter shows. The
+condition is a vector a class (10: any digit) plus log2(size / 16) times a vector for size. AdamW, the learning rate falls
+linearly to zero over the CPU time given. Written are an exponential moving average of the weights (config.json,
+flow.safetensors in float16), mean and variance of the digits' DCT (spectrum.safetensors) and the losses on held-out
+digits (log.json).
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bntools.core.errors import usage
@@ -39,8 +38,10 @@ class FeatureCache:
 
     def __init__(self, transformer: Any, choice: CacheChoice, steps: int) -> None:
         from diffusers import hooks
-        from diffusers.hooks.hooks import HookRegistry
+        from diffusers.models.cache_utils import CacheMixin
 
+        if choice.kind == "fbc" and type(transformer).__name__ == "SD3Transformer2DModel":
+            raise usage("fbc takes text from the last block, and SD3's returns none", "--cache taylor:3")
         if choice.kind == "fbc":
             hooks.apply_first_block_cache(transformer, hooks.FirstBlockCacheConfig(threshold=choice.value))
         elif choice.kind == "taylor":
@@ -56,18 +57,14 @@ class FeatureCache:
                     mag_ratios=[1.0] * max(steps, 1),
                 ),
             )
-        self._registry: Any = HookRegistry.check_if_exists_or_initialize(transformer)
+        # the mixin's methods ask nothing of a model but to be a module, and SD3's class lacks them
+        self._transformer, self._mixin = transformer, CacheMixin
         self.reset()
 
     def reset(self) -> None:
         """Features of another resolution or another sample are of no use, and of the wrong shape."""
-        self._registry.reset_stateful_hooks(recurse=True)
+        self._mixin._reset_stateful_cache(self._transformer)
 
-    @contextlib.contextmanager
-    def context(self, name: str) -> Iterator[None]:
+    def context(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Calls with and without the prompt keep features of their own."""
-        self._registry._set_context(name)
-        try:
-            yield
-        finally:
-            self._registry._set_context(None)
+        return self._mixin.cache_context(self._transformer, name)

@@ -82,7 +82,7 @@ def warnings(schedule: Schedule, field: Field, settings: Settings) -> list[dict[
             continue
         least = transition_level(field.data_spectrum(), after.size, before.size, settings.delta)
         if after.full[0] < least - 0.005:
-            text = f"upwards at {after.full[0]:.2f}, where the high band misses over {settings.delta:g} of signal to noise"
+            text = f"upwards at {after.full[0]:.2f}: the high band misses over {settings.delta:g} of signal to noise"
             found.append({"name": "late-transition", "text": text})
     return found
 

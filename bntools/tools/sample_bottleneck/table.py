@@ -65,14 +65,21 @@ def _size(size: list[int]) -> str:
 
 
 def draw_plan(console: Any, report: dict[str, Any]) -> None:
-    """A row a stage, the total, full resolution first."""
+    """Full resolution first, a row a stage, the total."""
     full, total = report["full"], report["total"]
 
     def row(name: str, each: dict[str, Any]) -> list[str]:
+        share = f"{100 * each['attention_share']:.0f} %"
+        cost, moved = _si(each["flops"]), _si(each["io_bytes"])
         return [
-            name, f"{each['tokens']:,}", str(each["nfe"]), _si(each["flops"]), f"{100 * each['attention_share']:.0f} %",
-            _si(each["io_bytes"]), three(1000 * each["seconds"]),
-        ]  # fmt: skip
+            name,
+            f"{each['tokens']:,}",
+            str(each["nfe"]),
+            cost,
+            share,
+            moved,
+            three(1000 * each["seconds"]),
+        ]
 
     rows = [row(f"full, {_size(full['size'])}", full)]
     rows += [row(f"{index}: {_size(each['size'])}", each) for index, each in enumerate(report["stages"], 1)]
@@ -83,36 +90,8 @@ def draw_plan(console: Any, report: dict[str, Any]) -> None:
     console.print(terminal.table(headers, rows))
     levels = ", ".join(f"{t:.2f}" for t in report["bounds"][1:-1]) or "none"
     by_time, by_flop = (three(report["speedup"][key]) for key in ("seconds", "flops"))
-    console.print(
-        f"{by_time} times faster than full resolution ({by_flop} by FLOP); transitions at noise levels {levels}"
-    )
-
-
-def _size(size: list[int]) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-def draw_plan(console: Any, report: dict[str, Any]) -> None:
-    """A row a stage, the total, full resolution first."""
-    full, total = report["full"], report["total"]
-
-    def row(name: str, each: dict[str, Any]) -> list[str]:
-        return [
-            name, f"{each['tokens']:,}", str(each["nfe"]), _si(each["flops"]), f"{100 * each['attention_share']:.0f} %",
-            _si(each["io_bytes"]), three(1000 * each["seconds"]),
-        ]  # fmt: skip
-
-    rows = [row(f"full, {_size(full['size'])}", full)]
-    rows += [row(f"{index}: {_size(each['size'])}", each) for index, each in enumerate(report["stages"], 1)]
-    rows.append(
-        ["all stages", "", str(total["nfe"]), _si(total["flops"]), "", "", three(1000 * total["seconds"])]
-    )
-    headers = ["stage", "tokens", "passes", "FLOP", "attention", "bytes", f"ms, {report['device']}"]
-    console.print(terminal.table(headers, rows))
-    console.print(
-        f"{three(report['speedup']['seconds'])} times faster than full resolution "
-        f"({three(report['speedup']['flops'])} by FLOP); transitions at noise levels {', '.join(f'{t:.2f}' for t in report['bounds'][1:-1]) or 'none'}"
-    )
+    console.print(f"{by_time} times faster than full resolution ({by_flop} by FLOP)")
+    console.print(f"transitions at noise levels {levels}")
 
 
 def _si(value: float) -> str:
