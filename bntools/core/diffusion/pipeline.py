@@ -76,30 +76,40 @@ def _json(path: Path, source: str) -> dict[str, Any]:
         raise bad_input(what, "a folder that save_pretrained of diffusers wrote") from None
 
 
+def _load(facts: PipelineFacts, kind: str, folder: str | Path, dtype: torch.dtype, **parts: Any) -> Any:
+    """What a class of diffusers makes of a folder, without its messages. Raises BnError (exit 3) for what it cannot."""
+    diffusers = require("diffusers", "diffusion")
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names of arguments change between the library's versions
+        try:
+            return getattr(diffusers, kind).from_pretrained(folder, torch_dtype=dtype, **parts)
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            what = f"{facts.label}: {str(error).splitlines()[0][:150]}"
+            raise bad_input(what, "is the download complete?") from None
+
+
 def load_transformer(facts: PipelineFacts, dtype: torch.dtype, device: str) -> Any:
     """The transformer alone, in memory. Raises BnError: exit 3 for weights that are not there, 5 without diffusers."""
-    diffusers = require("diffusers", "diffusion")
-    kind = getattr(diffusers, facts.adapter.transformer)
-    try:
-        model = kind.from_pretrained(facts.transformer, torch_dtype=dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise bad_input(
-            f"{facts.label}: {str(error).splitlines()[0][:150]}", "is the download complete?"
-        ) from None
-    return model.to(device).eval()
+    return _load(facts, facts.adapter.transformer, facts.transformer, dtype).to(device).eval()
 
 
 def load_pipeline(facts: PipelineFacts, dtype: torch.dtype) -> Any:
     """Text encoders, autoencoder and scheduler, without the transformer. Raises BnError as `load_transformer`."""
-    diffusers = require("diffusers", "diffusion")
     if not facts.whole:
         raise usage(
             f"{facts.label} is a transformer without text encoders", "--cond FILE with its conditions"
         )
-    try:
-        return diffusers.DiffusionPipeline.from_pretrained(facts.label, transformer=None, torch_dtype=dtype)
-    except (OSError, ValueError, ImportError) as error:
-        raise bad_input(f"{facts.label}: {str(error).splitlines()[0][:150]}") from None
+    return _load(facts, "DiffusionPipeline", facts.label, dtype, transformer=None)
+
+
+def load_autoencoder(facts: PipelineFacts, dtype: torch.dtype) -> Any:
+    """The autoencoder alone; None where the folder has none."""
+    kind = _json(Path(facts.label) / "model_index.json", facts.label).get("vae") if facts.whole else None
+    if not isinstance(kind, list) or not (Path(facts.label) / "vae").is_dir():
+        return None
+    return _load(facts, str(kind[-1]), Path(facts.label) / "vae", dtype).eval()
 
 
 def read_conditions(path: str, adapter: Adapter) -> tuple[Condition, Condition | None]:

@@ -43,19 +43,18 @@ class ModelRequest:
 
 @dataclass
 class OpenedModel:
-    """field; count: samples; labels of the digits; pipe and facts of a pipeline with an autoencoder."""
+    """field; count: samples; labels of the digits; vae: autoencoder of a pipeline, if any."""
 
     field: Field
     count: int
     labels: Tensor | None = None
-    pipe: Any = None
+    vae: Any = None
 
     def pixels(self, x: Tensor) -> Tensor | None:
         """Pictures [N, C, (F,) H, W] in [-1, 1]: decoded, the samples themselves, or None without an autoencoder."""
         if isinstance(self.field, TransformerField) and self.labels is None:
-            vae = getattr(self.pipe, "vae", None)
             with torch.no_grad():
-                return None if vae is None else self.field.adapter.decode(vae, x).float()
+                return None if self.vae is None else self.field.adapter.decode(self.vae, x).float()
         low, high = (-1.0, 1.0) if self.labels is not None else (float(x.min()), float(x.max()))
         return (x - low) / max(high - low, 1e-12) * 2 - 1
 
@@ -112,12 +111,14 @@ def _folder(request: ModelRequest) -> OpenedModel:
     if (request.cond is None) == (not request.prompts):
         raise usage("give prompts or --cond FILE, one of them", '--prompt "a red fox"')
     dtype = getattr(torch, request.dtype)
-    pipe = pipeline.load_pipeline(facts, dtype) if facts.whole else None
     scale = _GUIDANCE if request.guidance is None else request.guidance
     if request.cond is not None:
         condition, negative = pipeline.read_conditions(request.cond, adapter)
+        vae = pipeline.load_autoencoder(facts, dtype)
     else:
         opposite = request.negative if adapter.guided and scale != 1.0 else None
+        pipe = pipeline.load_pipeline(facts, dtype)
+        vae = pipe.vae
         condition, negative = pipeline.encoded(pipe, adapter, list(request.prompts), opposite)
     count = request.count or len(next(iter(condition.values())))
     if negative is not None and len(next(iter(negative.values()))) > 1:
@@ -128,7 +129,7 @@ def _folder(request: ModelRequest) -> OpenedModel:
         guidance=Guidance(scale, negative if adapter.guided else None), clock=clock,
     )  # fmt: skip
     _equip(field, request)
-    return OpenedModel(field, count, None, pipe)
+    return OpenedModel(field, count, None, vae)
 
 
 def _equip(field: TransformerField, request: ModelRequest) -> None:

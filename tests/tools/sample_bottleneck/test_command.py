@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,10 +216,15 @@ def test_bad_files_are_named(run, pipeline, tmp_path):
                 *FAST), 2, "no multiple of 8")  # fmt: skip
 
 
-def test_without_the_library_the_extra_is_named(run, tmp_path, monkeypatch):
+def test_without_the_library_the_extra_is_named(run, tmp_path):
     (tmp_path / "diffusers.py").write_text("raise ImportError('no diffusers')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    refused(run("sample-bottleneck", "--json", *FAST), 5, "diffusers is not installed", "bntools[diffusion]")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    refused(
+        run("sample-bottleneck", "--json", *FAST, PYTHONPATH=path),
+        5,
+        "diffusers is not installed",
+        "bntools[diffusion]",
+    )
 
 
 def test_numbers_that_are_not_finite_name_the_step(run, pipeline, tmp_path):
@@ -233,3 +242,38 @@ def test_numbers_that_are_not_finite_name_the_step(run, pipeline, tmp_path):
         *FAST,
     )
     refused(done, 3, "after step 1 of stage 1")
+
+
+def test_the_example_runs_as_it_is(tmp_path):
+    script = tmp_path / "bntools"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m bntools "$@"\n')
+    script.chmod(0o755)
+    example = Path(__file__).resolve().parents[3] / "examples" / "three_resolutions.sh"
+    done = subprocess.run(
+        ["sh", str(example), str(tmp_path)], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "BNTOOLS": str(script)},
+    )  # fmt: skip
+    kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
+    assert kinds == ["plan", "samples", "sample-bottleneck"]
+    assert (tmp_path / "grid.png").exists()
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_trained_by_its_example(tmp_path):
+    """train_flow_model.py, for a moment: the files that ship, loss below that of no model, which is about 2."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 64), ("t10k", 16)):
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        head = struct.pack(">IIII", 0x803, count, 28, 28)
+        (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, count) + labels.tobytes()
+        )
+    example = Path(__file__).resolve().parents[3] / "examples" / "train_flow_model.py"
+    subprocess.run(
+        [sys.executable, str(example), str(tmp_path), str(tmp_path / "m"), "--minutes", "0.05"], check=True
+    )
+    assert {"config.json", "flow.safetensors", "log.json", "spectrum.safetensors"} == {
+        path.name for path in (tmp_path / "m").iterdir()
+    }
