@@ -5,8 +5,8 @@ usage: python examples/train_flow_model.py MNIST_DIR OUT_DIR [--minutes 20] [--s
 MNIST_DIR is what `bntools fetch mnist -o MNIST_DIR` writes. Rectified flow on pixels in [-1, 1], digits padded to
 32 x 32 and the same digits at 16 x 16, through one SD3Transformer2DModel of 1.3 million weights with patches of 4 x 4.
 The low resolution is the low band of the orthonormal DCT, so that it shows what a good antialiasing filter shows. The
-condition is a vector a class (10: any digit) plus log2(size / 16) times a vector for size. AdamW, the learning rate falls
-linearly to zero over the CPU time given. Written are an exponential moving average of the weights (config.json,
+condition is a vector a class (10: any digit) plus log2(size / 16) times a vector for size. AdamW, the learning rate
+falls linearly to zero over the CPU time given. Written are an exponential moving average of the weights (config.json,
 flow.safetensors in float16), mean and variance of the digits' DCT (spectrum.safetensors) and the losses on held-out
 digits (log.json).
 """

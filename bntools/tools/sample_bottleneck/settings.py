@@ -26,9 +26,9 @@ class Settings:
     """method: of METHODS. stages: steps and scales; None: the method's own. bounds: noise levels where stages meet, in
     terms of full resolution, one more than stages; None: the method's rule. full_steps: steps of full resolution.
 
-    spectral: high, what becomes of the high band. bottleneck: strengths, shifts, one a stage; space, where strengths
-    are meant; resize. ralu: c, of its noise (None: the largest). delta: the signal to noise that may be missing in the high
-    band at a transition upwards.
+    spectral: high, what becomes of the high band. bottleneck: strengths and shifts, one a stage; space, that of the
+    strengths; resize. ralu: c, of its noise (None: the largest). delta: the signal to noise that may be missing in the
+    high band at a transition upwards.
     """
 
     method: str = "spectral"

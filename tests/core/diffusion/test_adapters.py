@@ -115,8 +115,8 @@ def test_guidance_of_one_kind_of_prompt_alone_changes_nothing():
     assert not torch.allclose(plain, other, atol=1e-3)
 
 
-CACHES = [("FluxTransformer2DModel", "fbc:0.05"), *((name, cache) for name in ("SD3Transformer2DModel", "FluxTransformer2DModel")
-          for cache in ("taylor:2", "mag:0.06"))]  # fmt: skip
+PAIR = ("SD3Transformer2DModel", "FluxTransformer2DModel")
+CACHES = [(PAIR[1], "fbc:0.05"), *((name, cache) for name in PAIR for cache in ("taylor:2", "mag:0.06"))]
 
 
 def test_a_cache_that_a_class_cannot_have_is_refused():

@@ -65,7 +65,7 @@ def test_going_down_twice_comes_back_through_both_sizes():
 
 
 def test_the_papers_way_loses_variance_where_the_exact_way_does_not():
-    """With steps so fine that they do not matter: kernels of images leave percents in the band, the band itself nothing."""
+    """With steps so fine that they do not matter: kernels of images leave percents in the band, the band nothing."""
     field = field_of()
     paper = Settings(
         "bottleneck", stages=parse_stages("40@1,40@0.5,40@1"), shifts=(3.0, 3.0, 3.0), solver="heun"
