@@ -3,8 +3,9 @@
 usage: python tests/benchmarks/sample_bottleneck.py [MNIST_DIR] [--count 240]
 
 Gaussian fields: error in closed form. Digits: CPU seconds, distance from full resolution of the same seeds, and with
-MNIST_DIR the Frechet distance in 16 principal features of a small classifier, and the share of samples that it gives the
-class asked for. A classifier and features of its own, so that the figures need nothing else.
+MNIST_DIR the Frechet distance in 16 principal features of a small classifier, and the share of samples that it gives
+the class asked for. A classifier and features of its own, so that the figures need nothing else.
+"""
 
 from __future__ import annotations
 
