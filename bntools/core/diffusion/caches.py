@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 from bntools.core.errors import usage
 
-_HINT = "--cache none, fbc:0.05, taylor:3 or mag:0.06"
-_DEFAULTS = {"fbc": 0.05, "taylor": 3.0, "mag": 0.06}
+_HINT = "--cache none, fbc:0.05 or taylor:3"
+_DEFAULTS = {"fbc": 0.05, "taylor": 3.0}
 
 
 class CacheChoice(NamedTuple):
-    """kind: fbc (skip the rest while the first block changes little), taylor (extrapolate features), mag (by a
-    magnitude ratio a step); value: threshold of fbc and mag, interval of taylor."""
+    """kind: fbc (skip layers while the first changes little) or taylor (extrapolate features); value: the threshold of
+    fbc, the interval of taylor."""
 
     kind: str
     value: float
 
 
 def parse_cache(text: str) -> CacheChoice | None:
-    """`none`, `fbc:T`, `taylor:N` or `mag:T`. Raises BnError (exit 2)."""
+    """`none`, `fbc:T` or `taylor:N`. Raises BnError (exit 2)."""
     if text == "none":
         return None
     kind, _, number = text.partition(":")
@@ -36,7 +36,7 @@ def parse_cache(text: str) -> CacheChoice | None:
 class FeatureCache:
     """A cache in a transformer; every call of it stands in `context`."""
 
-    def __init__(self, transformer: Any, choice: CacheChoice, steps: int) -> None:
+    def __init__(self, transformer: Any, choice: CacheChoice) -> None:
         from diffusers import hooks
         from diffusers.models.cache_utils import CacheMixin
 
@@ -44,18 +44,9 @@ class FeatureCache:
             raise usage("fbc takes text from the last block, and SD3's returns none", "--cache taylor:3")
         if choice.kind == "fbc":
             hooks.apply_first_block_cache(transformer, hooks.FirstBlockCacheConfig(threshold=choice.value))
-        elif choice.kind == "taylor":
+        else:
             hooks.apply_taylorseer_cache(
                 transformer, hooks.TaylorSeerCacheConfig(cache_interval=int(choice.value))
-            )
-        else:
-            hooks.apply_mag_cache(
-                transformer,
-                hooks.MagCacheConfig(
-                    threshold=choice.value,
-                    num_inference_steps=max(steps, 1),
-                    mag_ratios=[1.0] * max(steps, 1),
-                ),
             )
         # the mixin's methods ask nothing of a model but to be a module, and SD3's class lacks them
         self._transformer, self._mixin = transformer, CacheMixin

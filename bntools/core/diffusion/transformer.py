@@ -42,9 +42,9 @@ class TransformerField(Field):
         parameter = next(transformer.parameters())
         self._type, self._device = parameter.dtype, parameter.device
 
-    def use_cache(self, choice: CacheChoice | None, steps: int) -> None:
+    def use_cache(self, choice: CacheChoice | None) -> None:
         if choice is not None:
-            self.cache = FeatureCache(self.transformer, choice, steps)
+            self.cache = FeatureCache(self.transformer, choice)
 
     def boundary(self) -> None:
         if self.cache is not None:

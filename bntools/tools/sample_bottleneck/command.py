@@ -126,7 +126,7 @@ Examples:
     default="none",
     show_default=True,
     metavar="KIND:X",
-    help="Feature cache: fbc:T, taylor:N or mag:T.",
+    help="Feature cache: fbc:T or taylor:N.",
 )
 @click.option("--attention", metavar="NAME", help="Attention processor: rettention.")
 @click.option("--latents", metavar="FILE", help="Start from its tensor `noise`; - is standard input.")

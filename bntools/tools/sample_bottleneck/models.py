@@ -24,7 +24,7 @@ _GUIDANCE = 4.5
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """model: a folder, `digits:` or `gaussian:FILE`. size: pixels (height, width). steps: of the run, for caches."""
+    """model: a folder, `digits:` or `gaussian:FILE`. size: pixels (height, width)."""
 
     model: str
     prompts: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ def _folder(request: ModelRequest) -> OpenedModel:
 
 def _equip(field: TransformerField, request: ModelRequest) -> None:
     """Feature cache and attention of the transformer."""
-    field.use_cache(parse_cache(request.cache), 28)
+    field.use_cache(parse_cache(request.cache))
     if request.attention is not None:
         from bntools.core.diffusion.rettention import attention_processor
 

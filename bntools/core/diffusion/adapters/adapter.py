@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,14 +14,6 @@ from bntools.core.errors import usage
 
 Condition = dict[str, Tensor]
 """Tensors that stand for a prompt, [N, ...] each; the names are the adapter's."""
-
-
-class Latent(NamedTuple):
-    """How an autoencoder's latents lie: channels, pixels a point in space, frames a point in time."""
-
-    channels: int
-    space: int
-    time: int
 
 
 class Adapter(ABC):

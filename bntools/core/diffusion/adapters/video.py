@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from bntools.core.diffusion.adapters.adapter import Adapter, Condition
 from bntools.core.diffusion.adapters.preserving import Preserving
 from bntools.core.diffusion.costs import BlockStack
+from bntools.core.errors import bad_input
 
 
 class LtxVideo(Adapter):
@@ -106,6 +108,11 @@ class CogVideoX(Preserving):
 
     transformer = "CogVideoXTransformer3DModel"
     video = True
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        if config.get("patch_size_t") is not None:
+            raise bad_input("CogVideoX 1.5, with patches in time, is not supported", "a CogVideoX 1.0")
 
     def encode(self, pipe: Any, prompts: list[str]) -> Condition:
         embeds, _ = pipe.encode_prompt(prompt=prompts, do_classifier_free_guidance=False)
