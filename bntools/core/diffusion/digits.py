@@ -20,6 +20,8 @@ from bntools.kernels.spectral.handoff import Spectrum
 
 NAME = "digits:"
 CLASSES, NO_CLASS, SIDE = 10, 10, 32
+GUIDANCE = 2.5
+"""Weight of the class where nothing is said: without guidance many samples are no digit."""
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "digits"
 SHIFT = 2.0
 """Of the clock at 32 points: the ratio of the sides, so that both sizes see one signal-to-noise ratio."""

@@ -37,7 +37,9 @@ Examples:
 @click.option("--count", "-n", type=click.IntRange(1), help="Samples.  [default: one a prompt; 10 digits]")
 @click.option("--size", metavar="N|HxW", help="Pixels.  [default: the model's]")
 @click.option("--frames", type=click.IntRange(1), default=17, show_default=True, help="Frames of a video.")
-@click.option("--guidance", type=float, metavar="W", help="Weight of the prompt.  [default: 4.5; digits: 1]")
+@click.option(
+    "--guidance", type=float, metavar="W", help="Weight of the prompt.  [default: 4.5; digits: 2.5]"
+)
 @click.option(
     "--method",
     type=click.Choice(["spectral", "bottleneck", "ralu", "full"]),

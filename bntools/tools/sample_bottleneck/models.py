@@ -19,7 +19,7 @@ from bntools.kernels.spectral.handoff import Spectrum
 
 DIGITS = digits.NAME
 _GUIDANCE = 4.5
-"""Of models with prompts, where --guidance does not say; the embedded model is drawn without."""
+"""Of models with prompts, where --guidance does not say; the embedded model has its own."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ class OpenedModel:
 
 def open_for_plan(request: ModelRequest) -> Field:
     """Configs only. Raises BnError as `open_field`."""
-    guided = request.guidance not in (None, 1.0)
     if request.model == DIGITS:
-        return planned_digits(2 if guided else 1)
+        return planned_digits(1 if request.guidance == 1.0 else 2)
     if request.model.startswith(gaussian.PREFIX):
         return gaussian.open_gaussian(request.model.removeprefix(gaussian.PREFIX))
     facts = pipeline.read_facts(request.model)
@@ -97,7 +96,9 @@ def _refuse(request: ModelRequest, what: str, *names: str) -> None:
 def _digits(request: ModelRequest) -> OpenedModel:
     _refuse(request, "the embedded model", "prompts", "size")
     labels = digits.parse_labels(request.cond or "all", request.count)
-    field = digits.DigitField(digits.FOLDER, labels, request.guidance or 1.0)
+    field = digits.DigitField(
+        digits.FOLDER, labels, digits.GUIDANCE if request.guidance is None else request.guidance
+    )
     _equip(field, request)
     field.transformer.to(request.device)
     return OpenedModel(field, len(labels), labels)
