@@ -32,6 +32,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "sparse-decode": "Decode sparse codes, edited if asked to.",
         "splat": "Render coded elements, and answer queries in code space.",
     },
+    "Sample": {
+        "sample-bottleneck": "Sample at high, low and high resolution, exactly.",
+    },
     "Score": {
         "eval": "Measure how good a model still is.",
         "bleu-gpu": "BLEU of token ids, per sentence or corpus.",

@@ -1,0 +1,1 @@
+"""Velocity fields of diffusion transformers at any resolution, without the libraries' own sampling loops."""
