@@ -181,6 +181,19 @@ def test_the_features_of_digits_can_be_trained_again(tmp_path):
     assert report["test_accuracy"] > 0.4  # chance is 0.1; one pass over a tenth of the digits under a short schedule
     shipped = EXAMPLES.parent / "bntools" / "data" / "digit_features.safetensors"
     assert out.stat().st_size == pytest.approx(shipped.stat().st_size, abs=200)
+def test_the_next_scale_model_can_be_trained_again(tmp_path):
+    from bntools.core.diffusion.next_scale.model import load
+
+    fetch("mnist", tmp_path / "mnist")
+    script, out = str(EXAMPLES / "train_next_scale.py"), tmp_path / "model.safetensors"
+    words = [sys.executable, script, str(tmp_path / "mnist"), str(out), "--minutes", "0.1"]
+    subprocess.run([*words, "--tokenizer-minutes", "0.1"], check=True, capture_output=True, timeout=600)
+    model = load(str(out))
+    assert model.layers == 12
+    assert max(model.facts["held_out_nats"]["4"]) < 5.5  # log 256 = 5.55 is chance
+    assert out.stat().st_size == pytest.approx(
+        (EXAMPLES.parent / "bntools/data/next_scale.safetensors").stat().st_size, abs=500
+    )
 
 
 def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, tmp_path):
