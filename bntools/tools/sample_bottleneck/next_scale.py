@@ -29,13 +29,14 @@ Depths = tuple[int, ...]
 @dataclass(frozen=True)
 class ScaleSettings:
     """labels: one an image, 0 to 9, or 10 for any; depth: as --depth reads, None for all layers; temperature and top_p:
-    of the draws, 0 for the likeliest code."""
+    of the draws, 0 for the likeliest code; guidance: of the class against no class, two passes where it is not 1."""
 
     labels: tuple[int, ...]
     model: str = NAME
     depth: str | None = None
     temperature: float = 1.0
     top_p: float = 1.0
+    guidance: float = 1.0
     seed: int = 0
     batch: int = BATCH
     compare: bool = False
@@ -63,8 +64,11 @@ class ScaleCost(NamedTuple):
     cached: int
 
 
-def scale_cost(model: NextScaleModel, depths: Sequence[int]) -> ScaleCost:
-    """Two operations a weight and token, four a width for each pair of query and key that a layer's cache holds."""
+def scale_cost(model: NextScaleModel, depths: Sequence[int], passes: int = 1) -> ScaleCost:
+    """Two operations a weight and token, four a width for each pair of query and key that a layer's cache holds.
+
+    passes: with and without the class, where guided.
+    """
     width = model.transformer.norm.normalized_shape[0]
     weights = sum(p.numel() for p in model.transformer.blocks[0].parameters() if p.ndim == 2)
     held, flops = [0] * model.layers, []
@@ -73,8 +77,8 @@ def scale_cost(model: NextScaleModel, depths: Sequence[int]) -> ScaleCost:
         for layer in equidistant(depth, model.layers):
             held[layer] += side * side
             total += side * side * (2 * weights + 4 * width * held[layer])
-        flops.append(total)
-    return ScaleCost(tuple(flops), 2 * width * sum(held))
+        flops.append(passes * total)
+    return ScaleCost(tuple(flops), passes * 2 * width * sum(held))
 
 
 def equal_depth(model: NextScaleModel, depths: Sequence[int]) -> int:
@@ -119,7 +123,7 @@ def sample(settings: ScaleSettings, progress: Progress = no_progress) -> ScaleDr
                 began = time.perf_counter(), time.process_time()
                 drawing = generate(
                     model, rows, settings.seed, depths=ways[name], temperature=settings.temperature,
-                    top_p=settings.top_p, start=start, batch=settings.batch,
+                    top_p=settings.top_p, guidance=settings.guidance, start=start, batch=settings.batch,
                 )  # fmt: skip
                 seconds[0][name] += time.perf_counter() - began[0]
                 seconds[1][name] += time.process_time() - began[1]
@@ -129,7 +133,7 @@ def sample(settings: ScaleSettings, progress: Progress = no_progress) -> ScaleDr
     report = _report(settings, model, depths)
     report["totals"] |= {"wall": seconds[0]["x0"], "cpu": seconds[1]["x0"]}
     if settings.compare:
-        report["compare"] = _compared(model, ways, tensors, seconds)
+        report["compare"] = _compared(model, ways, tensors, seconds, 1 if settings.guidance == 1.0 else 2)
         report["speedup"] |= {
             "cpu": seconds[1]["full"] / max(seconds[1]["x0"], 1e-9),
             "wall": seconds[0]["full"] / max(seconds[0]["x0"], 1e-9),
@@ -144,12 +148,13 @@ def _turned(names: list[str], turn: int) -> list[str]:
 
 
 def _report(settings: ScaleSettings, model: NextScaleModel, depths: Depths) -> dict[str, Any]:
-    cost, full = scale_cost(model, depths), scale_cost(model, [model.layers] * len(SIDES))
+    passes = 1 if settings.guidance == 1.0 else 2
+    cost, full = (scale_cost(model, each, passes) for each in (depths, [model.layers] * len(SIDES)))
     total, whole = sum(cost.flops), sum(full.flops)
     return {
         "kind": "sample-bottleneck", "model": settings.model, "class": "next-scale", "method": "depth",
         "seed": settings.seed, "count": len(settings.labels), "shape": [1, 28, 28], "layers": model.layers,
-        "temperature": settings.temperature, "top_p": settings.top_p,
+        "temperature": settings.temperature, "top_p": settings.top_p, "guidance": settings.guidance,
         "scales": [
             {"side": side, "tokens": side * side, "depth": depth, "layers": equidistant(depth, model.layers),
              "flops": flops}
@@ -164,15 +169,15 @@ def _report(settings: ScaleSettings, model: NextScaleModel, depths: Depths) -> d
 
 def _compared(
     model: NextScaleModel, ways: dict[str, Depths], tensors: dict[str, Tensor],
-    seconds: tuple[dict[str, float], dict[str, float]],
+    seconds: tuple[dict[str, float], dict[str, float]], passes: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    whole = sum(scale_cost(model, ways["full"]).flops)
+    whole = sum(scale_cost(model, ways["full"], passes).flops)
     names = {"full": "full depth", "few": f"{ways['few'][0]} layers on all scales", "x0": "schedule"}
     size = tensors["full"].flatten(1).norm(dim=1)
     rows = []
     for tensor, name in names.items():
         apart = (tensors[tensor] - tensors["full"]).flatten(1).norm(dim=1) / size
-        cost = scale_cost(model, ways[tensor])
+        cost = scale_cost(model, ways[tensor], passes)
         rows.append({
             "name": name, "tensor": tensor, "depths": list(ways[tensor]), "nfe": len(SIDES),
             "cost": sum(cost.flops) / whole, "cache_bytes": 4 * cost.cached, "wall": seconds[0][tensor],

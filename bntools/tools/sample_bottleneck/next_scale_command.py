@@ -14,7 +14,7 @@ from bntools.tools.sample_bottleneck.next_scale import ScaleDrawn, ScaleSettings
 
 three = terminal.three
 _MEANINGLESS = {
-    "prompts": (), "prompt_file": None, "size": None, "guidance": None, "preset": None, "stages": None, "sigmas": None,
+    "prompts": (), "prompt_file": None, "size": None, "preset": None, "stages": None, "sigmas": None,
     "strengths": None, "shifts": None, "c": None, "steps": None, "target_speedup": None, "spectrum": None,
     "cache": "none", "attention": None, "latents": None, "gate": False, "calibrate": False, "method": "spectral",
 }  # fmt: skip
@@ -60,12 +60,13 @@ def settings_of(session: Session, given: dict[str, Any]) -> ScaleSettings:
         if given.get(name, default) != default:
             option = {"prompts": "prompt", "c": "noise-c"}.get(name, name).replace("_", "-")
             raise usage(
-                f"--{option} means nothing to a next-scale model", "--cond, --depth, --top-p, --temperature"
+                f"--{option} means nothing to a next-scale model", "--cond, --depth, --guidance, --top-p"
             )
     labels = parse_labels(given["cond"] or "all", given["count"])
     return ScaleSettings(
         tuple(labels.tolist()), given["model"], given["depth"], temperature=given["temperature"],
-        top_p=given["top_p"], seed=session.seed, compare=given["compare"],
+        top_p=given["top_p"], guidance=1.0 if given["guidance"] is None else given["guidance"], seed=session.seed,
+        compare=given["compare"],
         **({"batch": given["batch"]} if given["batch"] else {}),
     )  # fmt: skip
 
@@ -116,6 +117,7 @@ def draw(console: Any, report: dict[str, Any]) -> None:
         ]  # fmt: skip
         console.print(terminal.table(["", "cost", "cache kB", "wall s", "times faster", "from full"], rows))
     console.print(
-        f"{report['count']:,} images at {three(report['totals']['cost'])} of full depth's cost, keys and values of "
-        f"{report['totals']['cache_bytes'] / 1000:.0f} kB an image, {report['baseline']['cache_bytes'] / 1000:.0f} at full"
+        f"{report['count']:,} images at {three(report['totals']['cost'])} of full depth's cost; keys and values of "
+        f"{report['totals']['cache_bytes'] / 1000:.0f} kB an image, in full "
+        f"{report['baseline']['cache_bytes'] / 1000:.0f}"
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from bntools.core.artifact.reader import Artifact, open_path
 from bntools.core.diffusion.next_scale.tokens import SIDES, TOKENS, ScaleTokenizer, scale_slices
 from bntools.core.diffusion.next_scale.transformer import (
+    NO_LABEL,
     NextScaleTransformer,
     ScaleCache,
     WholeCache,
@@ -142,13 +143,14 @@ def draw_codes(logits: Tensor, noise: Tensor, *, temperature: float = 1.0, top_p
 @torch.inference_mode()
 def generate(
     model: NextScaleModel, labels: Tensor, seed: int = 0, *, depths: Sequence[int] | None = None,
-    caches: Caches | None = None, temperature: float = 1.0, top_p: float = 1.0, start: int = 0,
-    batch: int = BATCH, advance: Step = no_step,
+    caches: Caches | None = None, temperature: float = 1.0, top_p: float = 1.0, guidance: float = 1.0,
+    start: int = 0, batch: int = BATCH, advance: Step = no_step,
 ) -> Drawing:  # fmt: skip
     """Images of labels [N] (0 to 9, 10 for any).
 
     depths: layers of each scale, all of them by default; caches: makes the caches of a batch, whole ones by default;
-    start: number of the first image, so that a run in parts draws what a whole one does.
+    guidance: logits without the class plus so many times what the class adds; where it is not 1, a batch has twice the
+    rows, those without the class last. start: number of the first image, so that a run in parts draws the same.
     """
     depths = depths or [model.layers] * len(SIDES)
     images, codes, nbytes = [], [], 0
@@ -156,11 +158,16 @@ def generate(
         rows = labels[first : first + batch]
         made = caches() if caches else model.whole_caches()
         noise = race(seed, start + first, len(rows), len(model.tokenizer.codebook))
+        both = rows if guidance == 1.0 else torch.cat([rows, torch.full_like(rows, NO_LABEL)])
         total = torch.zeros(len(rows), model.tokenizer.codebook.shape[1], SIDES[-1], SIDES[-1])
         drawn = []
         for scale, where in enumerate(scale_slices()):
             inputs = model.tokenizer.pooled(total, scale)
-            logits = model.transformer.step(inputs, rows, scale, depth=depths[scale], caches=made)
+            inputs = inputs.repeat(len(both) // len(rows), 1, 1)
+            logits = model.transformer.step(inputs, both, scale, depth=depths[scale], caches=made)
+            if guidance != 1.0:
+                with_class, without = logits.chunk(2)
+                logits = without + guidance * (with_class - without)
             drawn.append(draw_codes(logits, noise[:, where], temperature=temperature, top_p=top_p))
             total = total + model.tokenizer.contribution(drawn[-1], scale)
         images.append(model.tokenizer.decode(total))
