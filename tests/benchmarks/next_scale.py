@@ -23,7 +23,7 @@ from bntools.core.methods.sample_scores.images import digit_reference
 from bntools.kernels.attention.blocks import band, sparse_attention
 from bntools.kernels.attention.rettention import full_step, sparse_step
 
-SCHEDULES = ("12", "12@early,6@late", "12@early,4@late", "12@early,3@late", "6", "4")
+SCHEDULES = ("12", "12@early,6@late", "12@early,4@late", "6")
 TOKENS, HEADS, WIDTH, SPARSITY = 1024, 8, 64, 0.9
 
 
