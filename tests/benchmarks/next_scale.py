@@ -57,8 +57,11 @@ def depths(data: str, images: int, *, seed: int, top_p: float, guidance: float, 
         distance = frechet(features(x), real.features)
         right = float((classify(x).argmax(1) == labels.numpy()).mean())
         apart = float(((x - full).flatten(1).norm(dim=1) / (2 * full - 1).flatten(1).norm(dim=1) * 2).mean())
-        print(f"| {name} | {1000 * seconds[name] / images:.2f} | {seconds['12'] / seconds[name]:.2f} | "
-              f"{nbytes[name] / 1000:.0f} | {distance:.2f} | {distance / base:.3f} | {right:.3f} | {apart:.3f} |", flush=True)  # fmt: skip
+        cells = [
+            name, f"{1000 * seconds[name] / images:.2f}", f"{seconds['12'] / seconds[name]:.2f}",
+            f"{nbytes[name] / 1000:.0f}", f"{distance:.2f}", f"{distance / base:.3f}", f"{right:.3f}", f"{apart:.3f}",
+        ]  # fmt: skip
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def fastest(calls: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
@@ -89,8 +92,9 @@ def attention() -> None:
     for name, least in times.items():
         print(f"| {name} | {least:.2f} | {times['dense'] / least:.2f} |")
     print(
-        "\n| motion since the full step | kind of rows | plain sparse, error | re-ttention, error | ratio |\n|---|---|---|---|---|"
+        "\n| motion since the full step | kind of rows | plain sparse, error | re-ttention, error | ratio |"
     )
+    print("|---|---|---|---|---|")
     place = torch.linspace(0, 12 * np.pi, TOKENS)
     waves = torch.stack([torch.sin(place / 2**i + j) for i in range(8) for j in range(8)], 1)
     for kind, extra in (("white", 0.0), ("nearby alike", 1.0)):

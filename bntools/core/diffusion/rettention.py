@@ -103,8 +103,8 @@ class SparseProcessor:
         def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if self.text != "first" or not count:
                 return self.attend(q, k, v, count)
-            rolled = self.attend(*(x.roll(-count, 2) for x in (q, k, v)), count)
-            return rolled.roll(count, 2)
+            q, k, v = (x.roll(-count, 2) for x in (q, k, v))
+            return self.attend(q, k, v, count).roll(count, 2)
 
         with _Answer(products):
             return self.inner(attn, hidden_states, text, **kwargs)

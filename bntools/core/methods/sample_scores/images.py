@@ -32,7 +32,7 @@ def pixels(x: Floats) -> Floats:
     """Samples [N, C, H, W] in [-1, 1], as samplers write them, in [0, 1]. Raises BnError (exit 3) for videos."""
     if x.ndim != 4:
         raise bad_input(f"samples of shape {list(x.shape)} are no pictures [N, C, H, W]")
-    return np.clip((x + 1) / 2, 0, 1)
+    return np.clip((x + 1) / 2, 0, 1).astype(np.float32)
 
 
 def score_rows(
