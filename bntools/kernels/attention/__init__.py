@@ -1,1 +1,1 @@
-"""Keys and values of attention as small integers: levels, packed codes, and attention that reads them packed."""
+"""Attention: over chosen blocks of keys, and over keys and values packed as small integers."""

@@ -17,6 +17,7 @@ Examples:
   bntools sample-bottleneck flux/ --prompt "a red fox" --plan
   bntools sample-bottleneck sd3/ --prompt-file p.txt --stages "1@1,10@0.5,3@1" -o out/
   bntools sample-bottleneck --cond 7 --compare --plot grid.png | bntools eval
+  bntools sample-bottleneck var: --cond 7 --depth 12@early,4@late
 """
 
 
@@ -130,7 +131,30 @@ Examples:
     metavar="KIND:X",
     help="Feature cache: fbc:T or taylor:N.",
 )
-@click.option("--attention", metavar="NAME", help="Attention processor: rettention.")
+@click.option(
+    "--attention",
+    metavar="KIND:S",
+    help="Attention: rettention:S or sparse:S, S the share of pairs that is left out.  [default: dense]",
+)
+@click.option(
+    "--depth",
+    metavar="N@WHERE,...",
+    help="Layers of each scale of var:, WHERE early, late, or a number of scales.  [default: all]",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0.0),
+    default=1.0,
+    show_default=True,
+    help="Of the draws of var:, 0 for the likeliest codes.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the probability that var: draws from.",
+)
 @click.option("--latents", metavar="FILE", help="Start from its tensor `noise`; - is standard input.")
 @click.option("--batch", type=click.IntRange(1), help="Samples at a time.  [default: by tokens]")
 @click.option("--plan", is_flag=True, help="Price the schedule from the configs; load no weights.")
@@ -144,14 +168,18 @@ Examples:
 def command(session: Session, **given: Any) -> None:
     """Draw samples of MODEL with most steps at low resolution.
 
-    MODEL is a folder of diffusers, digits: (the embedded model, the default), or gaussian:SPEC.json.
+    MODEL is a folder of diffusers, digits: (the embedded model, the default), gaussian:SPEC.json, or var: (an embedded
+    model that draws scale by scale).
     """
+    from bntools.tools.sample_bottleneck import next_scale_command
     from bntools.tools.sample_bottleneck import request as requests
 
     if given["plot"] is not None:
         from bntools.core.report import pictures
 
         pictures.check(given["plot"])
+    if next_scale_command.is_next_scale(given["model"]):
+        return next_scale_command.run(session, given)
     wanted = requests.parse(session, given)
     if given["plan"] or session.dry_run:
         return _plan(session, wanted, given)

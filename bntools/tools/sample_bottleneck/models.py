@@ -13,6 +13,7 @@ from bntools.core.diffusion import digits, gaussian, pipeline
 from bntools.core.diffusion.caches import parse_cache
 from bntools.core.diffusion.field import Field
 from bntools.core.diffusion.planned import PlannedField, planned_digits
+from bntools.core.diffusion.rettention import parse_attention
 from bntools.core.diffusion.transformer import Guidance, TransformerField
 from bntools.core.errors import bad_input, usage
 from bntools.kernels.spectral.handoff import Spectrum
@@ -137,9 +138,7 @@ def _equip(field: TransformerField, request: ModelRequest) -> None:
     """Feature cache and attention of the transformer."""
     field.use_cache(parse_cache(request.cache))
     if request.attention is not None:
-        from bntools.core.diffusion.rettention import attention_processor
-
-        field.transformer.set_attn_processor(attention_processor(request.attention))
+        field.use_attention(parse_attention(request.attention))
 
 
 def _size(request: ModelRequest, facts: pipeline.PipelineFacts) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Images drawn scale by scale: tokens, the transformer, its subnets, and the embedded model `var:`."""

@@ -1,0 +1,1 @@
+"""Scores of samples of generative models: distances of sets of images, and the computable scores of OneIG-Bench."""
