@@ -238,7 +238,9 @@ def test_the_features_of_digits_can_be_trained_again(tmp_path):
     assert (
         report["test_accuracy"] > 0.4
     )  # chance is 0.1; one pass over a tenth of the digits under a short schedule
-    assert report["test_accuracy"] > 0.4  # chance is 0.1; one pass over a tenth of the digits under a short schedule
+    assert (
+        report["test_accuracy"] > 0.4
+    )  # chance is 0.1; one pass over a tenth of the digits under a short schedule
     shipped = EXAMPLES.parent / "bntools" / "data" / "digit_features.safetensors"
     assert out.stat().st_size == pytest.approx(shipped.stat().st_size, abs=200)
 

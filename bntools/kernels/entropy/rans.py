@@ -121,7 +121,9 @@ def _encode(levels, tables, packed, words):  # pragma: no cover - compiled
     for at in range(levels.shape[0] - 1, -1, -1):
         level = np.int64(levels[at])
         symbol = level + 127
-        if level < -127 or level > 127 or packed[tables[at], symbol] < 65536:  # a level its table does not know
+        if (
+            level < -127 or level > 127 or packed[tables[at], symbol] < 65536
+        ):  # a level its table does not know
             symbol = np.int64(255)
             raw = level + 32768
             state, position = _put(state, 64, (raw & 255) << 6, words, position)

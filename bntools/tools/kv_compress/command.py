@@ -33,7 +33,7 @@ _METHODS = (
 
 
 @click.command(
-    "kv-compress", short_help="Plan a key-value cache of few bits, and store prompts in it.", epilog=EPILOG
+    "kv-compress", short_help="Plan a key-value cache of few bits, or store a prompt.", epilog=EPILOG
 )
 @options.input_argument(example="bntools kv-compress smollm2/ --bits 1.5 -o plan.json")
 @click.option("--bits", type=float, help="Mean bits a cached value, everything counted.")

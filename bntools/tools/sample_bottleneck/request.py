@@ -59,7 +59,9 @@ def parse(session: options.Session, given: dict[str, Any]) -> Request:
     """Raises BnError (exit 2) for options that say nothing or contradict each other."""
     for name, default in (("depth", None), ("temperature", 1.0), ("top_p", 1.0)):
         if given.get(name, default) != default:
-            raise usage(f"--{name.replace('_', '-')} is of the next-scale model", "bntools sample-bottleneck var: ...")
+            raise usage(
+                f"--{name.replace('_', '-')} is of the next-scale model", "bntools sample-bottleneck var: ..."
+            )
     prompts = (*given["prompts"], *_lines(given["prompt_file"]))
     preset = PRESETS[given["preset"]] if given["preset"] else None
     if preset and given["method"] != "bottleneck":

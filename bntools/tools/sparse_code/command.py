@@ -36,7 +36,7 @@ class Sizes(click.ParamType):
 
 
 @click.command(
-    "sparse-code", short_help="Train a sparse dictionary of activations, or name its latents.", epilog=EPILOG
+    "sparse-code", short_help="Train a sparse dictionary, or name its latents.", epilog=EPILOG
 )
 @options.input_argument(example="bntools sparse-code acts/ --k 32 -o sae.safetensors")
 @option_blocks.tensor("tensor", "several layers")

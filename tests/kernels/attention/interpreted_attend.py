@@ -19,7 +19,10 @@ def test_the_gpu_attends_like_the_cpu(half, tokens, groups):
     widths = rng.integers(0, 7, 2 * half).astype(np.uint8)
     codes = rng.integers(0, 1 << widths[None].astype(int), (tokens, 2 * half)).astype(np.uint8)
     levels = rng.normal(size=(2 * half, 64)).astype(np.float32)
-    query, mean = rng.normal(size=(groups, half)).astype(np.float32), rng.normal(size=groups).astype(np.float32)
+    query, mean = (
+        rng.normal(size=(groups, half)).astype(np.float32),
+        rng.normal(size=groups).astype(np.float32),
+    )
     packed = packed_rows.pack(codes, widths)
     expected = attend_cpu.attend(query, packed, widths, levels, mean)
     found = attend_gpu.attend(*map(torch.from_numpy, (query, packed, widths, levels, mean)))
