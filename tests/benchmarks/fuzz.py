@@ -1,4 +1,4 @@
-"""A million mutated inputs through the readers of every kind of file: what gets through is counted by its error."""
+"""A million mutated inputs through the readers of every kind of file: what gets through is counted by its error.
 
 usage: python tests/benchmarks/fuzz.py [INPUTS] [FIRST_SEED] [TARGET ...]
 

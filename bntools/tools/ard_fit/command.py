@@ -20,9 +20,7 @@ Examples:
 """
 
 
-@click.command(
-    "ard-fit", short_help="Count the latent dimensions that data need.", epilog=EPILOG
-)
+@click.command("ard-fit", short_help="Count the latent dimensions that data need.", epilog=EPILOG)
 @options.input_argument(example="bntools ard-fit data.safetensors -o vae.safetensors")
 @click.option("--tensor", metavar="NAME", help="The tensor or array to read, where INPUT has several.")
 @click.option(

@@ -35,9 +35,7 @@ class Sizes(click.ParamType):
         return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-@click.command(
-    "sparse-code", short_help="Train a sparse dictionary, or name its latents.", epilog=EPILOG
-)
+@click.command("sparse-code", short_help="Train a sparse dictionary, or name its latents.", epilog=EPILOG)
 @options.input_argument(example="bntools sparse-code acts/ --k 32 -o sae.safetensors")
 @option_blocks.tensor("tensor", "several layers")
 @click.option(

@@ -22,9 +22,7 @@ _METHODS = ["auto", "sphere", "leanvec-id", "leanvec-fw", "leanvec-es", "flat"]
 _CODES = ["vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16"]
 
 
-@click.command(
-    "vec-index", short_help="Index vectors in few bytes for queries to come.", epilog=EPILOG
-)
+@click.command("vec-index", short_help="Index vectors in few bytes for queries to come.", epilog=EPILOG)
 @options.input_argument(example="bntools vec-index base.npy --queries learn.npy -o base.vec")
 @options.output
 @option_blocks.tensor()
