@@ -157,8 +157,8 @@ class Model:
     @cached_property
     def decoder(self) -> entropy.Decoder:
         """Of the entropy-coded tensors, with the tables they share."""
-        if entropy.TABLES not in self.store.entries:
-            raise bad_input(f"tensor {entropy.TABLES!r} is missing from {self.label}")
+        if entropy.TABLES not in self.store.entries or self.store.entries[entropy.TABLES].dtype != "U8":
+            raise bad_input(f"tensor {entropy.TABLES!r} is missing from {self.label}, or no bytes")
         return entropy.Decoder(self.store.tensor(entropy.TABLES).numpy().tobytes())
 
     @cached_property

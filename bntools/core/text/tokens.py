@@ -23,8 +23,11 @@ class Tokenizer:
     adds_bos: bool
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, no special token added."""
-        return self.inner.encode(text, add_special_tokens=False).ids
+        """Token ids of a text, no special token added. Raises BnError (exit 3) where its parts do not go together."""
+        try:
+            return self.inner.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises nothing narrower
+            raise bad_input(f"tokenizer.json: {error}", "it is damaged: get the model again") from error
 
     @property
     def size(self) -> int:

@@ -201,6 +201,9 @@ def read_corrector(source: Artifact) -> Corrector:
     if source.kind != KIND or facts.get("model") not in NAMES or facts.get("targets") != list(TARGETS):
         raise bad_input(f"{source.label} is no corrector of FPGA estimates (kind {source.kind!r})",
                         "bntools cost-fpga --fit TABLE -o FILE makes one")  # fmt: skip
+    odd = [name for name in source.names() if source.entries[name].dtype not in ("F64", "F32", "I64", "I32")]
+    if odd:
+        raise bad_input(f"{source.label}: {odd[0]} is {source.entries[odd[0]].dtype}", "make it again")
     arrays = {name.removeprefix("corrector."): source.tensor(name).numpy() for name in source.names()}
     try:
         mean, deviation = arrays.pop("mean"), arrays.pop("deviation")

@@ -131,4 +131,4 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_read(run, words)
 
 def test_no_lines_are_an_error_and_so_is_a_missing_file(run, tmp_path):
     assert run("bleu-gpu", data=b"").returncode == 3
-    assert run("bleu-gpu", tmp_path / "none.jsonl").returncode == 3
+    assert run("bleu-gpu", tmp_path / "none.jsonl").returncode == 2
