@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bntools.core.errors import BnError
 from bntools.tools.data_mix.laws import links
 
 Floats = NDArray[np.floating[Any]]
 
 _JITTER = 1e-10  # of the largest variance
-_BURN_INS = 12
+_BURN_INS = 8
 _RISE = 0.5  # of the median log density in a burn-in that asks for another
 _REACH = 5.0  # standard deviations of the prior beyond which settings are not looked at
 _M0 = 3.0  # standard deviation of the common level, integrated out
@@ -68,16 +69,24 @@ def distances(a: Floats, b: Floats) -> Floats:
     return np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0.0)
 
 
-def covariance(theta: Floats, d2: Floats, sizes: tuple[Floats, Floats], inner: Floats, m1: float) -> Floats:
+def covariance(
+    theta: Floats, d2: Floats, sizes: tuple[Floats, Floats], *, inner: Floats, m1: float, group: Any = None
+) -> Floats:
     """Prior covariance [draws, a, b] of z between points of sizes u [a] and v [b] with distances d2 [a, b].
 
-    inner: covariance by further inputs [a, b]; m1: standard deviation of the common slope.
+    inner: covariance by further inputs [a, b]; m1: standard deviation of the common slope. group: where points share
+    mixtures, the row and column of d2 of each.
     """
-    u, v = sizes
     s0, s1, length = np.exp(theta.T[:3])[:, :, None, None]
-    product = slowed(theta, u)[:, :, None] * slowed(theta, v)[:, None, :]
-    kernel = np.exp(-d2 / (2 * length**2))
-    return _M0**2 + inner + m1**2 * product + kernel * (s0**2 + s1**2 * product)
+    result = np.exp(d2 * (-0.5 / length**2))
+    if group is not None:
+        result = result[:, group[:, None], group]
+    product = slowed(theta, sizes[0])[:, :, None] * slowed(theta, sizes[1])[:, None, :]
+    result *= s0**2 + s1**2 * product
+    product *= m1**2
+    result += product
+    result += _M0**2 + inner
+    return result
 
 
 def slowed(theta: Floats, u: Floats) -> Floats:
@@ -99,18 +108,24 @@ def floors(theta: Floats, data: Data) -> Floats:
     return (data.metric.min() / (1 + np.exp(-theta[:, 4])))[:, None]
 
 
-def _cholesky(k: Floats) -> Floats:
-    """Lower factors of covariances [draws, n, n], what rounding leaves indefinite made definite."""
-    index = np.arange(k.shape[1])
+def _whitened(k: Floats, z: Floats) -> tuple[Floats, Floats]:
+    """Lower factors L of covariances [draws, n, n], and L^-1 z [draws, n]: the last row of the factor of both.
+
+    What rounding leaves indefinite is made definite.
+    """
+    n = k.shape[1]
+    index = np.arange(n)
+    both = np.zeros((len(k), n + 1, n + 1))
+    both[:, :n, :n], both[:, n, :n], both[:, n, n] = k, z, 1e100
     largest = k[:, index, index].max(1)[:, None]
-    for jitter in (_JITTER, 1e3 * _JITTER):
-        k[:, index, index] += jitter * largest
+    for jitter in (_JITTER, 1e3 * _JITTER, 1e5 * _JITTER):
+        both[:, index, index] += jitter * largest
         try:
-            return np.linalg.cholesky(k)
+            factor = np.linalg.cholesky(both)
         except np.linalg.LinAlgError:
             continue
-    k[:, index, index] += 1e-5 * largest
-    return np.linalg.cholesky(k)
+        return factor[:, :n, :n], factor[:, n, :n]
+    raise BnError("the covariance of the runs is singular", "are runs repeated with other metrics?")
 
 
 class Law:
@@ -118,10 +133,12 @@ class Law:
 
     def __init__(self, data: Data, prior: Prior | None = None) -> None:
         self.data, self.prior = data, prior or Prior()
-        self._d2 = distances(data.weights, data.weights)
+        mixtures, group = np.unique(data.weights, axis=0, return_inverse=True)
+        self._group = group.reshape(-1)
+        self._d2 = distances(mixtures, mixtures)
         self._inner = 4.0 * data.other @ data.other.T
         self._level = float(np.mean(links.forward(data.kind, data.metric)))
-        self._same = (self._d2 < 1e-12).astype(float)
+        self._same = (self._group[:, None] == self._group).astype(float)
 
     def evidence(self, theta: Floats) -> tuple[Floats, Draws]:
         """Log posterior density [draws] of settings up to a constant, and what predicts by each."""
@@ -131,7 +148,8 @@ class Law:
         theta = np.array(prior.mean) + np.clip(score, -_REACH, _REACH) * np.array(prior.sd)
         floor = floors(theta, data)
         z = links.forward(data.kind, data.metric, floor) - self._level + prior.slope * slowed(theta, data.u)
-        k = covariance(theta, self._d2, (data.u, data.u), self._inner, prior.common_slope)
+        m1, group = prior.common_slope, self._group
+        k = covariance(theta, self._d2, (data.u, data.u), inner=self._inner, m1=m1, group=group)
         noise = _noise(theta, data, floor, prior)
         if prior.paired:
             sd = np.sqrt(noise * prior.paired)
@@ -139,8 +157,7 @@ class Law:
             noise = noise * (1 - prior.paired)
         index = np.arange(len(data.u))
         k[:, index, index] += noise
-        factor = _cholesky(k)
-        white = np.linalg.solve(factor, z[:, :, None])[:, :, 0]
+        factor, white = _whitened(k, z)
         value = -0.5 * (white**2).sum(1) - np.log(factor[:, index, index]).sum(1)
         value += np.log(links.slope(data.kind, data.metric, floor)).sum(1)
         value = np.where(outside, -np.inf, value - 0.5 * (score**2).sum(1))
@@ -202,7 +219,7 @@ class Law:
         """Means [draws, points] and L^-1 K(runs, points) [draws, runs, points], from which any covariance follows."""
         data = self.data
         d2, inner = distances(data.weights, weights), 4.0 * data.other @ other.T
-        cross = covariance(draws.theta, d2, (data.u, u), inner, self.prior.common_slope)
+        cross = covariance(draws.theta, d2, (data.u, u), inner=inner, m1=self.prior.common_slope)
         root = np.linalg.solve(draws.factor, cross)
         middle = self._level - self.prior.slope * slowed(draws.theta, u)
         return np.einsum("dn,dnp->dp", draws.white, root) + middle, root
@@ -210,5 +227,6 @@ class Law:
     def between(self, draws: Draws, weights: Floats, u: Floats, other: Floats, root: Floats) -> Floats:
         """Covariances [draws, points, points] of z without noise, after the runs; root: from `joint`."""
         inner = 4.0 * other @ other.T
-        prior = covariance(draws.theta, distances(weights, weights), (u, u), inner, self.prior.common_slope)
+        d2 = distances(weights, weights)
+        prior = covariance(draws.theta, d2, (u, u), inner=inner, m1=self.prior.common_slope)
         return prior - root.transpose(0, 2, 1) @ root
