@@ -111,11 +111,11 @@ def draw(console: Any, report: dict[str, Any]) -> None:
     console.print(terminal.table(["scale", "tokens", "layers", "share of cost"], rows))
     if "compare" in report:
         rows = [
-            [row["name"], three(row["cost"]), three(row["cache_bytes"] / 1000), three(row["wall"]),
+            [row["name"], three(row["cost"]), three(row["cache_bytes"] / 1000), three(row["cpu"]),
              three(row["speedup"]), three(row["distance"])]
             for row in report["compare"]
         ]  # fmt: skip
-        console.print(terminal.table(["", "cost", "cache kB", "wall s", "times faster", "from full"], rows))
+        console.print(terminal.table(["", "cost", "cache kB", "CPU s", "times faster", "from full"], rows))
     console.print(
         f"{report['count']:,} images at {three(report['totals']['cost'])} of full depth's cost; keys and values of "
         f"{report['totals']['cache_bytes'] / 1000:.0f} kB an image, in full "

@@ -16,7 +16,6 @@ from bntools.tools.eval.kinds import Request
 
 _TEXTS = ("features", "real_features", "ocr", "answers", "language")
 _NUMBERS = ("reasoning", "style", "gate_frechet")
-_NAMES = {"full": "full resolution", "few": "fewer steps, equal cost"}
 
 
 def score(source: Artifact, request: Request, progress: Progress) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def tables(report: dict[str, Any]) -> list[Any]:
         least = report["floor"] and report["floor"]["mean"]
         rows.append(["real images", "", three(least), "", three(_mean(report["real"]["diversity"])), "", ""])
     for row in sorted(report["rows"], key=lambda row: row["tensor"] == MAIN):
-        name = _NAMES.get(row["tensor"], row["name"] or row["tensor"])
+        name = row["name"] or row["tensor"]
         accuracy, distance = _mean(row["accuracy"]), _mean(row["distance"])
         rows.append([
             name, three(row["cost"]), three(row["frechet"]), three(accuracy), three(_mean(row["diversity"])),
