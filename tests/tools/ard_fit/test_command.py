@@ -95,7 +95,7 @@ def test_sprites_are_scored_by_their_factors(run, tmp_path):
         (["missing.npy"], 2, "missing.npy"),
         (["ROWS", "--decoder-var", "-1"], 2, "--decoder-var"),
         (["ROWS", "--from-prior"], 2, "--sample"),
-        (["ROWS", "--sample", "3"], 3, "autoencoder"),
+        (["ROWS", "--sample", "3"], 3, "numpy array"),
         (["FIT", "--encode", "FIT", "--sample", "3"], 2, "one of them"),
         (["ROWS", "--max-dim", "20"], 2, "--max-dim 8"),
         (["ROWS", "--plot", "x.txt"], 2, "picture"),
