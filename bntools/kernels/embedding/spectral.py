@@ -87,7 +87,9 @@ def bits_of(lengths: Sequence[Ints], prices: Sequence[Price]) -> float:
     total = 0.0
     for r, cost in zip(lengths, prices, strict=True):
         axes = int(r.max(initial=0))
-        rounded = axes * (32 + (8 if cost.entry % 8 else 0)) + 32  # codes of rows of a length end in whole bytes
+        rounded = (
+            axes * (32 + (8 if cost.entry % 8 else 0)) + 32
+        )  # codes of rows of a length end in whole bytes
         total += cost.entry * float(r.sum()) + cost.axis * axes + cost.mean + rounded
     return total
 
