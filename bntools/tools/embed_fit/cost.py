@@ -13,7 +13,7 @@ from bntools.tools.embed_fit.sweep import units
 
 
 def plan(data: Data, settings: Settings) -> dict[str, Any]:
-    """FieldValues and bytes of each field at the full width, bytes at each budget, memory, number of fits at most."""
+    """Values and bytes of each field at the full width, bytes at each budget, memory, number of fits at most."""
     fields = []
     for name, column in data.columns.items():
         count = len(np.unique(column))

@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 
     @property
     def values(self) -> int:
-        """FieldValues of all fields."""
+        """Values of all fields."""
         return sum(len(f.values) for f in self.fields)
 
     def sizes(self) -> list[tuple[int, int]]:

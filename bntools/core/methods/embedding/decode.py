@@ -18,7 +18,7 @@ _BATCH = 8192
 
 
 class FieldValues(NamedTuple):
-    """FieldValues of one field: their place in the vocabulary [n], as many as it has for unseen ones; their digests."""
+    """Values of one field: their place in the vocabulary [n], as many as it has for unseen ones; their digests."""
 
     ids: NDArray[np.int64]
     words: Words
