@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.errors import bad_input, usage
-from bntools.core.methods.embedding.compress import Code, Source, compress, compressed, least_bits
+from bntools.core.methods.embedding.compress import Source, SpectralCode, compress, compressed, least_bits
 from bntools.core.methods.embedding.decode import table_of
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 
 Floats = NDArray[Any]
 
 
-def sources_of(stored: Stored) -> list[Source]:
+def sources_of(stored: StoredTables) -> list[Source]:
     """Tables with the counts and metrics that lie beside them. Raises BnError (exit 3) where rows are hashed."""
     result = []
     for t, one in enumerate(stored.fields):
@@ -30,7 +30,7 @@ def sources_of(stored: Stored) -> list[Source]:
     return result
 
 
-def foreign(name: str, E: Floats, counts: Floats | None) -> tuple[Stored, list[Source]]:
+def foreign(name: str, E: Floats, counts: Floats | None) -> tuple[StoredTables, list[Source]]:
     """A weight [rows, columns] of any model as a field whose values are the numbers of its rows."""
     if E.ndim != 2:
         raise bad_input(f"{name} has the shape {list(E.shape)}", "name a weight of two dimensions")
@@ -52,12 +52,12 @@ def foreign(name: str, E: Floats, counts: Floats | None) -> tuple[Stored, list[S
         "at_least": None,
         "fields": [{"name": name, "values": len(E), "form": "rows", "width": E.shape[1], "numbered": True}],
     }
-    return Stored(facts, {}, [None]), [Source(name, E, counts)]
+    return StoredTables(facts, {}, [None]), [Source(name, E, counts)]
 
 
 def embed_compress(
-    stored: Stored, sources: list[Source], budget: float, bits: int = 32
-) -> tuple[Stored, dict[str, Any]]:
+    stored: StoredTables, sources: list[Source], budget: float, bits: int = 32
+) -> tuple[StoredTables, dict[str, Any]]:
     """The compressed artifact and the report of bntools-embed-compress(1).
 
     budget: share of the tables' numbers; each then has `bits` bits. Raises BnError (exit 2) for one that cannot hold
@@ -85,7 +85,7 @@ def embed_compress(
 
 
 def _report(
-    small: Stored, sources: list[Source], tables: list[Floats], how: tuple[float, int]
+    small: StoredTables, sources: list[Source], tables: list[Floats], how: tuple[float, int]
 ) -> dict[str, Any]:
     size, (budget, bits) = small.nbytes(), how
     bytes_ = size["embedding"] + size["index"]
@@ -104,7 +104,7 @@ def _report(
     }  # fmt: skip
 
 
-def _in_order(codes: list[Code], small: Stored) -> list[Floats]:
+def _in_order(codes: list[SpectralCode], small: StoredTables) -> list[Floats]:
     """Rows in the order of the sources, where a vocabulary was put into another."""
     result = []
     for t, code in enumerate(codes):

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 from bntools.kernels.embedding.hashing import buckets
 from bntools.tools.embed_fit.problem import Problem
 
 
-def collisions(problem: Problem, stored: Stored) -> dict[str, Any]:
+def collisions(problem: Problem, stored: StoredTables) -> dict[str, Any]:
     """Sum over pairs of values in one row of f_i f_j, f the share of training rows; expected if rows were uniform.
 
     intra: pairs of a field; inter: pairs of two fields, only where one table serves all. cosine: mean |cos| of two
@@ -51,13 +51,13 @@ def collisions(problem: Problem, stored: Stored) -> dict[str, Any]:
     return result
 
 
-def _rows(stored: Stored, t: int) -> int:
+def _rows(stored: StoredTables, t: int) -> int:
     form = stored.fields[t]["form"]
     table = stored.arrays["table" if form in ("chunks", "robe") else f"table.{stored.names[t]}"]
     return len(table) - stored.facts["chunk"] + 1 if form == "robe" else len(table)
 
 
-def _cosine(stored: Stored) -> float:
+def _cosine(stored: StoredTables) -> float:
     W = stored.head["W1"].numpy()
     ends = np.cumsum([one["width"] for one in stored.fields])
     blocks = [b.reshape(-1) for b in np.split(W, ends[:-1])]

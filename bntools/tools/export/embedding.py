@@ -12,13 +12,13 @@ import torch
 from bntools.core.errors import usage
 from bntools.core.methods.embedding import standalone
 from bntools.core.methods.embedding.decode import table_of, unpack
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 
 WEIGHTS = "weights.safetensors"
 _HASHED = ("hashed", "chunks", "robe")
 
 
-def files(stored: Stored) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
+def files(stored: StoredTables) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
     """Files and tensors of the folder. Spectral and hashed fields stay small, others become dense rows."""
     if not stored.head:
         raise usage("a table without a head is no model", "export what bntools embed-fit wrote")
@@ -38,11 +38,11 @@ def files(stored: Stored) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
     return {"module.py": source, "fields.json": json.dumps(facts).encode() + b"\n"}, tensors
 
 
-def _dense(stored: Stored, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _dense(stored: StoredTables, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"form": "dense"}, {"table": table_of(stored, t)}
 
 
-def _hashed(stored: Stored, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _hashed(stored: StoredTables, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Where a lookup's chunk starts: bucket times stride, of `count` buckets."""
     one, arrays = stored.fields[t], stored.arrays
     seed = stored.facts["seed"]
@@ -56,7 +56,7 @@ def _hashed(stored: Stored, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"form": "hashed", "seed": seed, "lookups_seeded": True, **fact}, {}
 
 
-def _spectral(stored: Stored, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _spectral(stored: StoredTables, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Codes as float32 numbers, row by row in the order of the vocabulary."""
     name, bits = stored.names[t], stored.fields[t]["bits"]
     lengths = stored.arrays[f"lengths.{name}"].astype(np.int64)

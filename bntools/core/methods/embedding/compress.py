@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.methods.embedding.decode import pack
-from bntools.core.methods.embedding.stored import Arrays, Stored
+from bntools.core.methods.embedding.stored import Arrays, StoredTables
 from bntools.kernels.embedding import spectral
 
 Floats = NDArray[Any]
@@ -25,7 +25,7 @@ class Source(NamedTuple):
     metric: Floats | None = None
 
 
-class Code(NamedTuple):
+class SpectralCode(NamedTuple):
     """Arrays of a compressed table, facts of its form, the order its rows are stored in."""
 
     arrays: Arrays
@@ -40,7 +40,7 @@ def least_bits(sources: Sequence[Source], bits: int) -> float:
 
 def compress(
     sources: Sequence[Source], budget_bits: float, bits: int, extra: float = 0.0
-) -> list[Code] | None:
+) -> list[SpectralCode] | None:
     """Codes of all tables within the budget, importance weighed over all of them; None where the means do not fit.
 
     extra: bits of the budget that are spent elsewhere, on an order of rows that must be kept.
@@ -53,7 +53,7 @@ def compress(
     return [_code(s, one, r, bits) for s, one, r in zip(sources, spectra, lengths, strict=True)]
 
 
-def _code(source: Source, one: spectral.Spectrum, lengths: NDArray[np.int64], bits: int) -> Code:
+def _code(source: Source, one: spectral.Spectrum, lengths: NDArray[np.int64], bits: int) -> SpectralCode:
     """The longest rows first, those of one length in their old order."""
     order, axes = np.argsort(-lengths, kind="stable"), int(lengths.max(initial=0))
     name, C = source.name, one.C[order, :axes]
@@ -91,10 +91,10 @@ def _code(source: Source, one: spectral.Spectrum, lengths: NDArray[np.int64], bi
         "axes": axes,
         "kept": int(lengths.sum()),
     }
-    return Code(arrays, facts, order)
+    return SpectralCode(arrays, facts, order)
 
 
-def compressed(stored: Stored, codes: Sequence[Code], budget: float) -> Stored:
+def compressed(stored: StoredTables, codes: Sequence[SpectralCode], budget: float) -> StoredTables:
     """The artifact whose tables are the codes; vocabularies stand in the order of the rows."""
     arrays: Arrays = {}
     vocab: list[Any] = []

@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 
 from bntools.core.methods.embedding.fields import distinct
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 from bntools.kernels.embedding.hashing import Words, buckets, digests
 
 Floats = NDArray[np.float32]
 _BATCH = 8192
 
 
-class Values(NamedTuple):
+class FieldValues(NamedTuple):
     """Values of one field: their place in the vocabulary [n], as many as it has for unseen ones; their digests."""
 
     ids: NDArray[np.int64]
     words: Words
 
 
-def vectors(stored: Stored, t: int, texts: Sequence[str]) -> Floats:
+def vectors(stored: StoredTables, t: int, texts: Sequence[str]) -> Floats:
     """Vectors [n, width] of values of field t; an unseen value is the prior's mean, 0, unless it is hashed."""
     vocabulary = stored.vocab[t]
     count = 0 if vocabulary is None else len(vocabulary)
@@ -33,13 +33,13 @@ def vectors(stored: Stored, t: int, texts: Sequence[str]) -> Floats:
     else:
         known = {} if vocabulary is None else {text: i for i, text in enumerate(vocabulary)}
         ids = np.array([known.get(text, count) for text in texts], np.int64)
-    out = FORMS[stored.fields[t]["form"]](stored, t, Values(ids, digests(texts)))
+    out = FORMS[stored.fields[t]["form"]](stored, t, FieldValues(ids, digests(texts)))
     if vocabulary is not None:
         out = np.where((ids == count)[:, None], np.float32(0), out)
     return np.ascontiguousarray(out, np.float32)
 
 
-def table_of(stored: Stored, t: int) -> Floats:
+def table_of(stored: StoredTables, t: int) -> Floats:
     """All rows of a field with a vocabulary, or with numbered rows [values, width]."""
     values = stored.vocab[t]
     if values is None:
@@ -51,37 +51,37 @@ def _padded(array: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[Any]:
     return array[np.minimum(ids, len(array) - 1)]
 
 
-def _rows(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _rows(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     return _padded(stored.arrays[f"table.{stored.names[t]}"], values.ids)
 
 
-def _hashed(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _hashed(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     table = stored.arrays[f"table.{stored.names[t]}"]
     return table[buckets(values.words, len(table), stored.facts["seed"], t)]
 
 
-def _chunks(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _chunks(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """k lookups in one table of all fields, each under a hash of its own."""
     table, k = stored.arrays["table"], stored.fields[t]["lookups"]
     parts = [table[buckets(values.words, len(table), stored.facts["seed"], t, j)] for j in range(k)]
     return np.concatenate(parts, 1)
 
 
-def _robe(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _robe(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """Chunks of one flat array that begin anywhere."""
     flat, c, k = stored.arrays["table"], stored.facts["chunk"], stored.fields[t]["lookups"]
     starts = [buckets(values.words, len(flat) - c + 1, stored.facts["seed"], t, j) for j in range(k)]
     return np.concatenate([flat[s[:, None] + np.arange(c)] for s in starts], 1)
 
 
-def _product(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _product(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """Remainder row times quotient row."""
     name = stored.names[t]
     R, Q = stored.arrays[f"remainder.{name}"], stored.arrays[f"quotient.{name}"]
     return R[values.ids % len(R)] * _padded(Q, values.ids // len(R))
 
 
-def _mixed(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _mixed(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """Blocks of values by frequency, each with a width of its own and a projection."""
     name, one = stored.names[t], stored.fields[t]
     out, start = np.zeros((len(values.ids), one["width"]), np.float32), 0
@@ -94,7 +94,7 @@ def _mixed(stored: Stored, t: int, values: Values) -> NDArray[Any]:
     return out
 
 
-def _masked(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _masked(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """Entries that are not 0, with the gaps between them."""
     name, one = stored.names[t], stored.fields[t]
     flat = np.zeros(one["values"] * one["width"], np.float32)
@@ -130,7 +130,7 @@ def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return np.packbits(raw.reshape(-1), bitorder="little")
 
 
-def _spectral(stored: Stored, t: int, values: Values) -> NDArray[Any]:
+def _spectral(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """mean + coordinates times axes; rows of one length stand together, the longest first."""
     name, bits = stored.names[t], stored.fields[t]["bits"]
     counts = stored.arrays[f"lengths.{name}"].astype(np.int64)  # rows of length 0, 1, ...
@@ -153,13 +153,13 @@ def _spectral(stored: Stored, t: int, values: Values) -> NDArray[Any]:
     return stored.arrays[f"mean.{name}"].astype(np.float32) + C[place] @ B
 
 
-FORMS: dict[str, Callable[[Stored, int, Values], NDArray[Any]]] = {
+FORMS: dict[str, Callable[[StoredTables, int, FieldValues], NDArray[Any]]] = {
     "rows": _rows, "hashed": _hashed, "chunks": _chunks, "robe": _robe, "product": _product, "mixed": _mixed,
     "masked": _masked, "spectral": _spectral,
 }  # fmt: skip
 
 
-def outputs(stored: Stored, columns: Mapping[str, NDArray[Any]]) -> Floats:
+def outputs(stored: StoredTables, columns: Mapping[str, NDArray[Any]]) -> Floats:
     """Logits, or predicted numbers, of rows given as columns of the fields."""
     tables, index = [], []
     for t, name in enumerate(stored.names):

@@ -36,7 +36,7 @@ def bucket(value, count, *seeds):
     return x % count
 
 
-class Dense(torch.nn.Module):
+class DenseField(torch.nn.Module):
     """A row a value; unseen values are 0."""
 
     def __init__(self, fact, table):
@@ -49,7 +49,7 @@ class Dense(torch.nn.Module):
         return torch.nn.functional.embedding(ids, self.table)
 
 
-class Spectral(torch.nn.Module):
+class SpectralField(torch.nn.Module):
     """mean + a prefix of coordinates times axes; unseen values are 0. Only the kept numbers are held."""
 
     def __init__(self, fact, kept, lengths, axes, mean):
@@ -71,7 +71,7 @@ class Spectral(torch.nn.Module):
         return (self.mean + coordinates @ self.axes) * seen
 
 
-class Hashed(torch.nn.Module):
+class HashedField(torch.nn.Module):
     """Chunks of a table, found by a hash of the value for each lookup; every value has some."""
 
     def __init__(self, fact, table, t):
@@ -88,7 +88,7 @@ class Hashed(torch.nn.Module):
         return torch.cat(parts, 1)
 
 
-class Model(torch.nn.Module):
+class EmbeddingModel(torch.nn.Module):
     """Vectors of the fields, side by side, and the head: one logit, or predicted number, a row."""
 
     def __init__(self, facts, tensors):
@@ -105,12 +105,14 @@ class Model(torch.nn.Module):
                 if n.endswith(f".{t}") and not n.startswith("head.")
             }
             if one["form"] == "dense":
-                fields.append(Dense(one, own["table"]))
+                fields.append(DenseField(one, own["table"]))
             elif one["form"] == "spectral":
-                fields.append(Spectral(one, own["kept"], own["lengths"], own["axes"], own["mean"]))
+                fields.append(SpectralField(one, own["kept"], own["lengths"], own["axes"], own["mean"]))
             else:
                 fields.append(
-                    Hashed(one, self.table if "table" not in own else torch.nn.Parameter(own["table"]), t)
+                    HashedField(
+                        one, self.table if "table" not in own else torch.nn.Parameter(own["table"]), t
+                    )
                 )
         self.fields = torch.nn.ModuleList(fields)
 
@@ -136,4 +138,6 @@ class Model(torch.nn.Module):
 def load(folder):
     """The model of a folder that bntools export wrote."""
     folder = Path(folder)
-    return Model(json.loads((folder / "fields.json").read_text()), load_file(folder / "weights.safetensors"))
+    return EmbeddingModel(
+        json.loads((folder / "fields.json").read_text()), load_file(folder / "weights.safetensors")
+    )

@@ -22,7 +22,7 @@ _TYPES = {"uint8": "U8", "uint16": "U16", "uint32": "U32", "float16": "F16", "fl
 
 
 @dataclass
-class Stored:
+class StoredTables:
     """facts: `bntools.embedding`; arrays: by name; vocab: values a field, in the order their rows are stored.
 
     A vocabulary is None where a field's rows are found by a hash.
@@ -87,7 +87,7 @@ def _unescaped(line: str) -> str:
     return "".join(out)
 
 
-def write(out: Writer, stored: Stored) -> None:
+def write(out: Writer, stored: StoredTables) -> None:
     """Add everything to an open writer of kind `embedding`."""
     out.describe("embedding", stored.facts)
     for name, array in stored.arrays.items():
@@ -101,7 +101,7 @@ def write(out: Writer, stored: Stored) -> None:
             out.add_raw(f"vocab.{name}", "U8", (len(text),), text)
 
 
-def read(source: Artifact) -> Stored:
+def read(source: Artifact) -> StoredTables:
     """Raises BnError (exit 3) for another kind or a damaged artifact."""
     if source.kind != KIND:
         raise bad_input(
@@ -120,14 +120,14 @@ def read(source: Artifact) -> Stored:
                 vocab[names.index(name[6:])] = parse_vocabulary(bytes(source.raw(name)))
             else:
                 arrays[name] = source.tensor(name).numpy()
-        stored = Stored(facts, arrays, vocab, head)
+        stored = StoredTables(facts, arrays, vocab, head)
         _check(stored)
     except (KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise bad_input(f"{source.label}: damaged embedding artifact ({error})", "write it again") from None
     return stored
 
 
-def _check(stored: Stored) -> None:
+def _check(stored: StoredTables) -> None:
     """What decoding relies on: every field's arrays are there, and as many rows as values."""
     from bntools.core.methods.embedding.decode import FORMS, vectors
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 from bntools.kernels.embedding.head import Head
 from bntools.tools.embed_fit.methods import plain
 from bntools.tools.embed_fit.problem import Problem
@@ -24,7 +24,7 @@ class Fitted(NamedTuple):
 
     method: str
     budget: float
-    stored: Stored | None
+    stored: StoredTables | None
     output: Floats
     loss: float
     numbers: float
@@ -72,7 +72,7 @@ class Bench:
             self.full[d] = self.fit(lambda: plain.row_table(self.problem, d, seed), f"full{d}")
         return self.full[d]
 
-    def store(self, form: plain.Form, head: Head, method: str, budget: float) -> Stored:
+    def store(self, form: plain.Form, head: Head, method: str, budget: float) -> StoredTables:
         """The artifact of a trained form."""
         arrays, facts, more = form.store()
         return assemble(self, method, budget, (arrays, facts, more), head)
@@ -83,7 +83,7 @@ class Bench:
 
 def assemble(
     bench: Bench, method: str, budget: float, made: Any, head: Head, vocab: list[Any] | None = None
-) -> Stored:
+) -> StoredTables:
     """Facts, arrays, vocabularies and head of an artifact."""
     arrays, forms, more = made
     problem, settings = bench.problem, bench.settings
@@ -99,7 +99,7 @@ def assemble(
     values = vocab or [f.values for f in problem.fields]
     kept = [None if form["form"] in hashed else v for v, form in zip(values, forms, strict=True)]
     parameters = {name: p.detach().clone() for name, p in head.parameters.items()}
-    return Stored(facts, arrays, kept, parameters)
+    return StoredTables(facts, arrays, kept, parameters)
 
 
 def fit_plain(bench: Bench, method: str, budget: float) -> Fitted | None:

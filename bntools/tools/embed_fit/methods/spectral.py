@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bntools.core.methods.embedding.compress import Source, compress, compressed
 from bntools.core.methods.embedding.decode import table_of
-from bntools.core.methods.embedding.stored import Stored
+from bntools.core.methods.embedding.stored import StoredTables
 from bntools.tools.embed_fit.methods import plain
 from bntools.tools.embed_fit.methods.fitting import Bench, Fitted, metrics_of_fields, told
 from bntools.tools.embed_fit.training import loss_of, predict
@@ -51,7 +51,7 @@ def fit_spectral(bench: Bench, budget: float) -> Fitted | None:
     return best and best._replace(facts={**best.facts, "widths": tried})
 
 
-def decoded(bench: Bench, stored: Stored, d: int) -> plain.Form:
+def decoded(bench: Bench, stored: StoredTables, d: int) -> plain.Form:
     """The tables of an artifact as a lookup for numbers of values of the problem."""
     form = plain.row_table(bench.problem, d, 0)
     at = 0

@@ -61,7 +61,7 @@ def _baseline(y: Any, task: str) -> dict[str, float]:
     return {"logloss": float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))), "auc": 0.5}
 
 
-def _unseen(table: stored.Stored, t: int, column: Any) -> float | None:
+def _unseen(table: stored.StoredTables, t: int, column: Any) -> float | None:
     """Share of rows whose value training never saw; None where values are hashed and none is known."""
     from bntools.core.methods.embedding.fields import distinct
 
