@@ -287,7 +287,7 @@ def test_a_prompt_s_cache_takes_few_bits_and_costs_less_than_a_baseline_of_as_ma
     assert [plan["kind"], prompt["kind"]] == ["kv-plan", "kv-cache"]
     assert score["bits_per_value"] < score["baselines"]["kivi 2-bit"]["bits_per_value"]
     assert score["kl"] < score["baselines"]["kivi 2-bit"]["kl"]
-    assert facts["facts"]["bits"] < 4
+    assert facts["facts"]["bits"] < 5
 
 
 def test_axes_of_curved_data_are_fewer_than_principal_components(bntools, tmp_path):

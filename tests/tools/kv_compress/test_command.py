@@ -29,7 +29,7 @@ def inside(capsys):
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     path = tmp_path_factory.mktemp("kv") / "plan.json"
-    assert cli.run(["kv-compress", "default:", "--bits", "2", *SMALL, "-q", "-o", str(path)]) == 0
+    assert cli.run(["kv-compress", "default:", "--bits", "3", *SMALL, "-q", "-o", str(path)]) == 0
     return path
 
 
@@ -40,7 +40,8 @@ def test_a_plan_is_scored_beside_baselines_with_the_documented_keys(inside, plan
     assert status == 0, err
     report = json.loads(out)
     assert report["kind"] == "kv-eval"
-    assert report["bits_per_value"] < 2.6
+    assert report["bits_per_value"] < 3.5  # other text than the plan's, and shorter than its context
+    assert report["bits_per_value"] < report["baselines"]["kivi 2-bit"]["bits_per_value"]
     assert report["kl"] < report["baselines"]["kivi 2-bit"]["kl"]
     assert report["copy_nll"]["mean"] > 0
     page = PAGE.read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_a_prompt_is_stored_and_described(inside, plan, tmp_path):
     assert status == 0, err
     assert json.loads(out)["facts"]["tokens"] > 100
     status, out, err = inside("info", plan.with_suffix(".safetensors"), "--json")
-    assert json.loads(out)["facts"]["bits"] == pytest.approx(2, abs=0.02)
+    assert json.loads(out)["facts"]["bits"] == pytest.approx(3, abs=0.03)
 
 
 @pytest.mark.parametrize("method", ["zipvl", "zipvl-evict", "h2o", "snapkv", "pyramidkv", "streaming"])
