@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bntools.core.artifact import streams
-from bntools.core.datasets.table_parts import Part
+from bntools.core.datasets.tabular.parts import Part
 from bntools.core.errors import bad_input, usage
 
 Array = NDArray[Any]
@@ -198,15 +198,15 @@ def open_table(source: str, tensor: str | None = None) -> Table:
 
 
 def _read(fd: int, label: str, tensor: str | None) -> Table:
-    from bntools.core.datasets import delimited, table_formats
+    from bntools.core.datasets.tabular import delimited, formats
 
     head = os.pread(fd, 4096, 0)
     kind = "parquet" if head.startswith(b"PAR1") else streams.sniff(head)
     if kind == "unknown" and b"\0" not in head:
         return delimited.read(fd, label)
-    if kind == "json" and (path := table_formats.manifest_path(os.pread(fd, _MANIFEST, 0))):
+    if kind == "json" and (path := formats.manifest_path(os.pread(fd, _MANIFEST, 0))):
         return open_table(path, tensor)
-    reader = table_formats.READERS.get(kind)
+    reader = formats.READERS.get(kind)
     if reader is None:
         raise bad_input(f"{label} is no table", _HINT) if kind == "unknown" else streams.refuse(kind, label)
     return reader(fd, label, tensor)

@@ -30,7 +30,7 @@ def check(path: Path, block_sizes: dict[Any, tuple[int, int]]) -> None:
         raise _beyond(path)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            _Walk(data, size).walk(path, {int(kind): pair for kind, pair in block_sizes.items()})
+            _LayoutWalk(data, size).walk(path, {int(kind): pair for kind, pair in block_sizes.items()})
         except (struct.error, IndexError, OverflowError):
             raise _beyond(path) from None
 
@@ -40,7 +40,7 @@ def _beyond(path: Path) -> BnError:
     return bad_input(what, "fetch it again")
 
 
-class _Walk:
+class _LayoutWalk:
     """A position in the file, which no step leads out of."""
 
     def __init__(self, data: mmap.mmap, size: int) -> None:

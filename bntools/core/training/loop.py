@@ -43,7 +43,7 @@ def descend(
     after: called behind each step, where a method sets what is not learned by gradients. clip: largest norm of the
     gradient. Raises FloatingPointError where the loss is not finite.
     """
-    optimizer = optimizer or adam(parameters)
+    optimizer = adam(parameters) if optimizer is None else optimizer
     for index, batch in enumerate(batches, start):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(index)

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Spectrum(NamedTuple):
+class TableSpectrum(NamedTuple):
     """Coordinates C [n, d] in decreasing order of importance, back-map B [d, d] with E = mu + C B, mean mu [d].
 
     importance [n, d]: what the loss gives for a coordinate, non-increasing along a row.
@@ -42,7 +42,7 @@ def price(bits: int, d: int) -> Price:
     return Price(bits, (16 * d if d > 1 else 0) + 32, 16 * d)
 
 
-def spectrum(E: Floats, f: Floats, metric: Floats | None = None) -> Spectrum:
+def spectrum(E: Floats, f: Floats, metric: Floats | None = None) -> TableSpectrum:
     """Rotate by the eigenvectors of sum_i f_i c_i c_i^T, in a metric G [d, d] where the loss has one.
 
     With G = R R^T the rows are taken as (E - mu) R, whose squared length is what an error of that size costs; the
@@ -68,10 +68,10 @@ def spectrum(E: Floats, f: Floats, metric: Floats | None = None) -> Spectrum:
     C = X @ V
     importance = scale * f[:, None] * np.square(C)
     importance = np.maximum.accumulate(importance[:, ::-1], axis=1)[:, ::-1]
-    return Spectrum(C, V.T @ back, mean, importance)
+    return TableSpectrum(C, V.T @ back, mean, importance)
 
 
-def lengths_at(spectra: Sequence[Spectrum], prices: Sequence[Price], level: float) -> list[Ints]:
+def lengths_at(spectra: Sequence[TableSpectrum], prices: Sequence[Price], level: float) -> list[Ints]:
     """How long each row's prefix is where a bit costs `level`: an axis must earn its own price, too."""
     result = []
     for one, cost in zip(spectra, prices, strict=True):
@@ -94,7 +94,7 @@ def bits_of(lengths: Sequence[Ints], prices: Sequence[Price]) -> float:
     return total
 
 
-def allocate(spectra: Sequence[Spectrum], prices: Sequence[Price], budget: float) -> list[Ints] | None:
+def allocate(spectra: Sequence[TableSpectrum], prices: Sequence[Price], budget: float) -> list[Ints] | None:
     """The longest prefixes whose bits are within the budget; None where not even the means fit."""
     low, high = 0.0, max(float(one.importance.max(initial=0)) for one in spectra) + 1e-30
     if bits_of(lengths_at(spectra, prices, high), prices) > budget:
@@ -111,7 +111,7 @@ def allocate(spectra: Sequence[Spectrum], prices: Sequence[Price], budget: float
     return lengths_at(spectra, prices, high)
 
 
-def decode(one: Spectrum, lengths: Ints) -> Floats:
+def decode(one: TableSpectrum, lengths: Ints) -> Floats:
     """The rows whose coordinates behind their prefix are 0: [n, d]."""
     inside = np.arange(one.C.shape[1]) < lengths[:, None]
     return one.mean + (one.C * inside) @ one.B

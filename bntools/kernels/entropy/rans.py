@@ -82,7 +82,10 @@ def least_bits(costs: NDArray[np.float64], row_class: Array, col_class: Array) -
     costs: of `cheapest`, of the tables of the levels.
     """
     reach = 4 * CLASSES  # beyond what any writer needs
-    rows, cols = (np.bincount(np.clip(side, -reach, reach) + reach) for side in (row_class, col_class))
+    rows, cols = (
+        np.bincount(np.asarray(side).clip(-reach, reach).astype(np.int64) + reach)
+        for side in (row_class, col_class)
+    )
     sums = np.convolve(rows.astype(np.float64), cols)
     classes = np.clip(np.arange(len(sums)) - 2 * reach, 0, CLASSES - 1)
     return float(sums @ costs.reshape(CLASSES, -1).min(1)[classes])

@@ -1,16 +1,28 @@
-"""How many axes a Gaussian code of data needs, and what the others cost: ARD-VAE, a plain VAE, linear models."""
+"""How many axes a Gaussian code of data needs, and what the others cost: ARD-VAE, a plain VAE, linear models.
+
+>>> import numpy as np
+>>> from bntools.tools.ard_fit import RowSource, Settings, ard_fit
+>>> z = np.random.default_rng(0).normal(size=(500, 2))
+>>> x = (z @ np.random.default_rng(1).normal(size=(2, 8))).astype(np.float32)
+>>> rows = RowSource(lambda a, b: x[a:b], 500, (8,), "x")
+>>> ard_fit(rows, Settings(arch="linear", baseline=False)).report["n_relevant"]["value"]
+2
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES = {"Settings": "settings", "Fit": "run", "ard_fit": "run"}
+from bntools.core.system.faces import lazily
 
-__all__ = ["Fit", "Settings", "ard_fit"]  # loaded on first use
+if TYPE_CHECKING:
+    from bntools.core.methods.vae.rows import RowSource
+    from bntools.tools.ard_fit.run import Fit, ard_fit
+    from bntools.tools.ard_fit.settings import Settings
 
+__all__ = ["Fit", "RowSource", "Settings", "ard_fit"]
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    {"Fit": ".run", "RowSource": "bntools.core.methods.vae.rows", "Settings": ".settings", "ard_fit": ".run"},
+)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bntools.core.methods.vae import scores
 from bntools.core.methods.vae.network import Autoencoder
-from bntools.core.methods.vae.scores import Codes, Prior
+from bntools.core.methods.vae.scores import LatentCodes, Prior
 from bntools.tools.ard_fit.data import Data
 from bntools.tools.ard_fit.settings import Settings
 from bntools.tools.ard_fit.train import ACTIVE, SMALLEST_VARIANCE, Trained
@@ -77,7 +77,7 @@ def curve(net: Autoencoder, prior: Prior, x: Tensor, order: Tensor, seed: int) -
     """What each number of kept axes costs; the decoder's variance is for each the best one, so none is favoured."""
     codes = scores.encode_all(net, x)
     errors = scores.pruned_errors(net, x, codes, prior, order)
-    noisy = scores.pruned_errors(net, x, Codes(codes.sampled(seed), codes.log_variance), prior, order)
+    noisy = scores.pruned_errors(net, x, LatentCodes(codes.sampled(seed), codes.log_variance), prior, order)
     rates = scores.divergence(codes, prior)[:, order]
     rates = torch.cat([torch.zeros(len(x), 1), rates.cumsum(1)], 1).T
     variance = (noisy.mean(1, keepdim=True) / net.arch.size).clamp_min(SMALLEST_VARIANCE)

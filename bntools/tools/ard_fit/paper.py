@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bntools.core.errors import BnError
 from bntools.core.methods.vae.network import Autoencoder
-from bntools.core.methods.vae.scores import Codes, Prior, divergence, encode_all
+from bntools.core.methods.vae.scores import LatentCodes, Prior, divergence, encode_all
 from bntools.core.progress import Step, no_step
 from bntools.core.training.loop import Schedule, adam, descend
 from bntools.tools.ard_fit.data import Data
@@ -60,7 +60,7 @@ def train(
         mean, log_variance = net.encode(x)
         z = mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_variance).exp()
         error = (net.decode(z) - x).flatten(1).square().sum(1).mean()
-        return error + beta * divergence(Codes(mean, log_variance), prior).sum(1).mean()
+        return error + beta * divergence(LatentCodes(mean, log_variance), prior).sum(1).mean()
 
     for epoch in range(epochs):
         left_out = None

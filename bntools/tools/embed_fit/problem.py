@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bntools.core.datasets.tables import Table, open_table
 from bntools.core.errors import bad_input, usage
-from bntools.core.methods.embedding.fields import Field, fit_fields, joined
+from bntools.core.methods.embedding.fields import TableField, fit_fields, joined
 from bntools.core.methods.embedding.inputs import columns_of, outcome
 from bntools.kernels.embedding.hashing import Words, digests
 from bntools.tools.embed_fit.settings import Settings
@@ -33,7 +33,7 @@ class Data(NamedTuple):
 class Problem(NamedTuple):
     """One split: rows as numbers of values, fields, digests of all values a field, unseen ones behind the others."""
 
-    fields: list[Field]
+    fields: list[TableField]
     digests: list[Words]
     train: Rows
     valid: Rows
@@ -154,7 +154,7 @@ def problem(data: Data, settings: Settings, split: int) -> Problem:
 
 
 def synthetic_problem(
-    fields: Sequence[Field], rows: Sequence[Rows], task: str = "binary", seed: int = 0
+    fields: Sequence[TableField], rows: Sequence[Rows], task: str = "binary", seed: int = 0
 ) -> Problem:
     """A problem of rows that are numbers of values already."""
     return Problem(list(fields), [digests(f.values) for f in fields], rows[0], rows[1], rows[2], task, seed)

@@ -15,7 +15,7 @@ import torch
 from bntools.core.errors import bad_input, usage
 from bntools.core.progress import Step, no_step
 from bntools.core.text.tokens import Tokenizer
-from bntools.tools.eval.head import Head, OwnHead, hidden_states
+from bntools.tools.eval.text.head import Head, OwnHead, hidden_states
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bntools.core.errors import bad_input
 from bntools.core.progress import Step, no_step
 from bntools.core.text.tokens import Tokenizer
-from bntools.tools.eval.perplexity import mean_error
+from bntools.tools.eval.text.perplexity import mean_error
 
 
 def sentences(

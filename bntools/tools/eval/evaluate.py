@@ -22,10 +22,11 @@ from bntools.core.model.open import open_model
 from bntools.core.progress import Progress
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
 from bntools.core.work.shards import Shard
-from bntools.tools.eval import choice, divergence, encoder, perplexity
-from bntools.tools.eval.head import Head, OwnHead, split
+from bntools.tools.eval import choice, encoder
 from bntools.tools.eval.parts import Scored
-from bntools.tools.eval.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
+from bntools.tools.eval.text import divergence, perplexity
+from bntools.tools.eval.text.head import Head, OwnHead, split
+from bntools.tools.eval.text.protocols import DEFAULT_WINDOW, PROTOCOLS, Corpus
 
 _KEPT_REFERENCES = 4
 _VERIFIED = 4 << 30  # bytes up to which the recorded sha256 is worth the reading

@@ -17,9 +17,9 @@ from bntools.core.model.model import Model
 from bntools.core.work import array_parts
 from bntools.core.work.folder import identity
 from bntools.core.work.shards import Shard
-from bntools.tools.eval.divergence import Divergence
-from bntools.tools.eval.perplexity import Losses
-from bntools.tools.eval.protocols import Corpus
+from bntools.tools.eval.text.divergence import Divergence
+from bntools.tools.eval.text.perplexity import Losses
+from bntools.tools.eval.text.protocols import Corpus
 
 KIND = "eval-part"
 _TOKENS = ("kl", "agree", "delta", "nll", "reference_nll")

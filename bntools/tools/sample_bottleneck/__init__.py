@@ -1,18 +1,30 @@
-"""High, low, high resolution: sampling that spends most steps where they are cheap."""
+"""High, low, high resolution: sampling that spends most steps where they are cheap.
+
+>>> import torch
+>>> from bntools.core.diffusion.gaussian import GaussianField
+>>> from bntools.kernels.spectral.handoff import Spectrum
+>>> from bntools.tools.sample_bottleneck import Settings, build_schedule, sample
+>>> flat = torch.ones(1, 8, 8)
+>>> field = GaussianField("white", (1, 8, 8), Spectrum(0 * flat, flat))
+>>> settings = Settings()
+>>> samples = sample(field, build_schedule(settings, field), settings, count=2)
+>>> tuple(samples.x.shape)
+(2, 1, 8, 8)
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from bntools.core.system.faces import lazily
+
+if TYPE_CHECKING:
+    from bntools.tools.sample_bottleneck.settings import Settings
+    from bntools.tools.sample_bottleneck.stages.sampler import sample
+    from bntools.tools.sample_bottleneck.stages.schedule import build_schedule
 
 __all__ = ["Settings", "build_schedule", "sample"]
 
-_HOME = {"Settings": "settings", "build_schedule": "stages.schedule", "sample": "stages.sampler"}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a name of the library face on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazily(
+    __name__, {"Settings": ".settings", "build_schedule": ".stages.schedule", "sample": ".stages.sampler"}
+)

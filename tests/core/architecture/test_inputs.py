@@ -93,7 +93,7 @@ def test_logits_of_states_are_those_of_the_model(name):
 def test_a_multiplier_that_the_fast_form_does_not_know_changes_no_loss(tmp_path, capsys):
     """The fast form is given up for the model's own."""
     from bntools.core.training import distill
-    from bntools.tools.eval.head import OwnHead, split
+    from bntools.tools.eval.text.head import OwnHead, split
 
     model = architectures.tiny("LlamaForCausalLM")
     plain, forward = model.forward, model.lm_head.forward

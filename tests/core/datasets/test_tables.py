@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from bntools.core.datasets.table_parts import Layout, Matrix, Numbered
 from bntools.core.datasets.tables import open_table
+from bntools.core.datasets.tabular.parts import Layout, Matrix, Numbered
 from bntools.core.errors import BnError
 
 CSV = "id,height,city,ok\n1,1.5,Bern,3\n2,NA,,4\n3,2.25,Genf,5\n"
@@ -51,7 +51,7 @@ def test_blocks_hold_every_number_once_and_no_text(tmp_path):
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
 def test_a_text_that_appears_late_makes_the_whole_column_text(tmp_path, separator, monkeypatch):
-    monkeypatch.setattr("bntools.core.datasets.delimited._CELLS", 4)
+    monkeypatch.setattr("bntools.core.datasets.tabular.delimited._CELLS", 4)
     rows = [f"{i}{separator}{i / 2}" for i in range(9)] + [f"9{separator}late"]
     (tmp_path / "t").write_text("\n".join([f"a{separator}b", *rows]))
     with open_table(str(tmp_path / "t")) as table:

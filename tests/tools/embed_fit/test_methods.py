@@ -10,7 +10,7 @@ import torch
 
 from bntools.core.methods.embedding import scores
 from bntools.core.methods.embedding.decode import outputs
-from bntools.core.methods.embedding.fields import Field
+from bntools.core.methods.embedding.fields import TableField
 from bntools.kernels.embedding.head import Head
 from bntools.tools.embed_fit import lookups
 from bntools.tools.embed_fit.methods import ihas, plain, pruned
@@ -31,7 +31,7 @@ def planted(n=3000, seed=0, sizes=(120, 60, 4)):
     logit = sum(e[ids[:, t]] for t, e in enumerate(effect))
     y = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     fields = [
-        Field(f"f{t}", [f"v{i}" for i in range(size)], np.bincount(ids[: n // 2, t], minlength=size) + 1)
+        TableField(f"f{t}", [f"v{i}" for i in range(size)], np.bincount(ids[: n // 2, t], minlength=size) + 1)
         for t, size in enumerate(sizes)
     ]
     parts = np.split(np.arange(n), [n // 2, 3 * n // 4])
@@ -91,7 +91,7 @@ def test_unified_with_a_bijection_for_a_hash_is_the_full_table():
 def test_unified_depends_on_the_text_of_values_and_not_on_their_numbers():
     problem = planted()
     order = np.random.default_rng(5).permutation(120)
-    renamed = Field("f0", [problem.fields[0].values[i] for i in order], problem.fields[0].counts[order])
+    renamed = TableField("f0", [problem.fields[0].values[i] for i in order], problem.fields[0].counts[order])
     back = np.argsort(order).astype(np.int32)
 
     def moved(rows):

@@ -18,10 +18,11 @@ from bntools.core.errors import BAD_INPUT, BnError
 from bntools.core.model.open import open_model
 from bntools.core.text.documents import default_text
 from bntools.core.text.tokens import Tokenizer, open_tokenizer
-from bntools.tools.eval import choice, divergence, encoder, perplexity
-from bntools.tools.eval import head as heads
+from bntools.tools.eval import choice, encoder
 from bntools.tools.eval.evaluate import Settings, evaluate, find_reference
-from bntools.tools.eval.protocols import PROTOCOLS, gptq, lmeval
+from bntools.tools.eval.text import divergence, perplexity
+from bntools.tools.eval.text import head as heads
+from bntools.tools.eval.text.protocols import PROTOCOLS, gptq, lmeval
 
 
 @pytest.fixture(scope="module")

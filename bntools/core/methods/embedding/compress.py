@@ -53,7 +53,7 @@ def compress(
     return [_code(s, one, r, bits) for s, one, r in zip(sources, spectra, lengths, strict=True)]
 
 
-def _code(source: Source, one: spectral.Spectrum, lengths: NDArray[np.int64], bits: int) -> SpectralCode:
+def _code(source: Source, one: spectral.TableSpectrum, lengths: NDArray[np.int64], bits: int) -> SpectralCode:
     """The longest rows first, those of one length in their old order."""
     order, axes = np.argsort(-lengths, kind="stable"), int(lengths.max(initial=0))
     name, C = source.name, one.C[order, :axes]

@@ -12,7 +12,7 @@ Ids = NDArray[np.int32]
 MISSING = "<missing>"
 
 
-class Field(NamedTuple):
+class TableField(NamedTuple):
     """A field's values, most frequent first, and how often each occurs among the training rows."""
 
     name: str
@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
     ids: Ids
     unseen: list[list[str]]
 
-    def coverage(self, fields: Sequence[Field]) -> list[float]:
+    def coverage(self, fields: Sequence[TableField]) -> list[float]:
         """Share of rows whose value was seen in training, a field."""
         return [float((self.ids[:, t] < len(f.values)).mean()) for t, f in enumerate(fields)]
 
@@ -53,18 +53,18 @@ def _text(value: Any) -> str:
     return MISSING if value == "" or value is None else str(value)
 
 
-def fit_fields(columns: Mapping[str, NDArray[Any]]) -> list[Field]:
+def fit_fields(columns: Mapping[str, NDArray[Any]]) -> list[TableField]:
     """The vocabulary of each column, from training rows alone; ties of frequency in the order of the texts."""
     fields = []
     for name, column in columns.items():
         texts, index = distinct(column)
         counts = np.bincount(index, minlength=len(texts))
         order = sorted(range(len(texts)), key=lambda i: (-counts[i], texts[i]))
-        fields.append(Field(name, [texts[i] for i in order], counts[order]))
+        fields.append(TableField(name, [texts[i] for i in order], counts[order]))
     return fields
 
 
-def encode(fields: Sequence[Field], columns: Mapping[str, NDArray[Any]]) -> Encoded:
+def encode(fields: Sequence[TableField], columns: Mapping[str, NDArray[Any]]) -> Encoded:
     """Rows as numbers of values; a text that training never saw gets a number of its own behind the vocabulary."""
     ids, unseen = [], []
     for field in fields:
@@ -78,7 +78,7 @@ def encode(fields: Sequence[Field], columns: Mapping[str, NDArray[Any]]) -> Enco
 
 
 def joined(
-    fields: Sequence[Field], parts: Sequence[Mapping[str, NDArray[Any]]]
+    fields: Sequence[TableField], parts: Sequence[Mapping[str, NDArray[Any]]]
 ) -> tuple[list[Ids], list[list[str]]]:
     """Several tables encoded with common numbers of their unseen texts."""
     whole = {f.name: np.concatenate([part[f.name] for part in parts]) for f in fields}

@@ -103,10 +103,11 @@ def _zipvl_tokens(prefix: ExactPrefix, layer: int, tau: float) -> Tensor:
 
 def zipvl(prefix: ExactPrefix, tau: float = 0.975, high: int = 4, low: int = 2) -> SimulatedCache:
     """ZipVL (arXiv 2410.08584) v1: 4 bits for the important tokens of a layer, 2 for the rest."""
-    kv, share = {}, []
+    kv, share, numbers = {}, [], 1
     for layer, (k, v) in prefix.kv.items():
         keep = _zipvl_tokens(prefix, layer, tau)
         k, v = k.float().clone(), v.float().clone()
+        numbers = k.shape[0] * k.shape[2]
         for some, bits in ((keep, high), (~keep, low)):
             if some.any():
                 k[:, some] = asymmetric(k[:, some].transpose(1, 2), bits, GROUP).transpose(1, 2)
@@ -114,9 +115,7 @@ def zipvl(prefix: ExactPrefix, tau: float = 0.975, high: int = 4, low: int = 2) 
         kv[layer] = (k, v)
         share.append(float(keep.float().mean()))
     p = sum(share) / len(share)
-    return SimulatedCache(
-        kv, None, p * high + (1 - p) * low + _SCALES / GROUP + 1 / (2 * k.shape[0] * k.shape[2])
-    )
+    return SimulatedCache(kv, None, p * high + (1 - p) * low + _SCALES / GROUP + 1 / (2 * numbers))
 
 
 def zipvl_evict(prefix: ExactPrefix, tau: float = 0.975) -> SimulatedCache:

@@ -15,7 +15,7 @@ JACOBIAN_ROWS = 256
 """Rows whose Jacobian the default takes; the paper takes 100."""
 
 
-class Codes(NamedTuple):
+class LatentCodes(NamedTuple):
     """Means and log variances [n, L] of the codes of some rows."""
 
     mean: Tensor
@@ -34,10 +34,10 @@ class Prior(NamedTuple):
 
 
 @torch.no_grad()
-def encode_all(net: Autoencoder, x: Tensor) -> Codes:
-    """Codes of rows in memory, a batch at a time."""
+def encode_all(net: Autoencoder, x: Tensor) -> LatentCodes:
+    """LatentCodes of rows in memory, a batch at a time."""
     parts = [net.encode(part) for part in x.split(_BATCH)]
-    return Codes(torch.cat([mean for mean, _ in parts]), torch.cat([log for _, log in parts]))
+    return LatentCodes(torch.cat([mean for mean, _ in parts]), torch.cat([log for _, log in parts]))
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def squared_errors(net: Autoencoder, x: Tensor, z: Tensor) -> Tensor:
     return torch.cat([(net.decode(b) - a).flatten(1).square().sum(1) for a, b in parts])
 
 
-def divergence(codes: Codes, prior: Prior) -> Tensor:
+def divergence(codes: LatentCodes, prior: Prior) -> Tensor:
     """KL(q(z_l | x) || p(z_l)) [n, L] in nats:
 
     1/2 (log v - log s^2 - 1 + ((mu - m)^2 + s^2) / v).
@@ -57,12 +57,12 @@ def divergence(codes: Codes, prior: Prior) -> Tensor:
     return 0.5 * (v.log() - codes.log_variance - 1 + square / v)
 
 
-def second_moments(codes: Codes, prior: Prior) -> Tensor:
+def second_moments(codes: LatentCodes, prior: Prior) -> Tensor:
     """E (mu - m)^2 + s^2 [L], about the prior's mean: what sampled codes have, without the noise of sampling."""
     return (codes.mean - prior.mean).square().mean(0) + codes.log_variance.exp().mean(0)
 
 
-def signal_to_noise(codes: Codes) -> Tensor:
+def signal_to_noise(codes: LatentCodes) -> Tensor:
     """Var(mu_l) / (Var(mu_l) + E s_l^2), [L] from 0 to 1."""
     signal = codes.mean.var(0, unbiased=False)
     return signal / (signal + codes.log_variance.exp().mean(0))
@@ -79,7 +79,7 @@ def jacobians(net: Autoencoder, z: Tensor) -> Tensor:
         return vmap(along, chunk_size=8)(axes).flatten(2).transpose(0, 1)
 
 
-class Sensitivity(NamedTuple):
+class AxisSensitivity(NamedTuple):
     """Of a decoder over some codes: E |J_jl| summed as (E |J|)^2 [L], E J^2 [L], and E J^T J [L, L]."""
 
     of_means: Tensor
@@ -87,7 +87,7 @@ class Sensitivity(NamedTuple):
     gram: Tensor
 
 
-def sensitivity(net: Autoencoder, z: Tensor, block: int = 32) -> Sensitivity:
+def sensitivity(net: Autoencoder, z: Tensor, block: int = 32) -> AxisSensitivity:
     """Moments of the Jacobian, `block` rows at a time. Batch normalization must be in evaluation mode."""
     size, width = net.arch.size, z.shape[1]
     absolute, gram = torch.zeros(width, size), torch.zeros(width, width)
@@ -96,7 +96,7 @@ def sensitivity(net: Autoencoder, z: Tensor, block: int = 32) -> Sensitivity:
         absolute += J.abs().sum(0)
         gram += (J @ J.transpose(1, 2)).sum(0)
     gram /= len(z)
-    return Sensitivity((absolute / len(z)).square().sum(1), gram.diagonal().clone(), gram)
+    return AxisSensitivity((absolute / len(z)).square().sum(1), gram.diagonal().clone(), gram)
 
 
 def signal_eigenvalues(gram: Tensor, covariance: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def signal_eigenvalues(gram: Tensor, covariance: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(root.T @ gram.double() @ root).flip(0).clamp_min(0).float()
 
 
-def ablation(net: Autoencoder, x: Tensor, codes: Codes, prior: Prior) -> Tensor:
+def ablation(net: Autoencoder, x: Tensor, codes: LatentCodes, prior: Prior) -> Tensor:
     """Mean squared error added [L] when one axis stands at the prior's mean, everything else as it is."""
     full = squared_errors(net, x, codes.mean).mean()
     costs = []
@@ -130,7 +130,7 @@ def prefix(scores: Tensor, share: float) -> int:
     return min(int((ordered.cumsum(0) <= share * total).sum()) + 1, len(ordered))
 
 
-def pruned_errors(net: Autoencoder, x: Tensor, codes: Codes, prior: Prior, order: Tensor) -> Tensor:
+def pruned_errors(net: Autoencoder, x: Tensor, codes: LatentCodes, prior: Prior, order: Tensor) -> Tensor:
     """Squared errors [L + 1, n] with the first 0, 1, ..., L axes of `order` in use, the others at the prior's mean."""
     rows = []
     for count in range(len(order) + 1):

@@ -12,9 +12,9 @@ import numpy as np
 from bntools.core.artifact.header import Entry
 from bntools.core.artifact.reader import Artifact, parse_json
 from bntools.core.datasets import numpy_files
-from bntools.core.datasets.table_parts import STORED, Array, Layout, Matrix, Numbered, Values
 from bntools.core.datasets.tables import Table
-from bntools.core.errors import BnError, bad_input, require, usage
+from bntools.core.datasets.tabular.parts import STORED, Array, Layout, Matrix, Numbered, Values
+from bntools.core.errors import bad_input, require, usage
 
 COLUMNS = "columns"
 """Metadata, with or without the prefix `bntools.`, or side file columns.json: a list of names."""

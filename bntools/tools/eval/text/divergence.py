@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bntools.core.progress import Step, no_step
-from bntools.tools.eval.head import Head, OwnHead
-from bntools.tools.eval.perplexity import Losses, mean_error, scored_states
-from bntools.tools.eval.protocols import Corpus
+from bntools.tools.eval.text.head import Head, OwnHead
+from bntools.tools.eval.text.perplexity import Losses, mean_error, scored_states
+from bntools.tools.eval.text.protocols import Corpus
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bntools.core.artifact import streams
-from bntools.core.datasets.table_parts import Array, Layout, Matrix, Part, Values
 from bntools.core.datasets.tables import Table
+from bntools.core.datasets.tabular.parts import Array, Layout, Matrix, Part, Values
 from bntools.core.errors import bad_input
 
 MISSING = dict.fromkeys(["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "."], "nan")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bntools.core.progress import Step, no_step
-from bntools.tools.eval.head import Head, OwnHead, hidden_states
-from bntools.tools.eval.protocols import Corpus, Window
+from bntools.tools.eval.text.head import Head, OwnHead, hidden_states
+from bntools.tools.eval.text.protocols import Corpus, Window
 
 
 @dataclass(frozen=True)

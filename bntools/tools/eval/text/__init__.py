@@ -1,0 +1,1 @@
+"""How text is scored: windows by protocol, perplexity, divergence from a reference, and the output head."""
