@@ -141,6 +141,30 @@ def test_beams_take_their_keys_along(model, plans, ids):
     assert all(torch.equal(one[[2, 0, 0]], other) for one, other in zip(before, after, strict=True))
 
 
+def test_beam_search_at_eight_bits_is_that_of_the_exact_cache(model, plans, ids):
+    rows = torch.tensor([ids["eval"][:120]])
+    expected = greedy(model, DynamicCache(config=model.config), rows, 40, num_beams=3)
+    cache = PlannedCache.from_plan(plans["tight"], model)
+    assert torch.equal(greedy(model, cache, rows, 40, num_beams=3), expected)
+
+
+def test_weights_come_from_no_other_run_of_the_model(model, plans, ids):
+    """A run with another cache, or none, between two steps: of another length, it used to break both."""
+    rows = torch.tensor([ids["eval"][:90]])
+    cache = PlannedCache.from_plan(plans["weighted"], model)
+    with torch.no_grad():
+        model(rows, past_key_values=cache)
+        before = [layer.received.clone() for layer in cache.coded_layers]
+        model(torch.tensor([ids["eval"][:130]]))
+        model(rows[:, :40], past_key_values=DynamicCache(config=model.config))
+        assert all(
+            torch.equal(a, layer.received) for a, layer in zip(before, cache.coded_layers, strict=True)
+        )
+        model(torch.tensor([ids["eval"][90:100]]), past_key_values=cache)
+    assert cache.coded_layers[0].received.shape[-1] == 100
+    cache.detach()
+
+
 def test_a_padded_batch_says_what_its_rows_say_alone(model, plans, ids):
     long, short = ids["eval"][:110], ids["eval"][300:380]
     rows = torch.tensor([long, [0] * 30 + short])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ class PlannedLayer(CacheLayerMixin):
         self.first: Tensor | None = None  # [2, B, heads, sink, d]
         self.newest: Tensor | None = None  # [2, B, heads, n, d]
         self.received: Tensor | None = None  # [B, heads, length]
+        self._shown: weakref.ref[Tensor] | None = None  # the keys that attention was last handed
         self.is_initialized = False
         self.keys = self.values = None
 
@@ -76,7 +78,9 @@ class PlannedLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         self.flush()
         self.append(key_states, value_states)
-        return self.dense()
+        keys, values = self.dense()
+        self._shown = weakref.ref(keys)
+        return keys, values
 
     def append(self, k: Tensor, v: Tensor) -> None:
         """Take tokens in, exact for now."""
@@ -113,8 +117,11 @@ class PlannedLayer(CacheLayerMixin):
         return classes[..., offset : offset + count].numpy()
 
     def observe(self, q: Tensor, k: Tensor, scaling: float) -> None:
-        """Add the attention that queries [B, heads, n, d], the newest tokens', pay to all keys."""
-        if not self.coder.weighted or self.gamma == 0:
+        """Add the attention that queries [B, heads, n, d], the newest tokens', pay to all keys.
+
+        Keys that are not this layer's own are another run of the model, with another cache or none.
+        """
+        if not self.coder.weighted or self.gamma == 0 or self._shown is None or self._shown() is not k:
             return
         fresh = token_weights.received(q, k, scaling).cpu()
         share = min(q.shape[2], 2 * token_weights.PROBES) / (2 * token_weights.PROBES)
