@@ -188,7 +188,8 @@ def _words(context: click.Context, left_out: set[str], source: str | None) -> li
     words = [] if source is None else [source]
     for argument in context.command.params:  # further positional words, behind INPUT
         if isinstance(argument, click.Argument) and argument.nargs == -1 and argument.name not in left_out:
-            words += [str(word) for word in raw.get(argument.name) or ()]
+            further = raw.get(argument.name)
+            words += [str(word) for word in further] if isinstance(further, (list, tuple)) else []
     for parameter in context.command.params:
         if parameter.name in left_out or parameter.name not in raw or not isinstance(parameter, click.Option):
             continue
