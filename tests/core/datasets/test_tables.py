@@ -243,7 +243,7 @@ def test_a_cut_numpy_file_and_columns_of_unequal_length_are_refused(tmp_path, ma
     buffer = io.BytesIO()
     np.save(buffer, matrix)
     (tmp_path / "cut.npy").write_bytes(buffer.getvalue()[:-4])
-    with pytest.raises(BnError, match="truncated"):
+    with pytest.raises(BnError, match="136 bytes of numbers, its header describes 140"):
         open_table(str(tmp_path / "cut.npy"))
     save_file({"x": matrix, "y": np.arange(6)}, tmp_path / "t.safetensors")
     with pytest.raises(BnError, match="has 7 rows, y 6"):
