@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 TABLE = json.loads(Path(__file__).with_name("architectures.json").read_text(encoding="utf-8"))
-# Open faults, not exceptions: the first ran out of the sweep's time, the tiny config of the second does not fit.
-FAILING = {"FalconH1ForCausalLM", "LongcatFlashForCausalLM"}
 
 
-def test_no_class_fails_but_those_that_are_known_to():
+def test_no_class_fails():
     failing = {
         name for name, row in TABLE.items() if any(outcome.startswith("fails") for outcome in row.values())
     }
-    assert failing == FAILING, "a class that no longer fails leaves the list; none joins it"
+    assert not failing
 
 
 def test_what_is_refused_is_refused_with_a_reason():

@@ -77,12 +77,16 @@ def shrunk(name: str, **changes: Any) -> Any:
 EXTRA: dict[str, dict[str, Any]] = {
     "Mamba2ForCausalLM": {"num_heads": 8, "head_dim": 16, "expand": 2, "n_groups": 2},
     "Dots1ForCausalLM": {"n_shared_experts": 1},
+    "FalconH1ForCausalLM": {
+        "mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 32,
+    },
+    "LongcatFlashForCausalLM": {"num_key_value_heads": 4},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"]},
     "Dots3NoteForCausalLM": {"num_key_value_heads": 4},
     "ZayaForCausalLM": {"num_experts_per_tok": 1},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "BltForCausalLM": {"num_hidden_layers": 0},
-}
+}  # fmt: skip
 """What some need besides, so that they build at all."""
 
 
