@@ -1,6 +1,6 @@
 """Every text class of transformers through the tools, tiny: works, refused with a reason, or fails.
 
-usage: python tests/benchmarks/architectures.py [--part I/N] [--missing] [CLASS...]     rows of tests/architectures.json are renewed
+usage: python tests/benchmarks/architectures.py [--part I/N] [--missing] [CLASS...]     rows of architectures.json are renewed
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def forked(name: str, family: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         child = os.fork()
         if not child:
-            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # of the processor: a busy machine fails no class
+            signal.setitimer(
+                signal.ITIMER_PROF, CPU_SECONDS
+            )  # of the processor: a busy machine fails no class
             signal.alarm(WALL_SECONDS)
             os.chdir(folder)
             try:

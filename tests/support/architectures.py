@@ -80,7 +80,13 @@ EXTRA: dict[str, dict[str, Any]] = {
     "FalconH1ForCausalLM": {
         "mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 32,
     },
-    "LongcatFlashForCausalLM": {"num_key_value_heads": 4},
+    **dict.fromkeys(
+        ("LongcatFlashForCausalLM", "AXK1ForCausalLM", "AXK2ForCausalLM", "BailingHybridForCausalLM",
+         "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV32ForCausalLM"),
+        {"num_key_value_heads": 4},  # latent attention has as many as it has heads
+    ),
+    "CodeGenForCausalLM": {"rotary_dim": 8},
+    "CTRLLMHeadModel": {"dff": 96},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"]},
     "Dots3NoteForCausalLM": {"num_key_value_heads": 4},
     "ZayaForCausalLM": {"num_experts_per_tok": 1},
