@@ -1,6 +1,6 @@
 """Every text class of transformers through the tools, tiny: works, refused with a reason, or fails.
 
-usage: python tests/benchmarks/architectures.py [--part I/N] [--missing] [CLASS...]     rows of architectures.json are renewed
+usage: python tests/benchmarks/architectures.py [--part I/N] [--missing] [CLASS...]  renews architectures.json
 """
 
 from __future__ import annotations

@@ -74,17 +74,16 @@ def shrunk(name: str, **changes: Any) -> Any:
     return _shrunk(getattr(transformers, name).config_class, EXTRA.get(name, {}) | changes)
 
 
+LATENT = ("LongcatFlashForCausalLM", "AXK1ForCausalLM", "AXK2ForCausalLM", "BailingHybridForCausalLM",
+          "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV32ForCausalLM")  # fmt: skip
+"""Latent attention has as many key heads as heads."""
 EXTRA: dict[str, dict[str, Any]] = {
     "Mamba2ForCausalLM": {"num_heads": 8, "head_dim": 16, "expand": 2, "n_groups": 2},
     "Dots1ForCausalLM": {"n_shared_experts": 1},
     "FalconH1ForCausalLM": {
         "mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 32,
     },
-    **dict.fromkeys(
-        ("LongcatFlashForCausalLM", "AXK1ForCausalLM", "AXK2ForCausalLM", "BailingHybridForCausalLM",
-         "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV32ForCausalLM"),
-        {"num_key_value_heads": 4},  # latent attention has as many as it has heads
-    ),
+    **{name: {"num_key_value_heads": 4} for name in LATENT},
     "CodeGenForCausalLM": {"rotary_dim": 8},
     "CTRLLMHeadModel": {"dff": 96},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"]},

@@ -10,7 +10,7 @@ from bntools.core.errors import BnError
 from bntools.core.methods.vae.network import Architecture, Autoencoder, hidden_units
 from bntools.core.methods.vae.rows import RowSource
 from bntools.core.methods.vae.scores import (
-    Codes,
+    LatentCodes,
     Prior,
     divergence,
     encode_all,
@@ -206,7 +206,7 @@ def test_the_plateau_halves_the_rate_after_ten_epochs_without_gain():
 
 def test_the_divergence_is_that_of_the_distributions():
     g = torch.Generator().manual_seed(1)
-    codes = Codes(torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g))
+    codes = LatentCodes(torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g))
     prior = Prior(torch.randn(3, generator=g), torch.rand(3, generator=g) + 0.1)
     normal = torch.distributions.Normal
     wanted = torch.distributions.kl_divergence(

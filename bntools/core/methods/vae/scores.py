@@ -91,7 +91,7 @@ def sensitivity(net: Autoencoder, z: Tensor, block: int = 32) -> AxisSensitivity
     """Moments of the Jacobian, `block` rows at a time. Batch normalization must be in evaluation mode."""
     size, width = net.arch.size, z.shape[1]
     absolute, gram = torch.zeros(width, size), torch.zeros(width, width)
-    for part in z.split(max(1, min(block, (1 << 25) // (size * width) + 1))):
+    for part in z.contiguous().split(max(1, min(block, (1 << 25) // (size * width) + 1))):
         J = jacobians(net, part)
         absolute += J.abs().sum(0)
         gram += (J @ J.transpose(1, 2)).sum(0)
