@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bntools import options, terminal
+from bntools import option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -22,7 +22,7 @@ Examples:
 
 @click.command("ard-fit", short_help="Count the latent dimensions that data need.", epilog=EPILOG)
 @options.input_argument(example="bntools ard-fit data.safetensors -o vae.safetensors")
-@click.option("--tensor", metavar="NAME", help="The tensor or array to read, where INPUT has several.")
+@option_blocks.tensor("tensor or array")
 @click.option(
     "--max-dim", type=click.IntRange(1, 4096), help="Axes to start with.  [default: 64, or the width]"
 )
@@ -49,7 +49,7 @@ Examples:
 @click.option("--batch", type=click.IntRange(2), help="Rows a step.  [default: 128; 100 with --paper]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Adam's rate.  [default: 1e-3; 5e-4]")
 @click.option("--baseline/--no-baseline", default=True, show_default=True, help="Fit a plain VAE as well.")
-@click.option("--drop-bad", is_flag=True, help="Leave out rows with NaN or infinity.")
+@option_blocks.drop_bad
 @click.option("--paper", is_flag=True, help="ARD-VAE as published: schedule, prior, loss, score, rule.")
 @click.option(
     "--beta", type=click.FloatRange(0, min_open=True), help="With --paper: weight of the KL.  [default: 0.5]"
@@ -63,9 +63,7 @@ Examples:
 @click.option(
     "--from-prior", is_flag=True, help="With --sample: draw from the prior, not the mixture of codes."
 )
-@click.option(
-    "--plot", metavar="FILE", help="Draw relevance and reconstructions, or samples: .svg, .png or .pdf."
-)
+@option_blocks.plot("relevance and reconstructions, or samples")
 @options.output
 @options.common
 def command(session: Session, source: str, output: str, force: bool, **given: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bntools import dispatch, options, terminal
+from bntools import dispatch, option_blocks, options, terminal
 from bntools.core.errors import usage
 from bntools.options import Session
 
@@ -108,7 +108,7 @@ def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple
     show_default=True,
     help="Of --transport: distance of classes.",
 )
-@click.option("--plot", metavar="FILE", help="Draw mixtures and the curve over N: .svg, .png or .pdf.")
+@option_blocks.plot("mixtures and the curve over N")
 @options.work
 @options.part
 @click.option("--gather", is_flag=True, help="Report what all shards left in --work.")
