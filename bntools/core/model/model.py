@@ -83,18 +83,7 @@ class Model:
         specs = grouped.decode(parse_json(text, dict, grouped.FILE))
         for name, spec in specs.items():
             grouped.check_parts(name, spec, self.store.entries, self.label)
-            if isinstance(spec, grouped.STACKED):
-                self._check_blocks(name, spec)
         return specs
-
-    def _check_blocks(self, name: str, spec: stack.StackSpec | bitstack.BitstackSpec) -> None:
-        """The header lists every block of a stack, also those that are cut off."""
-        held = self.store.artifacts[0].header.entries if isinstance(self.store, Shards) else {}
-        bands = spec.bands * spec.planes if isinstance(spec, stack.StackSpec) else spec.levels - 1
-        if bands > len(held) or any(block not in held for block in spec.block_names(name)):
-            raise bad_input(
-                f"{self.label}: the header lacks blocks of {name!r}", "make or fetch the file again"
-            )
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
