@@ -27,5 +27,7 @@ def test_the_kernel_fits_the_registers_and_the_shared_memory(target, width, tmp_
     from bntools.kernels.attention import attend_gpu
 
     given = {"WIDTH": width, "TOKENS": attend_gpu.TOKENS}
-    built = compiled(attend_gpu.attend_kernel, target, given, POINTERS, aligned=True)
+    built = compiled(
+        attend_gpu.attend_kernel, target, given, POINTERS, aligned=True, num_warps=attend_gpu.WARPS
+    )
     check_resources(built, target, tmp_path)
