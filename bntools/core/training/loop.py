@@ -43,21 +43,21 @@ def descend(
     after: called behind each step, where a method sets what is not learned by gradients. clip: largest norm of the
     gradient. Raises FloatingPointError where the loss is not finite.
     """
-    optimizer = adam(parameters) if optimizer is None else optimizer
+    descent: torch.optim.Optimizer = adam(parameters) if optimizer is None else optimizer
     for index, batch in enumerate(batches, start):
-        for group in optimizer.param_groups:
+        for group in descent.param_groups:
             group["lr"] = schedule.rate(index)
         value = loss(batch)
         if not math.isfinite(float(value.detach())):
             raise FloatingPointError(f"the loss is {float(value.detach())} at step {index}")
-        optimizer.zero_grad(set_to_none=True)
+        descent.zero_grad(set_to_none=True)
         value.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
+        descent.step()
         after()
         step(1)
-    return optimizer
+    return descent
 
 
 def adam(parameters: Sequence[nn.Parameter], rate: float = 1e-3) -> torch.optim.Optimizer:
