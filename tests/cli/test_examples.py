@@ -35,7 +35,7 @@ def shell(script, *words, **environment):
         text=True,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
-        timeout=900,
+        timeout=2400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -153,6 +153,7 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # ten minutes on a busy machine
 def test_the_demo_runs_on_a_real_model(bntools, tmp_path):
     folder = tmp_path / "demo"
     fetched, rounded, manifest, info = shell("demo.sh", folder, BNTOOLS=bntools, PYTHON=sys.executable)
