@@ -3,9 +3,9 @@
 usage: python examples/train_next_scale.py MNIST_DIR OUT.safetensors [--minutes 25] [--tokenizer-minutes 3] [--seed 0]
 
 MNIST_DIR is what `bntools fetch mnist -o mnist/` writes. First the multi-scale quantizer, by binary cross-entropy of
-the pixels and the usual commitment; then the transformer on its codes, with VARiant's progressive plan: the full
-network alone, then full network and subnets of the late scales in turn. Minutes are CPU minutes. The last 2,000
-training digits are held out; the losses on them are printed and stand in the file.
+the pixels and the usual commitment; then the transformer on its codes, after VARiant's progressive plan, but the other
+way round: a subnet of four layers first, then full network and subnets in turn. Minutes are CPU minutes. The last
+2,000 training digits are held out; the losses on them are printed and stand in the file.
 """
 
 from __future__ import annotations

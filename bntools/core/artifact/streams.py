@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bntools.core.errors import BnError, bad_input
+from bntools.core.errors import BnError, bad_input, usage
 
 CHUNK = 1 << 20
 _FOREIGN = [
@@ -105,6 +105,19 @@ def spool(fd: int, limit: int | None = None) -> int:
             write_all(target, block)
             left -= len(block)
     return target
+
+
+def seekable(source: str) -> int:
+    """A descriptor of a file, or of `-`, standard input, at its beginning: a pipe is spooled. BnError (exit 2)."""
+    try:
+        fd = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise usage(f"cannot open {source}: {error.strerror}", "check the path") from None
+    if is_regular(fd) and (source != "-" or os.lseek(fd, 0, os.SEEK_CUR) == 0):
+        return fd
+    spooled = spool(fd)
+    os.close(fd)
+    return spooled
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

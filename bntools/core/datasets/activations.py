@@ -139,7 +139,7 @@ def open_activations(source: str, tensor: str | None = None, integers: bool = Fa
     if source != "-" and os.path.isdir(source):
         return _from_folder(Path(source), tensor, integers)
     label = "standard input" if source == "-" else source
-    fd = _open(source)
+    fd = streams.seekable(source)
     kind = streams.sniff(os.pread(fd, 64, 0))
     if kind == "safetensors":
         artifact = Artifact(fd, label, None if source == "-" else Path(source).absolute())
@@ -230,15 +230,3 @@ def _from_manifest(value: dict[str, Any], label: str, tensor: str | None, intege
         what = f"the manifest names {path}, which is not there"
         raise bad_input(what, "was it written on another machine? pipe the stream instead")
     return open_activations(path, tensor, integers)
-
-
-def _open(source: str) -> int:
-    try:
-        fd = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise usage(f"cannot open {source}: {error.strerror}", "check the path") from None
-    if streams.is_regular(fd) and (source != "-" or os.lseek(fd, 0, os.SEEK_CUR) == 0):
-        return fd
-    spooled = streams.spool(fd)
-    os.close(fd)
-    return spooled

@@ -68,7 +68,7 @@ def open_rows(source: str, tensor: str | None = None, part: str = "train") -> Ro
             return open_rows(str(files[0]), tensor, part)
         return _from_activations(open_activations(source, tensor, integers=True))
     label = "standard input" if source == "-" else source
-    fd = _open(source)
+    fd = streams.seekable(source)
     kind = streams.sniff(os.pread(fd, 64, 0))
     if kind == "safetensors":
         return _from_artifact(Artifact(fd, label, None if source == "-" else Path(source).absolute()), tensor)
@@ -83,18 +83,6 @@ def open_rows(source: str, tensor: str | None = None, part: str = "train") -> Ro
         foreign = bad_input(f"{label} is neither safetensors, .npy nor .npz", _HINT)
         raise foreign if kind in ("gguf", "unknown") else streams.refuse(kind, label)
     return _from_numpy(file, kind, label, tensor)
-
-
-def _open(source: str) -> int:
-    try:
-        fd = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise usage(f"cannot open {source}: {error.strerror}", "check the path") from None
-    if streams.is_regular(fd) and (source != "-" or os.lseek(fd, 0, os.SEEK_CUR) == 0):
-        return fd
-    spooled = streams.spool(fd)
-    os.close(fd)
-    return spooled
 
 
 def _from_artifact(artifact: Artifact, tensor: str | None) -> RowSource:

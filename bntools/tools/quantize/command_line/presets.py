@@ -48,7 +48,7 @@ def expand(flags: Flags, weights: int) -> Expanded:
 
 
 def default_of(flags: Flags, weights: int) -> str | None:
-    """The preset of --budget alone: the best fixed code, for very large models what is made several times faster."""
+    """The preset of --budget alone: every means of fixed codes; for very large models what is faster."""
     alone = flags.budget is not None and flags.code == "fixed" and flags.bits is None and not flags.in_parts
     if not alone or flags.calib == "none" or flags.named & _METHOD:
         return None
