@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bntools import options, terminal
 from bntools.core.errors import usage
@@ -87,6 +88,7 @@ def command(session: Session, source: str, output: str, force: bool, plan: str |
     from bntools.tools.kv_compress.settings import Settings, validate
 
     if given["method"] == "scalekv" or source == "var:" or attention is not None:
+        _refuse_text_options()
         return _scales(session, source, (given["method"], given["budget"], strict, attention), output, force)
     if (plan is None) != (text is None):
         raise usage(
@@ -101,6 +103,16 @@ def command(session: Session, source: str, output: str, force: bool, plan: str |
     validate(settings)
     session.apply()
     return _plan(session, source, (settings, calib), output, force)
+
+
+def _refuse_text_options() -> None:
+    """Options of plans for text say nothing of a next-scale model; named on the command line, they are refused."""
+    context = click.get_current_context()
+    for name in ("plan", "text", "calib", "calib_tokens", "context", "max_kl", "size", "code", "sink", "recent",
+                 "tokens", "exact", "tau"):  # fmt: skip
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(p.opts[0] for p in context.command.params if p.name == name)
+            raise usage(f"{option} is for language models, not for next-scale models", "leave it out")
 
 
 def _open(source: str) -> Any:

@@ -92,3 +92,11 @@ def test_every_token_in_few_bits_beats_a_few_tokens_whole(capsys, tmp_path):
     assert report["rate_bits_per_value"] < 4.1
     assert report["ratio"]["rate"] < 0.5
     assert report["kl"]["uniform"]["mean"] > 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--calib", "x.txt"), ("--context", "512"), ("--max-kl", "0.1"), ("--text", "x.txt")]
+)
+def test_options_of_text_are_refused_for_next_scale_models(words, capsys):
+    assert cli.run(["kv-compress", "var:", "--method", "scalekv", "--budget", "0.25", *words]) == 2
+    assert f"{words[0]} is for language models" in capsys.readouterr().err
