@@ -129,7 +129,7 @@ class Table:
         return [self.name(int(position)) for position in sorted(self._text)]
 
     def blocks(self, columns: int | None = None, within: range | None = None) -> Iterator[Block]:
-        """All numeric columns at positions of `within`, `columns` of them at a time, each read once; text is left out."""
+        """All numeric columns at positions of `within`, `columns` of them at a time, each read once, without text."""
         width = columns or max(1, _CELLS // max(self.rows, 1))
         within = range(len(self)) if within is None else within
         waiting: list[tuple[int, Array]] = []  # single columns are put together
