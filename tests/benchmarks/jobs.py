@@ -29,7 +29,7 @@ def timed(words: list[str]) -> tuple[float, float, bytes]:
     return time.monotonic() - began, cpu, out
 
 
-def killed(words: list[str], chance: random.Random, longest: float = 4.0) -> bool:
+def killed(words: list[str], chance: random.Random, longest: float) -> bool:
     """Kill every process of a run at some moment; whether it still ran."""
     child = subprocess.Popen([sys.executable, "-m", "bntools", *words], start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
@@ -48,8 +48,8 @@ def tensors(path: str) -> dict[str, bytes]:
 
 
 def kill_models(kills: int, folder: str) -> None:
-    """GPTQ of the embedded model in parts, killed and called again: are the tensors those of the plain run?"""
-    words = ["quantize", "default:", "--bits", "3", "--method", "gptq", "--calib-tokens", "2048", "-q", "-f"]
+    """A model quantized in parts, killed and called again: are the tensors those of the plain run?"""
+    words = ["quantize", "default:", "--bits", "3", "--method", "rtn", "--calib", "none", "-q", "-f"]
     timed([*words, "-o", f"{folder}/plain.st"])
     whole, chance, hit, same = tensors(f"{folder}/plain.st"), random.Random(1), 0, 0
     parts = [*words, "-o", f"{folder}/parts.st", "--on", "local", "--jobs", "2", "--work"]
@@ -80,10 +80,13 @@ def main() -> None:
               f"{'the same' if parts[2] == whole else 'ANOTHER'} report")  # fmt: skip
         few, chance, hit, same = [*words[:3], "8000", *words[4:]], random.Random(0), 0, 0
         whole = timed(few)[2]
+        longest = timed([*few, "--on", "local", "--jobs", "2", "--work", f"{folder}/timed"])[0]
         for number in range(int(kills)):
             again = [*few, "--on", "local", "--jobs", "2", "--work", f"{folder}/run-{number}"]
-            hit += killed(again, chance)
+            hit += killed(again, chance, longest)
             same += timed(again)[2] == whole
+        if not int(kills):
+            return
         print(f"SIGKILL of all processes: {hit} of {kills} runs hit, {same} ended with the plain report")
         kill_models(int(kills), folder)
 

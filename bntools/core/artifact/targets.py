@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from bntools.core.artifact.header import header_length, parse
 from bntools.core.errors import USAGE, BnError, usage
 
 STDOUT = "-"
@@ -47,11 +48,24 @@ def check_target(target: str, force: bool) -> None:
     if stat.S_ISDIR(mode) and any(path.iterdir()):
         if not force:
             raise usage(f"{target} exists and is not empty", "use --force to replace it")
-        if not (path / "config.json").is_file() or any(map(_is_foreign, path.iterdir())):
+        if not _is_artifact(path) or any(map(_is_foreign, path.iterdir())):
             raise usage(
                 f"{target} does not look like a model directory",
-                "--force replaces only those; choose another -o DIR/",
+                "--force replaces only those and what bntools wrote; choose another -o DIR/",
             )
+
+
+def _is_artifact(folder: Path) -> bool:
+    """Whether a folder holds a model, or tensors whose header says that a Writer wrote them."""
+    if (folder / "config.json").is_file():
+        return True
+    return any(_is_ours(path) for path in sorted(folder.glob("*.safetensors")) if path.is_file())
+
+
+def _is_ours(path: Path) -> bool:
+    with open(path, "rb") as file, contextlib.suppress(BnError):
+        return "bntools.kind" in parse(file.read(header_length(file.read(8)))).metadata
+    return False
 
 
 def _is_foreign(child: Path) -> bool:

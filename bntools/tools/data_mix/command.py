@@ -68,7 +68,7 @@ def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple
 @click.option("--allow-failed", is_flag=True, help="Leave out runs without a metric.")
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True,
               help="Probability content of the intervals.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0, 1), default=0.8, show_default=True,
+@click.option("--confidence", type=click.FloatRange(0, 1), show_default="0.8; few mixtures: 0.95",
               help="Leave the best pilot only for a mixture better with this probability.")  # fmt: skip
 @click.option("--val", metavar="FILE", help="Validation rows with labels, for the built-in heads.")
 @click.option(

@@ -15,7 +15,8 @@ class Settings:
 
     at: the size asked for. caps and prices by source; budget: what may be spent at the target. slope: the exponent in
     N to assume where runs are of one size. methods: the first answers, the others are compared with it. following:
-    how many next runs to propose, of an expected gain above `least_gain`. Raises BnError (exit 2).
+    how many next runs to propose, of an expected gain above `least_gain`.
+    confidence: None for what the number of pilots asks for. Raises BnError (exit 2).
     """
 
     at: float | None = None
@@ -28,7 +29,7 @@ class Settings:
     following: int = 0
     least_gain: float = 0.0
     level: float = 0.9
-    confidence: float = 0.8
+    confidence: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

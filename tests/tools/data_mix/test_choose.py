@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bntools.core.errors import BnError
 from bntools.tools.data_mix.choose import following
-from bntools.tools.data_mix.choose.decide import Question, best_pilot, decide
+from bntools.tools.data_mix.choose.decide import Question, best_pilot, decide, needed
 from bntools.tools.data_mix.choose.design import maximin
 from bntools.tools.data_mix.choose.simplex import Limits, around, candidates, grid, landmarks
 from bntools.tools.data_mix.laws import fitted
@@ -100,6 +100,17 @@ def test_noise_alone_is_no_reason_to_leave_the_best_pilot():
     answer = decide(fitted.fit(runs, sampling=QUICK), Question(3000.0, Limits.none(3)))
     assert answer.decision == "best pilot"
     assert answer.pilot == pytest.approx(best_pilot(runs))
+
+
+@pytest.mark.parametrize(("mixtures", "least"), [(8, 0.95), (11, 0.95), (12, 0.8)])
+def test_few_mixtures_must_be_surer_than_many(mixtures, least):
+    runs = bowl(maximin(3, mixtures))
+    assert needed(runs) == least
+    law = fitted.fit(runs, sampling=QUICK)
+    for confidence in (None, 0.0):
+        answer = decide(law, Question(3000.0, Limits.none(3), confidence=confidence))
+        gain = (answer.draws[:, 1] > answer.draws[:, 0]).mean()
+        assert answer.chosen == int(gain < (least if confidence is None else confidence))
 
 
 def test_caps_and_budgets_hold(law):

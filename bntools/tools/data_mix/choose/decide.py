@@ -16,18 +16,23 @@ Floats = NDArray[np.floating[Any]]
 _ROUNDS = ((0.3, 150), (0.1, 150), (0.03, 150))
 """Searches about the best mixture so far: spread of the factors, and mixtures tried."""
 
+_ENOUGH = 4
+"""Mixtures a source: with fewer, a mixture that the law preferred with .8 was worse than the best pilot in 5 of 160 draws
+of MNIST and Fashion-MNIST, with .95 in none."""
+
 
 class Question(NamedTuple):
     """n: the size asked for; None where a budget decides it. sizes: rows of each source [m], where they are known.
 
-    level: probability content of intervals; confidence: the probability with which a mixture must beat the best pilot.
+    level: probability content of intervals; confidence: the probability with which a mixture must beat the best pilot;
+    None by the number of pilots, `needed`.
     """
 
     n: float | None
     limits: Limits
     sizes: Floats | None = None
     level: float = 0.9
-    confidence: float = 0.8
+    confidence: float | None = None
     seed: int = 0
 
 
@@ -63,6 +68,12 @@ def best_pilot(runs: Runs) -> Floats:
     return mixtures[int(np.argmin(sign(runs.kind) * value))]
 
 
+def needed(runs: Runs) -> float:
+    """The probability with which a mixture must beat the best pilot: more where few mixtures make the law too sure."""
+    mixtures = len(np.unique(runs.weights, axis=0))
+    return 0.8 if mixtures >= _ENOUGH * len(runs.sources) else 0.95
+
+
 def decide(fitted: Fitted, question: Question) -> Answer:
     """The mixture of least expected metric, beside the best pilot and what a sceptic would take."""
     runs, limits = fitted.runs, question.limits
@@ -73,7 +84,8 @@ def decide(fitted: Fitted, question: Question) -> Answer:
     n = limits.sizes(points, question.n)
     draws = fitted.sample(points, n, question.seed)
     gain = sign(runs.kind) * (draws[:, 1] - draws[:, 0])
-    sure = float((gain > 0).mean()) >= question.confidence
+    confidence = needed(runs) if question.confidence is None else question.confidence
+    sure = float((gain > 0).mean()) >= confidence
     return Answer(best, pilot, rivals, n, draws, "mixture" if sure else "best pilot")
 
 
