@@ -73,7 +73,7 @@ def peers():
 
     scorers = {"scikit-learn, 3 neighbours": neighbours}
     with contextlib.suppress(Exception):
-        np.inf = np.inf
+        setattr(np, "infty", np.inf)  # noqa: B010  numpy 2 dropped the name that fastHDMI uses
         stub = types.ModuleType("dask")
         stub.dataframe = types.ModuleType("dask.dataframe")
         sys.modules.setdefault("dask", stub)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bntools.kernels.dependence.rank_weights import RankWeights, group_weights
 from bntools.tools.screen.outcome import Outcome
+from bntools.tools.screen.scoring.kept import canonical, kept
 from bntools.tools.screen.scoring.null import Null, fit_null, permuted
 from bntools.tools.screen.scoring.statistics import (
     Orders,
@@ -36,8 +37,10 @@ class Judged(NamedTuple):
 class RankLaw:
     """A rank statistic of columns without ties among `n` rows; `auto`: the larger of two kernels' standard scores."""
 
-    def __init__(self, settings: Settings, outcome: Outcome, rounds: int, rng: np.random.Generator) -> None:
+    def __init__(self, settings: Settings, outcome: Outcome, rounds: int, *, key: int, keep: bool = False) -> None:
         self.n = len(outcome.codes)
+        if settings.method != "xi":  # which looks at equal values of the outcome, too
+            outcome = canonical(outcome)
         statistic = rank_statistic(settings, outcome)
         rounds = max(200, int(rounds * statistic.rounds))
         self._scores = [statistic.score]
@@ -49,7 +52,11 @@ class RankLaw:
         def both(orders: Orders) -> Scores:
             return np.stack([score(orders, outcome) for score in self._scores], 1)
 
-        values = permuted(both, self.n, rounds, rng)
+        def draw() -> Scores:
+            return permuted(both, self.n, rounds, np.random.default_rng([settings.seed, key]))
+
+        keep = keep and settings.method != "xi"
+        values = kept(settings, outcome, rounds, draw) if keep else draw()
         if len(self._scores) > 1:
             self._moments = [(float(v.mean()), float(v.std())) for v in values.T]
         self.null: Null = fit_null(self._joined(list(values.T)))
@@ -76,9 +83,7 @@ class Laws:
 
     def __init__(self, settings: Settings, outcome: Outcome) -> None:
         self.settings, self.outcome = settings, outcome
-        self.main = RankLaw(
-            settings, outcome, settings.permutations or _FEW, np.random.default_rng([settings.seed, 1])
-        )
+        self.main = RankLaw(settings, outcome, settings.permutations or _FEW, key=1, keep=True)
         self._cache: dict[tuple[int, ...], RankLaw | Null] = {}
         self._lock = threading.Lock()
 
@@ -91,7 +96,7 @@ class Laws:
         def make() -> RankLaw:
             rng = np.random.default_rng([self.settings.seed, 2, size])
             rows = np.sort(rng.permutation(len(self.outcome.codes))[:size])
-            return RankLaw(self.settings, self.outcome.subset(rows), _FEW, rng)
+            return RankLaw(self.settings, self.outcome.subset(rows), _FEW, key=size + 2)
 
         return self._cached((size,), make)  # type: ignore[return-value]
 
