@@ -13,7 +13,7 @@ from bntools.core.errors import USAGE, BnError
 def written(folder, kind, weights, names, force=False):
     with Writer(f"{folder}/", kind, force=force) as out:
         out.weights_file = weights
-        out.files = {name: b"{}" for name in names}
+        out.files = dict.fromkeys(names, b"{}")
         out.add("x", torch.ones(3))
 
 

@@ -51,7 +51,9 @@ def test_the_law_is_that_of_the_outcome_itself(which, tmp_path, monkeypatch):
     score = rank_statistic(settings, outcome).score
     direct = np.sort(permuted(lambda o: score(o, outcome), N, 4000, np.random.default_rng(9)))
     both = np.concatenate([law, direct])
-    distance = np.abs(np.searchsorted(law, both, "right") - np.searchsorted(direct, both, "right")).max() / 4000
+    distance = (
+        np.abs(np.searchsorted(law, both, "right") - np.searchsorted(direct, both, "right")).max() / 4000
+    )
     assert distance < 1.95 * np.sqrt(2 / 4000)
 
 

@@ -17,8 +17,8 @@ _ROUNDS = ((0.3, 150), (0.1, 150), (0.03, 150))
 """Searches about the best mixture so far: spread of the factors, and mixtures tried."""
 
 _ENOUGH = 4
-"""Mixtures a source: with fewer, a mixture that the law preferred with .8 was worse than the best pilot in 5 of 160 draws
-of MNIST and Fashion-MNIST, with .95 in none."""
+"""Mixtures a source: with fewer, what the law preferred with .8 was worse than the best pilot in 5 of 160 designs of
+MNIST and Fashion-MNIST, with .95 in none."""
 
 
 class Question(NamedTuple):

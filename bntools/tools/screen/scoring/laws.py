@@ -37,7 +37,9 @@ class Judged(NamedTuple):
 class RankLaw:
     """A rank statistic of columns without ties among `n` rows; `auto`: the larger of two kernels' standard scores."""
 
-    def __init__(self, settings: Settings, outcome: Outcome, rounds: int, *, key: int, keep: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, outcome: Outcome, rounds: int, *, key: int, keep: bool = False
+    ) -> None:
         self.n = len(outcome.codes)
         if settings.method != "xi":  # which looks at equal values of the outcome, too
             outcome = canonical(outcome)
