@@ -182,7 +182,7 @@ def _dense(model: str) -> str:
 
 
 def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
-    """KL, logarithmic, against the size of the whole file; original: MB, a line."""
+    """KL, logarithmic, against the size of the whole file; original: MB, told by an arrow."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,25 +191,34 @@ def draw(rows: list[dict[str, Any]], original: float, path: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.5, 4.5))
     peer = tuple(name.split()[0] for name in peers.ROWS)
     families = (
-        ("RTN", r"RTN", "v", "0.65", ""),
-        ("GPTQ", r"GPTQ (oc|ic)", "s", "0.65", ""),
-        ("AdaDim-GPTQ", r"GPTQ ada", "P", "0.5", ""),
-        ("other libraries", rf"({'|'.join(peer)})", "x", "0.45", ""),
-        ("without a text", r"no text", "^", "0.3", ""),
-        ("fixed codes", r"fixed [\d.]+$", "D", "0.2", "-"),
-        ("entropy code, linears", r"entropy [\d.]+$", "o", "0.0", "-"),
-        ("entropy code, embedding too", r"entropy \d+MB$", "o", "0.0", "--"),
+        ("RTN", r"RTN", "v", "#56B4E9", ""),
+        ("GPTQ", r"GPTQ (oc|ic)", "s", "#0072B2", ""),
+        ("AdaDim-GPTQ", r"GPTQ ada", "P", "#CC79A7", ""),
+        ("other libraries", rf"({'|'.join(peer)})", "x", "0.3", ""),
+        ("without a text", r"no text", "^", "#E69F00", ""),
+        ("fixed codes", r"fixed [\d.]+$", "D", "#009E73", "-"),
+        ("entropy code, linears", r"entropy [\d.]+$", "o", "#D55E00", "-"),
+        ("entropy code, embedding too", r"entropy \d+MB$", "o", "#D55E00", "--"),
     )
     for label, named, marker, colour, line in families:
-        chosen = sorted((row["megabytes"], row["kl"]) for row in rows if re.match(named, row["name"]))
-        if chosen:
-            axes.plot(
-                *zip(*chosen, strict=True), marker=marker, color=colour, linestyle=line or "none", label=label
+        chosen = sorted(
+            (row["megabytes"], row["kl"], row["linear"]) for row in rows if re.match(named, row["name"])
+        )
+        if not chosen:
+            continue
+        sizes, lost, bits = zip(*chosen, strict=True)
+        axes.plot(sizes, lost, marker=marker, color=colour, linestyle=line or "none", label=label)
+        for point in zip(sizes, lost, bits, strict=True) if line else ():
+            axes.annotate(
+                f"{point[2]:.2f}", point[:2], (-5, -9), textcoords="offset points", ha="right", fontsize=7
             )
-    axes.axvline(original, color="0.8", linestyle="--", label="fp16")
-    axes.set(yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)", xlim=(0, None))
+    near, *_, far = sorted(row["megabytes"] for row in rows)
+    axes.annotate(f"fp16: {original:.0f} MB", (1, 0.96), (0.84, 0.96), xycoords="axes fraction", fontsize=8,
+                  ha="right", va="center", arrowprops={"arrowstyle": "->"})  # fmt: skip
+    axes.set(yscale="log", xlabel="file (MB); numbers: bits per linear weight", xlim=(0.9 * near, 1.04 * far),
+             ylabel="KL from the original (nats/token)")  # fmt: skip
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=7, loc="upper left")
     axes.grid(alpha=0.3)
     figure.savefig(path, bbox_inches="tight")
 

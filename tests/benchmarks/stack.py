@@ -163,12 +163,13 @@ def draw(rows: dict[str, list[dict[str, float]]], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    shades = ("0.0", "0.2", "0.4", "0.55", "0.65", "0.75")
-    for (label, found), marker, colour in zip(rows.items(), "osd^vx", shades, strict=False):
+    colours = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#CC79A7", "#000000")
+    for (label, found), marker, colour in zip(rows.items(), "osd^vx", colours, strict=False):
         found = sorted(found, key=lambda row: row["megabytes"])
         sizes, lost = ([row[key] for row in found] for key in ("megabytes", "kl"))
         axes.plot(sizes, lost, marker=marker, color=colour, label=label)
     axes.set(yscale="log", xlabel="file (MB)", ylabel="KL from the original (nats/token)")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, bbox_inches="tight")

@@ -97,9 +97,9 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         table[row][column] = float("nan") if value is None else value
     shades = LinearSegmentedColormap.from_list(
-        "shades", ["white", "0.6"]
-    )  # black figures stand out on all of them
-    image = axes.imshow(table, cmap=shades, origin="lower", aspect="auto", vmin=0)
+        "shades", ["#ffffcc", "#fdae6b"]
+    )  # black figures stand out on all of them, in grey, too
+    image = axes.imshow(table, cmap=shades, origin="lower", aspect="auto")
     for cell in cells:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
         found = cell[key]
