@@ -219,8 +219,11 @@ class _Head:
                     accumulate(pool, [self._tasks(*found) for found in pool.map(self._differentiate, wave)])
         finally:
             hook.remove()
-        assert self.second is not None
-        assert self.variance is not None
+        if self.second is None or self.variance is None:
+            raise bad_input(
+                f"{type(self.model).__name__} reads the weights of its output head past the layer",
+                "without measured importance: quantize --calib none",
+            )
         return HeadMoments(self.second.mean(), (self.variance / self.blocks.windows.numel()).float())
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -9,13 +9,14 @@ the whole model trades bits for loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.core.importance.fisher_sweep import HeadMoments, Sensitivity
 from bntools.kernels.entropy import dependent_trellis
 from bntools.kernels.rounding import cholesky
@@ -58,28 +59,37 @@ def linear_moments(found: Sensitivity) -> tuple[Tensor, Tensor]:
     return found.inputs, found.rows + ROW_FLOOR * max(float(found.rows.mean()), 1e-30)
 
 
-def of_embedding(head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool) -> Metric:
+def of_embedding(
+    head: HeadMoments, first: Tensor, counts: Tensor, *, used: tuple[bool, bool], shape: Sequence[int]
+) -> Metric:
     """The metric of an embedding [vocabulary, d], of an output head, or of a matrix that is both."""
-    return _metric(*embedding_moments(head, first, counts, is_head, is_input), None)
+    return _metric(*embedding_moments(head, first, counts, used=used, shape=shape), None)
 
 
 def embedding_moments(
-    head: HeadMoments, first: Tensor, counts: Tensor, is_head: bool, is_input: bool
+    head: HeadMoments, first: Tensor, counts: Tensor, *, used: tuple[bool, bool], shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """B [d, d] and A's diagonal [vocabulary] of an embedding, of an output head, or of a matrix that is both.
+    """B [d, d] and A's diagonal [rows] of an embedding, of an output head, or of a matrix that is both.
+
+    used: as head, as embedding. shape: of the matrix [rows, d]; rows past the vocabulary weigh what the floor gives.
 
     As head, row v weighs E[p_v (1 - p_v)] with inputs `head.second`; as embedding it weighs how often token v
     occurs, with `first` = E[g g^T] at the embedded tokens. counts: [vocabulary] occurrences in the calibration text.
     Every row weighs at least 0.3 of the mean, every direction 0.3 of the mean direction: a text of some thousand
-    tokens says nothing about the rest of the vocabulary.
+    tokens says nothing about the rest of the vocabulary. Raises BnError (exit 2) where the vectors have another
+    width than what the blocks take or give.
     """
-    width = head.second.shape[0]
+    size, width = shape
     frequency = counts.float() / max(float(counts.sum()), 1.0)
-    rows, inputs = torch.zeros(len(head.variance)), torch.zeros(width, width)
-    for used, weights, moments in ((is_head, head.variance, head.second), (is_input, frequency, first)):
-        if used:
-            rows = rows + weights * (moments.diagonal().sum() / width)
-            inputs = inputs + weights.sum() * moments
+    rows, inputs = torch.zeros(size), torch.zeros(width, width)
+    ways = ((head.variance, head.second), (frequency, first))
+    for weights, moments in (way for way, taken in zip(ways, used, strict=True) if taken):
+        if len(moments) != width:
+            raise usage(f"the embedding's {width} numbers are projected to {len(moments)} before the blocks",
+                        "an embedding as it is: --no-embedding")  # fmt: skip
+        weights = torch.nn.functional.pad(weights, (0, size - len(weights)))  # cuts where that is negative
+        rows = rows + weights * (moments.diagonal().sum() / width)
+        inputs = inputs + weights.sum() * moments
     inputs = inputs / inputs.diagonal().mean() + _EMBEDDING_FLOOR * torch.eye(width)
     return inputs, rows + _EMBEDDING_FLOOR * rows.mean()
 

@@ -59,6 +59,7 @@ def moments(
                 yield name, FisherMoments(*metric.linear_moments(moment))
     if embedding:
         counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
-        for name, (is_head, is_input) in embeddings(model).items():
-            moment = metric.embedding_moments(sweep.head, sweep.first, counts, is_head, is_input)
+        for name, used in embeddings(model).items():
+            shape = model.entries[name].shape
+            moment = metric.embedding_moments(sweep.head, sweep.first, counts, used=used, shape=shape)
             yield name, FisherMoments(*moment)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+_POINTS = 1 << 20  # values a hash feature takes
 
 
 def digests(values: Iterable[str]) -> Words:
@@ -29,6 +30,14 @@ def mix(words: Words, *seeds: int) -> Words:
             x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             x = x ^ (x >> np.uint64(31))
         return x
+
+
+def hash_features(words: Words, count: int, *seeds: int) -> NDArray[np.float32]:
+    """`count` hashes of each word as numbers in [-1, 1] [n, count], each evenly spread (DHE, arXiv 2010.10784)."""
+    out = np.empty((len(words), count), np.float32)
+    for j in range(count):
+        out[:, j] = buckets(words, _POINTS, *seeds, j)
+    return out * np.float32(2 / (_POINTS - 1)) - np.float32(1)
 
 
 def buckets(words: Words, count: int, *seeds: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ def sources_of(stored: StoredTables) -> list[Source]:
     result = []
     for t, one in enumerate(stored.fields):
         name = one["name"]
-        if one["form"] in ("hashed", "chunks", "robe"):
+        if one["form"] in ("hashed", "chunks", "robe", "perceptron"):
             raise bad_input(
                 f"the rows of {name} are shared by hashes: there is no table", "embed-fit --method full"
             )

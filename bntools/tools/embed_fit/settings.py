@@ -6,7 +6,21 @@ from dataclasses import dataclass, field
 
 from bntools.core.errors import usage
 
-METHODS = ("full", "spectral", "unified", "hash", "qr", "mde", "robe", "prune", "pep", "dnis", "ihas")
+METHODS = (
+    "full",
+    "spectral",
+    "unified",
+    "hash",
+    "qr",
+    "mde",
+    "robe",
+    "tt",
+    "dhe",
+    "prune",
+    "pep",
+    "dnis",
+    "ihas",
+)
 TASKS = ("auto", "binary", "regression")
 
 

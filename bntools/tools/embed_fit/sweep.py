@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from bntools.core.progress import Step, no_step
+from bntools.tools.embed_fit.methods.builders import BUILDERS
 from bntools.tools.embed_fit.methods.fitting import Bench, Fitted, fit_plain
-from bntools.tools.embed_fit.methods.plain import BUILDERS, full_size
+from bntools.tools.embed_fit.methods.plain import full_size
 from bntools.tools.embed_fit.problem import Data, Problem, problem
 from bntools.tools.embed_fit.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ def files(stored: StoredTables) -> tuple[dict[str, bytes], dict[str, torch.Tenso
     tensors: dict[str, Any] = {f"head.{name}": p for name, p in stored.head.items()}
     if "table" in stored.arrays:
         tensors["table"] = torch.from_numpy(stored.arrays["table"])
+    tensors |= {name: torch.from_numpy(a) for name, a in stored.arrays.items() if name.startswith("layer.")}
     fields = []
     for t, one in enumerate(stored.fields):
-        make = _spectral if one["form"] == "spectral" else _hashed if one["form"] in _HASHED else _dense
-        fact, own = make(stored, t)
+        fact, own = _maker(one["form"])(stored, t)
         fields.append({"name": one["name"], "vocab": stored.vocab[t], **fact})
         tensors |= {
             f"{name}.{t}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in own.items()
@@ -36,6 +37,17 @@ def files(stored: StoredTables) -> tuple[dict[str, bytes], dict[str, torch.Tenso
     facts = {"model": stored.facts["model"], "task": stored.facts["task"], "fields": fields}
     source = Path(str(standalone.__file__)).read_bytes()
     return {"module.py": source, "fields.json": json.dumps(facts).encode() + b"\n"}, tensors
+
+
+def _maker(form: str) -> Callable[[StoredTables, int], tuple[dict[str, Any], dict[str, Any]]]:
+    if form in _HASHED:
+        return _hashed
+    return {"spectral": _spectral, "perceptron": _perceptron}.get(form, _dense)
+
+
+def _perceptron(stored: StoredTables, t: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The hashes of a value are computed, its network is that of all fields."""
+    return {"form": "perceptron", "seed": stored.facts["seed"]}, {}
 
 
 def _dense(stored: StoredTables, t: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,14 @@ def _expected(source: Artifact, size: int) -> dict[str, Any]:
         }
 
 
+_BLOCK_NAME = re.compile(r"(.+)/(\d{1,4})/(\d{1,9})", re.ASCII)  # matrix, plane, band
+
+
 def _block(source: Artifact, model: Model, tensor: str) -> dict[str, Any]:
-    name, plane, band = tensor.removeprefix(BLOCK_PREFIX).rsplit("/", 2)
+    parts = _BLOCK_NAME.fullmatch(tensor.removeprefix(BLOCK_PREFIX))
+    if parts is None:
+        raise bad_input(f"block {tensor!r} belongs to no matrix of {source.label}")
+    name, plane, band = parts.groups()
     spec, entry = model.packing.get(name), source.entries[tensor]
     there = source.part_bytes(tensor)
     place = {"bytes": there, "offset": source.header.size + entry.start}

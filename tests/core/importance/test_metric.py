@@ -103,11 +103,23 @@ def test_a_row_the_loss_minds_more_gets_smaller_steps():
 
 def test_tokens_of_a_tied_embedding_weigh_by_what_they_do_at_both_ends():
     head = HeadMoments(moments(6), torch.tensor([0.2, 0.0, 0.0, 0.1]))
-    counts, first = torch.tensor([0, 9, 0, 0]), moments(6, 1)
-    as_head = metric.of_embedding(head, first, counts, True, False).row
-    as_input = metric.of_embedding(head, first, counts, False, True).row
-    tied = metric.of_embedding(head, first, counts, True, True).row
+    counts, first, shape = torch.tensor([0, 9, 0, 0]), moments(6, 1), (4, 6)
+    as_head = metric.of_embedding(head, first, counts, used=(True, False), shape=shape).row
+    as_input = metric.of_embedding(head, first, counts, used=(False, True), shape=shape).row
+    tied = metric.of_embedding(head, first, counts, used=(True, True), shape=shape).row
     assert as_head[0] < as_head[3] < as_head[1] == as_head[2]
     assert as_input[1] < as_input[0] == as_input[2] == as_input[3]
     assert max(tied[:2]) < tied[2]
     assert np.isfinite(tied).all()
+
+
+def test_a_matrix_of_more_rows_or_of_another_width_than_the_blocks():
+    head = HeadMoments(moments(6), torch.tensor([0.2, 0.0, 0.0, 0.1]))
+    counts, first = torch.tensor([0, 9, 0, 0]), moments(8, 1)
+    more = metric.of_embedding(head, first, counts, used=(False, True), shape=(7, 8))
+    assert more.rows.shape == (7,)
+    assert (more.rows[4:] == more.rows[0]).all()
+    alone = metric.of_embedding(head, first, counts, used=(True, False), shape=(4, 6))
+    assert alone.rows.shape == (4,)
+    with pytest.raises(BnError, match="projected"):
+        metric.of_embedding(head, first, counts, used=(True, True), shape=(4, 6))

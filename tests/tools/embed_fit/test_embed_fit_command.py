@@ -75,7 +75,7 @@ def test_bytes_that_are_reported_are_bytes_on_disk(capsys, clicks, tmp_path):
     assert table.nbytes()["embedding"] == report["results"][0]["bytes"]["embedding"]
 
 
-@pytest.mark.parametrize("method", ["full", "spectral", "unified", "hash", "robe", "qr", "dnis"])
+@pytest.mark.parametrize("method", ["full", "spectral", "unified", "hash", "robe", "qr", "tt", "dhe", "dnis"])
 def test_an_exported_module_agrees_without_bntools(capsys, clicks, tmp_path, monkeypatch, method):
     path, folder = tmp_path / "t.safetensors", tmp_path / f"module_{method}"
     fit(capsys, clicks, "--method", method, "--budget", "1/2", "-o", path)

@@ -50,7 +50,8 @@ def columns(problem, rows):
 
 
 @pytest.mark.parametrize(
-    "method", ["full", "hash", "unified", "robe", "qr", "mde", "prune", "pep", "dnis", "spectral"]
+    "method",
+    ["full", "hash", "unified", "robe", "qr", "tt", "dhe", "mde", "prune", "pep", "dnis", "spectral"],
 )
 def test_a_written_table_predicts_what_the_trained_one_does_within_its_budget(bench, method):
     fitted = method_of(method)(bench, 0.5)

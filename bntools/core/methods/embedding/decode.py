@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from bntools.core.methods.embedding.fields import distinct
 from bntools.core.methods.embedding.stored import StoredTables
-from bntools.kernels.embedding.hashing import Words, buckets, digests
+from bntools.kernels.embedding.hashing import Words, buckets, digests, hash_features
+from bntools.kernels.embedding.train import contract, perceptron
 
 Floats = NDArray[np.float32]
 _BATCH = 8192
+LAYERS = ("W0", "b0", "W1", "b1", "W2")
+"""Of the perceptron over hashes, as `layer.NAME`."""
 
 
 class FieldValues(NamedTuple):
@@ -94,6 +98,20 @@ def _mixed(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     return out
 
 
+def _train(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
+    """Three cores, a slice of each."""
+    cores = [torch.from_numpy(stored.arrays[f"core{j}.{stored.names[t]}"]) for j in range(3)]
+    last = min(stored.fields[t]["values"], math.prod(len(core) for core in cores)) - 1
+    return contract(cores, torch.from_numpy(np.minimum(values.ids, last))).numpy()
+
+
+def _perceptron(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
+    """One network of all fields over hashes of the value."""
+    layers = [torch.from_numpy(stored.arrays[f"layer.{name}"]) for name in LAYERS]
+    x = hash_features(values.words, len(layers[0]), stored.facts["seed"], t)
+    return perceptron(torch.from_numpy(x), layers).numpy()
+
+
 def _masked(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]:
     """Entries that are not 0, with the gaps between them."""
     name, one = stored.names[t], stored.fields[t]
@@ -155,7 +173,7 @@ def _spectral(stored: StoredTables, t: int, values: FieldValues) -> NDArray[Any]
 
 FORMS: dict[str, Callable[[StoredTables, int, FieldValues], NDArray[Any]]] = {
     "rows": _rows, "hashed": _hashed, "chunks": _chunks, "robe": _robe, "product": _product, "mixed": _mixed,
-    "masked": _masked, "spectral": _spectral,
+    "masked": _masked, "spectral": _spectral, "train": _train, "perceptron": _perceptron,
 }  # fmt: skip
 
 

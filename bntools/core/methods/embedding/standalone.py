@@ -88,6 +88,21 @@ class HashedField(torch.nn.Module):
         return torch.cat(parts, 1)
 
 
+class PerceptronField(torch.nn.Module):
+    """A network, shared by all fields, over many hashes of the value in [-1, 1]; every value has some."""
+
+    def __init__(self, fact, layers, t):
+        super().__init__()
+        self.layers, self.seed, self.t = layers, fact["seed"], t
+
+    def forward(self, values):
+        W0, b0, W1, b1, W2 = (self.layers[name] for name in ("W0", "b0", "W1", "b1", "W2"))
+        codes = [[bucket(v, 1 << 20, self.seed, self.t, j) for j in range(len(W0))] for v in values]
+        x = torch.tensor(codes, dtype=torch.float32) * (2 / ((1 << 20) - 1)) - 1
+        hidden = torch.nn.functional.mish(x @ W0 + b0)
+        return torch.nn.functional.mish(hidden @ W1 + b1) @ W2
+
+
 class EmbeddingModel(torch.nn.Module):
     """Vectors of the fields, side by side, and the head: one logit, or predicted number, a row."""
 
@@ -97,6 +112,7 @@ class EmbeddingModel(torch.nn.Module):
         self.head = torch.nn.ParameterDict({n[5:]: p for n, p in tensors.items() if n.startswith("head.")})
         if "table" in tensors:
             self.table = torch.nn.Parameter(tensors["table"])
+        layers = torch.nn.ParameterDict({n[6:]: p for n, p in tensors.items() if n.startswith("layer.")})
         fields = []
         for t, one in enumerate(facts["fields"]):
             own = {
@@ -108,6 +124,8 @@ class EmbeddingModel(torch.nn.Module):
                 fields.append(DenseField(one, own["table"]))
             elif one["form"] == "spectral":
                 fields.append(SpectralField(one, own["kept"], own["lengths"], own["axes"], own["mean"]))
+            elif one["form"] == "perceptron":
+                fields.append(PerceptronField(one, layers, t))
             else:
                 fields.append(
                     HashedField(

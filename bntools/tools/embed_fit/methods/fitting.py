@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bntools.core.methods.embedding.stored import StoredTables
 from bntools.kernels.embedding.head import Head
 from bntools.tools.embed_fit.methods import plain
+from bntools.tools.embed_fit.methods.builders import BUILDERS
 from bntools.tools.embed_fit.problem import Problem
 from bntools.tools.embed_fit.settings import Settings
 from bntools.tools.embed_fit.training import LAMBDAS, Trained, Training, predict, train, tune
@@ -91,7 +92,7 @@ def assemble(
         {"name": f.name, "values": len(f.values), **form}
         for f, form in zip(problem.fields, forms, strict=True)
     ]
-    hashed = ("hashed", "chunks", "robe")
+    hashed = ("hashed", "chunks", "robe", "perceptron")
     facts = {
         "method": method, "budget": budget, "model": settings.model, "task": problem.task,
         "at_least": settings.at_least, "fields": fields, **more,
@@ -105,13 +106,13 @@ def assemble(
 def fit_plain(bench: Bench, method: str, budget: float) -> Fitted | None:
     """A table that trains in one go; None where the budget cannot hold it."""
     problem, settings = bench.problem, bench.settings
-    if plain.BUILDERS[method](problem, budget, settings, problem.seed) is None:
+    if BUILDERS[method](problem, budget, settings, problem.seed) is None:
         return None
     if method == "full":
         trained, form, tried = bench.full_table(int(settings.dim * budget + 1e-9))
     else:
         trained, form, tried = bench.fit(
-            lambda: plain.BUILDERS[method](problem, budget, settings, problem.seed), method
+            lambda: BUILDERS[method](problem, budget, settings, problem.seed), method
         )
     stored = bench.store(form, trained.head, method, budget)
     if method == "full":

@@ -261,9 +261,3 @@ def _largest(fits: Callable[[float], bool], high: float = 1.0) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-BUILDERS: dict[str, Callable[[Problem, float, Settings, int], Form | None]] = {
-    "full": full, "hash": hash_rows, "unified": unified, "robe": robe, "qr": quotient_remainder,
-    "mde": mixed_dimensions,
-}  # fmt: skip

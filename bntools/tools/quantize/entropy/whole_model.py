@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntools.core.errors import bad_input, usage
+from bntools.core.errors import BnError, bad_input, usage
 from bntools.core.importance import metric
 from bntools.core.importance.fisher_sweep import Sweep
 from bntools.core.importance.metric import Metric
@@ -83,6 +84,8 @@ def prepare(
         _sweep(model, wanted, prepared, windows, sweep)
         if work is not None:
             work.save(_SWEPT, {}, {"names": prepared.names})
+    if asked.embedding and (absent := set(embeddings(model)) - set(prepared.names)):
+        raise usage(f"{min(absent)} has another width than the blocks", "as it is: --no-embedding")
     if not asked.embedding:
         prepared.names = [name for name in prepared.names if name in wanted]
     prepared.skipped = dict.fromkeys(
@@ -103,8 +106,12 @@ def _sweep(model: Model, wanted: set[str], prepared: Prepared, windows: Tensor, 
         for name, one in zip(chosen, metrics, strict=True):
             prepared.keep(name, one)
     counts = torch.bincount(windows.flatten(), minlength=len(sweep.head.variance))
-    for name, (is_head, is_input) in embeddings(model).items():  # cheap, and another size may want it
-        prepared.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, is_head, is_input))
+    for name, used in embeddings(model).items():  # cheap, and another size may want it
+        shape = model.entries[name].shape
+        with contextlib.suppress(
+            BnError
+        ):  # of another width than the blocks: refused where it is to be coded
+            prepared.keep(name, metric.of_embedding(sweep.head, sweep.first, counts, used=used, shape=shape))
     order = {name: index for index, name in enumerate(model.entries)}
     prepared.names.sort(key=order.__getitem__)
 
