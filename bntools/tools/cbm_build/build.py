@@ -90,9 +90,9 @@ def _layer(
         return dn.concept_layer(sources.codes, sources.vocabulary, embeddings, settings.name_cosine)
     if settings.layer == "cav":
         if sources.truth is None:
-            what = "--method ecbm learns" if settings.method == "ecbm" else "--bank cav fits"
-            hint = "--truth FILE" if settings.method == "ecbm" else "--truth FILE, or --bank text"
-            raise usage(f"{what} concepts from annotations", hint)
+            if settings.method == "ecbm":
+                raise usage("--method ecbm learns concepts from annotations", "--truth FILE")
+            raise usage("--bank cav fits concepts to annotations", "--truth FILE, or --bank text")
         return banks.cav_bank(embeddings, sources.truth, rows[0])
     if settings.layer == "label-free":
         if sources.teacher is None:
