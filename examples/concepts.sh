@@ -42,8 +42,8 @@ PLANT
 
 # the same concepts as energies (p of classes and concepts, one given the other), and as an order in time
 "$bntools" cbm-build "$folder/train.safetensors" --method ecbm --truth "$folder/train-truth.safetensors" --no-normalize -q \
-    --epochs 10 -o "$folder/ecbm.safetensors"
+    --epochs 40 -o "$folder/ecbm.safetensors"
 "$bntools" cbm-explain "$folder/ecbm.safetensors" --data "$folder/test.safetensors" --global --given "concept 0" --json
 "$bntools" cbm-build "$folder/windows.safetensors" --concepts "$folder/concepts.safetensors" --method motif \
-    --no-normalize --epochs 10 -q -o "$folder/motif.safetensors"
+    --no-normalize --epochs 40 -q -o "$folder/motif.safetensors"
 "$bntools" cbm-explain "$folder/motif.safetensors" --data "$folder/windows.safetensors" --row 3 --json

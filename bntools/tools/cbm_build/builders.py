@@ -100,7 +100,7 @@ def build_sequences(sources: Sources, settings: Settings, progress: Progress) ->
     trained = motif.fit(windows, len(training.classes), settings, progress)
     pooled, judged = _pooled(means(scores, sequences.starts), y, (part, held), len(training.classes))
     model = replace(blank, parameters=trained.parameters, baselines={"mean_of_windows": pooled})
-    report = _sequence_report(model, windows, trained, judged) | _facts(training, settings)
+    report = _facts(training, settings) | _sequence_report(model, windows, trained, judged)
     report |= {"rows": len(training.y), "sequences": len(y), "longest": int(sequences.lengths.max()),
                "validation_rows": len(held), "dropped": dropped}  # fmt: skip
     model.facts.update(_source_facts(sources, settings, report))
