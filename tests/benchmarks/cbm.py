@@ -263,7 +263,20 @@ def discovered(folder: str, encoder: str, seed: int = 0) -> None:
     made = demo(folder, encoder, seed)
     with tempfile.TemporaryDirectory() as place:
         train = write_files(made, place, force=True)[0]
-        words = ["sparse-code", train, "--topk", "16", "-q", "-f", "-o", f"{place}/sae.safetensors"]
+        words = [
+            "sparse-code",
+            train,
+            "--k",
+            "16",
+            "--tokens",
+            "200000",
+            "--batch",
+            "256",
+            "-q",
+            "-f",
+            "-o",
+            f"{place}/sae.safetensors",
+        ]
         subprocess.run([sys.executable, "-m", "bntools", *words], check=True, stdout=subprocess.DEVNULL)
         with open_path(f"{place}/sae.safetensors") as opened:
             dictionary = sparse_dictionary.read(opened)

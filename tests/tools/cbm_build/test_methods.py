@@ -172,8 +172,9 @@ def test_a_latent_scores_as_its_dictionary_encodes(method):
 
 
 def test_latents_are_named_after_words_near_them_and_those_far_stay_unnamed(call, root, tmp_path):
+    pursuit = {"kind": "pursuit", "candidates": 8, "k": 4}  # as sparse-code writes it unless told otherwise
     with Writer(str(tmp_path / "sae.safetensors"), sparse_dictionary.KIND) as out:
-        sparse_dictionary.write(out, dictionary())
+        sparse_dictionary.write(out, dictionary(facts={**dictionary().facts, "inference": pursuit}))
     words = np.eye(12)[:8] + 0.1
     vocabulary = concepts.write(
         tmp_path / "words.safetensors", words, names=[*concepts.NAMES[:7], concepts.NAMES[6]]

@@ -43,8 +43,8 @@ def concept_layer(
 ) -> tuple[Bank, list[dict[str, Any]]]:
     """The latents that any row uses, and of each its nearest words and the share of rows that use it.
 
-    dictionary: of core.methods.sparse_dictionary. Raises BnError (exit 3) for one whose codes are no function of each
-    score alone and the k largest, and where widths differ or no latent is used.
+    dictionary: of core.methods.sparse_dictionary. Its codes are the encoder's, also where it
+    names pursuit. Raises BnError (exit 3) for a gated one, and where widths differ or no latent is used.
     """
     same_width(dictionary.D.shape[1], embeddings.shape[1], (dictionary.label, "the data"))
     vectors, offsets, activation, theta = _encoder(dictionary)
@@ -68,10 +68,9 @@ def concept_layer(
 def _encoder(dictionary: Any) -> tuple[Floats, Floats, str, Floats | None]:
     """z = act(E (x - mean) / scale - E bd + be) as directions of x, offsets, and the activation."""
     method, scale = dictionary.method, np.float32(dictionary.scale)
-    if method == "gated" or dictionary.inference.candidates:
-        how = "by pursuit" if dictionary.inference.candidates else "of a gated encoder"
-        hint = "a dictionary of method topk, batchtopk, relu, jumprelu or matryoshka, read by its encoder"
-        raise bad_input(f"{dictionary.label}: codes {how}", hint)
+    if method == "gated":
+        hint = "a dictionary of method topk, batchtopk, relu, jumprelu or matryoshka"
+        raise bad_input(f"{dictionary.label}: codes of a gated encoder", hint)
     vectors = dictionary.E / scale
     offsets = dictionary.be - dictionary.E @ dictionary.bd - vectors @ dictionary.mean
     if method == "topk":

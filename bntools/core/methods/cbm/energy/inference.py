@@ -53,8 +53,12 @@ def marginals(model: EnergyModel, embeddings: Floats, known: Known | None = None
     for start in range(0, len(embeddings), size):
         evidence = None if known is None else known[start : start + size]
         part = infer(model, embeddings[start : start + size], evidence)
-        parts.append((part.classes, part.concepts, part.steps))
-    return Marginals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append(Marginals(part.classes, part.concepts, part.steps))
+    return Marginals(
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.concepts for part in parts]),
+        np.concatenate([part.steps for part in parts]),
+    )
 
 
 def block_rows(model: EnergyModel) -> int:
@@ -73,9 +77,12 @@ def infer(model: EnergyModel, embeddings: Floats, known: Known | None = None) ->
         evidence = np.full((size, len(model.names)), -1, np.int8)
         if known is not None:
             evidence[: len(rows)] = known[start : start + size]
-        whole = _block(model, padded, evidence)
-        parts.append(Posterior(*(part[: len(rows)] for part in whole)))
-    return Posterior(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append((_block(model, padded, evidence), len(rows)))
+    return Posterior(
+        np.concatenate([part.classes[:count] for part, count in parts]),
+        np.concatenate([part.given_class[:count] for part, count in parts]),
+        np.concatenate([part.steps[:count] for part, count in parts]),
+    )
 
 
 def _block(model: EnergyModel, embeddings: Floats, known: Known) -> Posterior:
