@@ -71,13 +71,12 @@ def refit(
 
 def backward(
     problem: Problem, start: SoftmaxFit, budgets: Sequence[int], l2: float, *,
-    per_class: bool = False, exchanges: int = 2, tolerance: float = 1e-4,
+    per_class: bool = False, exchanges: int = 2,
 ) -> Iterator[tuple[int, SoftmaxFit]]:  # fmt: skip
     """Models with exactly so many weights (or all there are), largest budget first, in one pass.
 
     start: a fit whose support is larger than the largest budget. At each budget, `exchanges` rounds let in the
     weights the loss would gain most from and prune as many, as long as the objective falls.
-    tolerance: of what is yielded; steps on the way stop earlier.
     """
     mask = start.weight != 0
     if per_class:
@@ -94,7 +93,7 @@ def backward(
             if tried.value >= current.value * (1 - 1e-4):
                 break
             current = tried
-        current = refit(problem, current, current.weight != 0, l2, tolerance)
+        current = refit(problem, current, current.weight != 0, l2, 1e-4)
         mask = current.weight != 0
         yield budget, current
 

@@ -123,7 +123,7 @@ def _validate(
     middle = penalties[len(penalties) // 2]
     tried: dict[float, dict[int, float]] = {l2: {} for l2 in penalties}
     budgets = [nec * len(start.weight) for nec in plan.necs]
-    passes = backward(problem, start, budgets, middle, per_class=plan.per_class, exchanges=0, tolerance=1e-3)
+    passes = backward(problem, start, budgets, middle, per_class=plan.per_class, exchanges=0)
     with progress("validation", len(budgets)) as advance:
         for budget, model in passes:
             for l2 in penalties:
