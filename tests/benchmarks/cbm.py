@@ -1,7 +1,9 @@
 """Concept bottlenecks on WordNet definitions: accuracy, speed, interventions, edits, memory, each beside its baseline.
 
     bntools fetch wordnet -o wordnet/; bntools fetch wordllama -o wordllama/
-    python tests/benchmarks/cbm.py wordnet/ wordllama/ [accuracy speed intervene spurious memory]
+    python tests/benchmarks/cbm.py wordnet/ wordllama/ [SECTION ...]
+
+Sections: accuracy speed intervene spurious energies discovered order memory; all of them where none is named.
 
 Peer for `speed`, where it is installed: scikit-learn's saga. CPU seconds, one thread, in one run.
 """
@@ -15,25 +17,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from bntools.core.methods.cbm.bottleneck import Bottleneck
+from bntools.core.methods.cbm.energy import score as energy_score
 from bntools.core.methods.cbm.inputs import Embeddings
 from bntools.core.methods.cbm.score import class_indices
 from bntools.core.progress import no_progress
 from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import FactoredDesign
 from bntools.kernels.linear.fit import fit, null
-from bntools.tools.cbm_build import head
+from bntools.tools.cbm_build import builders, head
+from bntools.tools.cbm_build.banks.select import random
 from bntools.tools.cbm_build.build import Sources, build, choose, prepare
 from bntools.tools.cbm_build.demo.sources import demo
-from bntools.tools.cbm_build.select import random
+from bntools.tools.cbm_build.methods import dn
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_edit.adapt import adapt
 from bntools.tools.cbm_edit.edit import prune
+from bntools.tools.cbm_explain.energies import intervene as asked
 from bntools.tools.cbm_explain.intervene import intervene
 
 PER_CLASS = 27  # about 600 concepts in all, since classes share some
@@ -212,6 +219,123 @@ def spurious(folder: str, encoder: str, seeds: int = 5) -> None:
         print(f"{name} recovers {paired(values)} % of what the planted concept costs")
 
 
+def energies(folder: str, encoder: str, seeds: int = 3) -> None:
+    """Classes and hypernym concepts by energies, beside factors alone and linear probes; concepts corrected."""
+    rows: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        made = demo(folder, encoder, seed)
+        began = time.process_time()
+        model, _ = builders.build(made.sources, Settings(method="ecbm", seed=seed), no_progress)
+        trained = time.process_time() - began
+        began = time.process_time()
+        report = energy_score.score(model, made.test, made.test_truth)
+        spent = time.process_time() - began
+        values = {
+            "accuracy": report["accuracy"]["value"],
+            "all concepts known": report["true_concepts"]["value"],
+        }
+        values |= {name: entry["value"] for name, entry in report["baselines"].items()}
+        values |= {f"concepts, {name}": value for name, value in report["concept_accuracy"].items()}
+        values |= {
+            f"all concepts right, {name}": v["value"] for name, v in report["all_concepts_right"].items()
+        }
+        corrected_rows = replace(
+            made.test, x=made.test.x[:800], labels=made.test.need_labels()[:800], names=[]
+        )
+        truth = replace(made.test_truth, present=made.test_truth.present[:800])
+        curve = asked(model, corrected_rows, truth, policy="uncertainty", budgets=(1, 5), seed=seed)
+        for which in ("curve", "random"):
+            values |= {f"{which}: {p['corrected']} corrected, gain": p["gain"] for p in curve[which][1:]}
+        for name, value in values.items():
+            rows.setdefault(name, []).append(value)
+        print(f"seed {seed}: coupling {model.coupling}, built in {trained:.1f} CPU s, scored in {spent:.1f}, "
+              f"steps {report['steps']}", flush=True)  # fmt: skip
+    for name, values in rows.items():
+        print(f"{name:44s} {paired(values)} %")
+
+
+def discovered(folder: str, encoder: str, seed: int = 0) -> None:
+    """Latents of a sparse dictionary as concepts beside text concepts at the same sparsities; how many get a name."""
+    from bntools.core.artifact.reader import open_path
+    from bntools.core.methods import sparse_dictionary
+    from bntools.tools.cbm_build.demo.sources import write_files
+
+    made = demo(folder, encoder, seed)
+    with tempfile.TemporaryDirectory() as place:
+        train = write_files(made, place, force=True)[0]
+        words = [
+            "sparse-code",
+            train,
+            "--k",
+            "16",
+            "--tokens",
+            "200000",
+            "--batch",
+            "256",
+            "-q",
+            "-f",
+            "-o",
+            f"{place}/sae.safetensors",
+        ]
+        subprocess.run([sys.executable, "-m", "bntools", *words], check=True, stdout=subprocess.DEVNULL)
+        with open_path(f"{place}/sae.safetensors") as opened:
+            dictionary = sparse_dictionary.read(opened)
+    sources = replace(made.sources, codes=dictionary, vocabulary=made.sources.concepts)
+    for name, settings in (
+        ("latents", Settings(method="dn", seed=seed)),
+        ("text", Settings(per_class=PER_CLASS, seed=seed)),
+    ):
+        began = time.process_time()
+        model, report = builders.build(sources, settings, no_progress)
+        spent = time.process_time() - began
+        y = class_indices(model, made.test)
+        path = ", ".join(
+            f"{nec}: {100 * (model.at(nec).predict(made.test.x) == y).mean():.1f}" for nec in model.heads
+        )
+        print(f"{name:8s} {len(model.names)} concepts, {spent:.1f} CPU s, accuracy at NEC {path} %")
+        if name == "latents":
+            cosines = np.array([q["cosine"] for q in report["concept_quality"]])
+            named = 100 * np.mean([q["named"] for q in report["concept_quality"]])
+            print(f"  named {named:.1f} %, median cosine {np.median(cosines):.2f}")
+    chance = dn.nearest(
+        dictionary.D, np.random.default_rng(0).normal(size=made.sources.concepts.x.shape)
+    ).cosines[:, 0]
+    print(f"  median cosine with as many random words: {np.median(chance):.2f}")
+
+
+def order(seeds: int = 5) -> None:
+    """Which of two concepts comes first, in 6 to 10 windows of noise: attention, its parts removed, mean of windows."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from support import concepts as planted
+
+    from bntools.core.methods.cbm.inputs import Embeddings
+    from bntools.core.methods.cbm.sequence import score as sequence_score
+    from bntools.core.methods.cbm.sequence.inputs import read_sequences
+
+    rows: dict[str, list[float]] = {}
+    bank = Embeddings(np.eye(8, dtype=np.float32)[:6], None, planted.NAMES[:6], {}, "concepts")
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(seeds):
+            train, test = (
+                read_sequences(
+                    str(planted.sequences(Path(place) / f"{seed}-{i}.safetensors", 100 * i + seed + 7, count))
+                )
+                for i, count in ((0, 500), (1, 400))
+            )
+            sources = Sources(train.rows, bank, sequences=train)
+            for name, paper in (("ours", False), ("published form", True)):
+                began = time.process_time()
+                settings = Settings(method="motif", epochs=80, normalize=False, paper=paper, seed=seed)
+                model, _ = builders.build(sources, settings, no_progress)
+                print(f"seed {seed}, {name}: built in {time.process_time() - began:.1f} CPU s", flush=True)
+                report = sequence_score.score(model, test)
+                for key in ("accuracy", "shuffled", "uniform_attention"):
+                    rows.setdefault(f"{name}, {key}", []).append(report[key]["value"])
+            rows.setdefault("mean of windows", []).append(report["baselines"]["mean_of_windows"]["value"])
+    for name, values in rows.items():
+        print(f"{name:34s} {paired(values)} %")
+
+
 def memory() -> None:
     """100,000 rows of 512, 2,000 concepts, 50 classes: peak memory of a process of its own."""
     code = (
@@ -235,12 +359,18 @@ def memory() -> None:
 
 if __name__ == "__main__":
     folder, encoder, *wanted = sys.argv[1:]
-    for name in wanted or ("accuracy", "speed", "intervene", "spurious", "memory"):
+    everything = ("accuracy", "speed", "intervene", "spurious", "energies", "discovered", "order", "memory")
+    for name in wanted or everything:
         print(f"-- {name}")
-        if name == "memory":
-            memory()
+        if name in ("memory", "order"):
+            {"memory": memory, "order": order}[name]()
         else:
-            {"accuracy": accuracy, "speed": speed, "intervene": corrected, "spurious": spurious}[name](
-                folder, encoder
-            )
+            {
+                "accuracy": accuracy,
+                "speed": speed,
+                "intervene": corrected,
+                "spurious": spurious,
+                "energies": energies,
+                "discovered": discovered,
+            }[name](folder, encoder)
     print(f"peak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

@@ -263,12 +263,19 @@ def test_screening_sees_a_square_effect_that_the_linear_fit_cannot_use(bntools, 
 
 @pytest.mark.slow
 def test_concepts_are_built_scored_explained_and_edited(bntools, tmp_path):
-    built, scored, explained, edited = shell("concepts.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable)
+    built, scored, explained, edited, *others = shell(
+        "concepts.sh", tmp_path, BNTOOLS=bntools, PYTHON=sys.executable
+    )
     assert built["nec"] == 2
     assert scored["accuracy"]["value"] > 0.7
     total = explained["bias"] + explained["rest"] + sum(c["contribution"] for c in explained["contributions"])
     assert total == pytest.approx(explained["logit"], abs=1e-4)
     assert edited["nec"] == pytest.approx(5 / 3)
+    energies, conditional, sequences, sequence = others
+    assert energies["method"] == "ecbm"
+    assert conditional["concepts"][0]["concept"] == "concept 1"
+    assert sequences["sequences"] == 200
+    assert sum(entry["share"] for entry in sequence["time"]) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.slow

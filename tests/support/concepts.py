@@ -57,3 +57,23 @@ def folder(root: Path) -> Path:
     classes = np.stack([np.eye(12)[pair].sum(0) for pair in MAKES])
     write(root / "classes.safetensors", classes, names=CLASSES, facts={"encoder": "planted"})
     return root
+
+
+def sequences(path: Path, seed: int, count: int) -> Path:
+    """Sequences of 6 to 10 windows of noise with concepts a and b in one window each: class 0 has a first."""
+    draw = np.random.default_rng(seed)
+    lengths, y = draw.integers(6, 11, count), draw.integers(0, 2, count)
+    x = 0.25 * draw.normal(size=(int(lengths.sum()), 8))
+    begin = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    for start, length, label in zip(begin, lengths, y, strict=True):
+        first, second = np.sort(draw.permutation(length)[:2])
+        x[start + first, label] += 1
+        x[start + second, 1 - label] += 1
+    doc = np.repeat(np.arange(count), lengths)
+    with Writer(str(path), "activations", force=True) as out:
+        x = np.ascontiguousarray(x, np.float32)
+        out.add_raw("x", "F32", x.shape, x.tobytes())
+        for name, values in (("label", y[doc]), ("doc", doc), ("pos", np.arange(len(doc)) - begin[doc])):
+            out.add_raw(name, "I64", values.shape, np.ascontiguousarray(values, np.int64).tobytes())
+        out.describe("activations", {"encoder": "planted", "classes": ["a then b", "b then a"]})
+    return path

@@ -153,6 +153,27 @@ def _cbm(path: Path) -> None:
         model.predict(np.hstack([ROWS, ROWS[:, :4]]))
 
 
+def _energies(path: Path) -> None:
+    from bntools.core.artifact.reader import open_path
+    from bntools.core.methods.cbm.energy import file, inference
+
+    with open_path(path) as opened:
+        model = file.read(opened)
+    if model.width == 12:
+        inference.infer(model, np.hstack([ROWS, ROWS[:, :4]]))
+
+
+def _motif(path: Path) -> None:
+    from bntools.core.artifact.reader import open_path
+    from bntools.core.methods.cbm.sequence import file
+    from bntools.core.methods.cbm.sequence.model import predict
+
+    with open_path(path) as opened:
+        model = file.read(opened)
+    if model.vectors.shape[1] == 8:
+        predict(model, model.scores(ROWS), np.array([0, len(ROWS)]))
+
+
 def _corrector(path: Path) -> None:
     from bntools.core.artifact.reader import open_path
     from bntools.tools.cost_fpga import corrector, network
@@ -226,6 +247,8 @@ TARGETS: dict[str, Target] = {
     "vector index": Target("index.safetensors", _ST, _index),
     "adaptive index": Target("lvq.safetensors", _ST, _index),
     "cbm": Target("cbm.safetensors", _ST, _cbm),
+    "energies": Target("ecbm.safetensors", _ST, _energies),
+    "motif": Target("motif.safetensors", _ST, _motif),
     "corrector": Target("corrector.safetensors", _ST, _corrector),
     "dump": Target("dump.safetensors", _ST, _dump),
     "subspace": Target("subspace.safetensors", _ST, _network),
@@ -246,7 +269,7 @@ TARGETS: dict[str, Target] = {
     "runs": Target("runs.jsonl", (fuzz.json_lines,), _runs),
     "network": Target("network.json", (fuzz.json_text,), _fpga),
     **{f"info {name}": Target(f"{name}.safetensors", _ST, _info)
-       for name in ("grouped", "stack", "sae", "codes", "index", "cbm", "dump", "subspace")},
+       for name in ("grouped", "stack", "sae", "codes", "index", "cbm", "ecbm", "motif", "dump", "subspace")},
 }  # fmt: skip
 
 

@@ -47,6 +47,8 @@ class FactoredDesign:
     E [N, d], V [K, d]. A product with X costs N d + d K operations a class in place of N K, and the memory is E's.
     """
 
+    _formed: tuple[Floats, NDArray[np.bool_]] | None = None
+
     def __init__(self, embeddings: Floats, vectors: Floats, standard: tuple[Floats, Standard] | None = None):
         if standard is None:
             center = embeddings.mean(0, dtype=np.float64).astype(np.float32)
@@ -73,6 +75,17 @@ class FactoredDesign:
     def columns(self) -> int:
         return len(self.vectors)
 
+    def formed(self, columns: NDArray[np.int64]) -> Floats:
+        """Scores of some columns, [n, N]; what was formed once is kept."""
+        if self._formed is None:
+            self._formed = (np.empty((self.columns, self.rows), np.float32), np.zeros(self.columns, bool))
+        values, there = self._formed
+        fresh = np.unique(columns[~there[columns]])
+        if len(fresh):
+            values[fresh] = self.vectors[fresh] @ self.embeddings.T
+            there[fresh] = True
+        return values[columns]
+
     def scores(self, weight: Floats) -> Floats:
         return (weight @ self.vectors) @ self.embeddings.T
 
@@ -95,6 +108,8 @@ class FactoredDesign:
 class DenseDesign:
     """Scores given as they are, [N, K]: codes of an autoencoder, sigmoids, whatever is not linear."""
 
+    _formed: Floats | None = None
+
     def __init__(self, values: Floats, standard: Standard | None = None):
         if standard is None:
             mean = values.mean(0, dtype=np.float64)
@@ -112,6 +127,12 @@ class DenseDesign:
     @property
     def columns(self) -> int:
         return self.values.shape[1]
+
+    def formed(self, columns: NDArray[np.int64]) -> Floats:
+        """Scores of some columns, [n, N]; the transpose is kept."""
+        if self._formed is None:
+            self._formed = np.ascontiguousarray(self.values.T)
+        return self._formed[columns]
 
     def scores(self, weight: Floats) -> Floats:
         return weight @ self.values.T

@@ -16,6 +16,7 @@ from bntools.kernels.linear import softmax
 from bntools.kernels.linear.coordinate import lasso_steps, ridge_steps
 from bntools.kernels.linear.design import Design, Floats
 from bntools.kernels.linear.softmax import Labels
+from bntools.kernels.linear.support import narrowed
 
 GROW, SHRINK = 2.0, 0.85
 """Factors of the curvature after a step that was too long, and after one that was not."""
@@ -91,6 +92,8 @@ def fit(
 
     support: fit these weights alone (the others of `start` must be 0), without l1.
     """
+    if support is not None:
+        problem = problem._replace(design=narrowed(problem.design, support.columns, support.starts))
     current, ahead, momentum = start, (start.weight, start.bias, start.scores), 1.0
     value = softmax.loss(start.scores, problem.labels) + penalty.of(start.weight)
     curvature, gap, count = start.curvature.copy(), np.inf, 0

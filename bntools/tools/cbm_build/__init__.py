@@ -22,11 +22,11 @@ from bntools.core.system.faces import lazily
 
 if TYPE_CHECKING:
     from bntools.tools.cbm_build.build import Sources
-    from bntools.tools.cbm_build.build import build as build_bottleneck
+    from bntools.tools.cbm_build.builders import build as build_bottleneck
     from bntools.tools.cbm_build.settings import Settings
 
 __all__ = ["Settings", "Sources", "build_bottleneck"]
 
 __getattr__ = lazily(
-    __name__, {"Settings": ".settings", "Sources": ".build", "build_bottleneck": ".build:build"}
+    __name__, {"Settings": ".settings", "Sources": ".build", "build_bottleneck": ".builders:build"}
 )

@@ -9,8 +9,8 @@ import numpy as np
 from bntools.core.methods.cbm.bottleneck import Floats, unit
 from bntools.core.progress import Progress
 from bntools.kernels.linear.design import FactoredDesign
-from bntools.tools.cbm_build import select
-from bntools.tools.cbm_build.bank import Bank
+from bntools.tools.cbm_build.banks import select
+from bntools.tools.cbm_build.banks.bank import Bank
 from bntools.tools.cbm_build.head import L2, Plan, Split, dense_head, sparse_head, spectral
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
@@ -40,7 +40,7 @@ def baselines(
         add("zero_shot", training.class_vectors, zeros)
     if settings.normalize:
         add("centroid", unit(training.centroids), zeros)
-    whole, part = _probe(training)
+    whole, part = linear_probe(training)
     add("linear_probe", *whole, part=part)
     if training.bank.activation == "linear" and len(pool) <= _DENSE:
         whole, part = _dense(training.with_bank(pool))
@@ -53,7 +53,8 @@ def baselines(
     return report, maps
 
 
-def _probe(training: Training) -> tuple[Map, Map]:
+def linear_probe(training: Training) -> tuple[Map, Map]:
+    """Ridge softmax regression of the embedding: of all rows, and of the part that choices are fitted on."""
     width = training.embeddings.shape[1]
     bank = Bank(
         np.eye(width, dtype=np.float32),

@@ -15,18 +15,22 @@ from bntools.core.methods.cbm.inputs import Embeddings, Truth
 from bntools.core.progress import Progress
 from bntools.kernels.linear.design import FactoredDesign, Standard
 from bntools.kernels.linear.softmax import Labels
-from bntools.tools.cbm_build import bank as banks
-from bntools.tools.cbm_build import select
-from bntools.tools.cbm_build.bank import Bank
+from bntools.tools.cbm_build.banks import bank as banks
+from bntools.tools.cbm_build.banks import select
+from bntools.tools.cbm_build.banks.bank import Bank
 from bntools.tools.cbm_build.baselines import baselines
-from bntools.tools.cbm_build.methods import method
+from bntools.tools.cbm_build.methods import dn, lf, method
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training, divide
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a build reads. concepts: embeddings of concept names; owner [K, C]: the classes each was written for."""
+    """What a build reads. concepts: embeddings of concept names; owner [K, C]: the classes each was written for.
+
+    codes: a sparse dictionary, and vocabulary: embeddings of words to name its latents (dn). teacher: the rows of data
+    in the concepts' space (lf). sequences: the same windows as sequences (motif).
+    """
 
     data: Embeddings
     concepts: Embeddings | None = None
@@ -34,10 +38,16 @@ class Sources:
     truth: Truth | None = None
     class_embeddings: Embeddings | None = None
     class_names: list[str] | None = None
+    codes: Any = None
+    vocabulary: Embeddings | None = None
+    teacher: Embeddings | None = None
+    sequences: Any = None
 
 
 def build(sources: Sources, settings: Settings, progress: Progress) -> tuple[Bottleneck, dict[str, Any]]:
     """The bottleneck and its report (bntools-cbm-build(1)). Raises BnError where inputs do not fit each other."""
+    if settings.layer == "codes":
+        settings = replace(settings, normalize=False)  # a dictionary reads rows as they are
     training, facts = prepare(sources, settings)
     training, dropped, pool = choose(training, settings)
     head = method(settings.method)(training, settings, progress)
@@ -47,8 +57,8 @@ def build(sources: Sources, settings: Settings, progress: Progress) -> tuple[Bot
     report = _report(training, model, head, settings)
     report |= {"baselines": compared, "dropped": dropped, "concept_quality": facts["quality"]}
     model.facts.update(
-        method=settings.method, encoder=_encoder(sources.data), path=report["path"], notes=report["notes"],
-        seed=settings.seed, bank=settings.bank,
+        method=settings.method, encoder=encoder_of(sources.data), path=report["path"], notes=report["notes"],
+        seed=settings.seed, bank=settings.layer,
     )  # fmt: skip
     return model, report
 
@@ -62,22 +72,40 @@ def prepare(sources: Sources, settings: Settings) -> tuple[Training, dict[str, A
     names = _class_names(sources, labels)
     part, held = divide(y, settings.validation, settings.seed)
     embeddings = unit(data.x) if settings.normalize else data.x
-    quality: list[dict[str, Any]] = []
-    if settings.bank == "cav":
-        if sources.truth is None:
-            raise usage("--bank cav fits concepts to annotations", "--truth FILE, or --bank text")
-        bank, quality = banks.cav_bank(embeddings, sources.truth, part)
-    else:
-        bank = _text(sources, settings, labels)
-        if sources.truth is not None:
-            bank = banks.with_levels(bank, embeddings, sources.truth)
+    bank, quality = _layer(sources, settings, embeddings, (part, held), labels)
     classes = _class_vectors(sources, names, settings)
     training = Training(embeddings, y.astype(np.int64), names, bank, part, held, classes)
     return training, {"labels": labels.astype(np.int64), "quality": quality}
 
 
-def _text(sources: Sources, settings: Settings, labels: NDArray[np.int64]) -> Bank:
-    data, concepts = sources.data, sources.concepts
+def _layer(
+    sources: Sources, settings: Settings, embeddings: Floats, rows: tuple[Any, Any], labels: NDArray[np.int64]
+) -> tuple[Bank, list[dict[str, Any]]]:
+    """The bank of all concepts, and what is known of how well each is read."""
+    if settings.layer == "codes":
+        if sources.codes is None:
+            raise usage(
+                "--method dn needs a sparse dictionary", "--codes FILE: bntools sparse-code makes one"
+            )
+        return dn.concept_layer(sources.codes, sources.vocabulary, embeddings, settings.name_cosine)
+    if settings.layer == "cav":
+        if sources.truth is None:
+            if settings.method == "ecbm":
+                raise usage("--method ecbm learns concepts from annotations", "--truth FILE")
+            raise usage("--bank cav fits concepts to annotations", "--truth FILE, or --bank text")
+        return banks.cav_bank(embeddings, sources.truth, rows[0])
+    if settings.layer == "label-free":
+        if sources.teacher is None:
+            what = "--method lf reads concepts of another encoder from the embeddings"
+            raise usage(what, "--teacher FILE: the same rows by the encoder of --concepts")
+        bank = _text(sources, settings, labels, sources.teacher)
+        return lf.concept_layer(embeddings, sources.teacher.x, bank, rows)
+    bank = _text(sources, settings, labels, sources.data)
+    return (bank if sources.truth is None else banks.with_levels(bank, embeddings, sources.truth)), []
+
+
+def _text(sources: Sources, settings: Settings, labels: NDArray[np.int64], data: Embeddings) -> Bank:
+    concepts = sources.concepts
     if concepts is None:
         raise usage("no concepts", "--concepts FILE: embeddings of their names, or --bank cav --truth FILE")
     pair = (data.label, concepts.label)
@@ -126,7 +154,7 @@ def choose(training: Training, settings: Settings) -> tuple[Training, dict[str, 
     """Drop duplicates and concepts that name a class, then select; also the pool that was selected from."""
     bank = training.bank
     dropped = {"duplicates": 0, "class_names": 0}
-    if settings.bank == "text":
+    if settings.layer in ("text", "label-free"):
         leaks = np.zeros(len(bank), bool)
         if not settings.keep_class_names:
             leaks = select.names_a_class(bank.names, training.classes)
@@ -137,7 +165,7 @@ def choose(training: Training, settings: Settings) -> tuple[Training, dict[str, 
     if not len(bank):
         raise bad_input("no concept is left", "--keep-class-names, or other concepts")
     pool, classes = bank, len(training.classes)
-    if settings.select == "labo" and settings.bank == "text":
+    if settings.select == "labo" and settings.layer in ("text", "label-free"):
         owner = bank.owner if bank.owner is not None else np.zeros((len(bank), classes), bool)
         if settings.per_class * classes < len(bank) or bank.owner is not None:
             bank = bank.at(select.labo(bank.vectors, training.centroids, owner, settings.per_class))
@@ -164,7 +192,7 @@ def assemble(training: Training, head: Head, settings: Settings, labels: NDArray
         weight=head.weight, bias=head.bias, names=bank.names, classes=training.classes, labels=labels,
         class_mean=np.zeros((len(training.classes), count), np.float32), levels=bank.levels,
         counts=np.bincount(training.y, minlength=len(share.share)), scale=np.ones(count, np.float32),
-        activation=bank.activation, normalize=settings.normalize, residual=head.residual,
+        activation=bank.activation, theta=bank.theta, normalize=settings.normalize, residual=head.residual,
         heads={str(point.nec): (point.fit.weight, point.fit.bias) for point in head.points},
     )  # fmt: skip
     return replace(model, class_mean=_class_means(model, training))
@@ -200,7 +228,7 @@ def _report(training: Training, model: Bottleneck, head: Head, settings: Setting
     }  # fmt: skip
 
 
-def _encoder(data: Embeddings) -> dict[str, Any]:
+def encoder_of(data: Embeddings) -> dict[str, Any]:
     """What the data say of their encoder, to hold other data against."""
     return {key: data.facts[key] for key in ("encoder", "model", "sha256") if data.facts.get(key)}
 

@@ -17,7 +17,21 @@ Examples:
   bntools cbm-build train.safetensors --bank cav --truth truth.safetensors | bntools info
   bntools cbm-build wordnet/ --encoder wordllama/ --demo -o demo.cbm.safetensors
 """
-_METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", "linear"]
+_METHODS = [
+    "labo",
+    "pcbm",
+    "pcbm-h",
+    "lf",
+    "sparse",
+    "gumbel",
+    "contrastive",
+    "cms",
+    "dn",
+    "ecbm",
+    "motif",
+    "linear",
+]
+_FILES = ("class_embeddings", "class_names", "codes", "vocabulary", "teacher")
 
 
 @click.command("cbm-build", short_help="Build a concept bottleneck from embeddings.", epilog=EPILOG)
@@ -38,6 +52,18 @@ _METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", 
     metavar="FILE",
     help="One name a class, a line each.",
 )
+@click.option("--codes", metavar="FILE", help="dn: the sparse dictionary whose latents are the concepts.")
+@click.option("--vocabulary", metavar="FILE", help="dn: embeddings of words to name latents by.")
+@click.option(
+    "--name-cosine",
+    type=click.FloatRange(-1, 1),
+    default=0.5,
+    show_default=True,
+    help="dn: a latent whose nearest word is farther stays unnamed.",
+)
+@click.option(
+    "--teacher", metavar="FILE", help="lf: the rows of INPUT by the encoder of --concepts, in the same order."
+)
 @click.option(
     "--method",
     type=click.Choice(_METHODS),
@@ -45,9 +71,7 @@ _METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", 
     show_default=True,
     help="Which bottleneck to build.",
 )
-@click.option(
-    "--paper", is_flag=True, help="labo: the paper's association matrix in place of the sparse head."
-)
+@click.option("--paper", is_flag=True, help="labo, motif: the published form, where ours differs.")
 @click.option(
     "--nec",
     default="5",
@@ -132,7 +156,7 @@ _METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", 
     type=click.IntRange(1),
     default=30,
     show_default=True,
-    help="labo --paper, sparse, gumbel, contrastive.",
+    help="labo --paper, sparse, gumbel, contrastive, ecbm, motif.",
 )
 @click.option(
     "--validation",
@@ -150,8 +174,8 @@ _METHODS = ["labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", 
 )
 @options.common
 def command(session: Session, source: str, output: str, force: bool, concepts: str | None, truth: str | None,
-            class_embeddings: str | None, class_names: str | None, audit: bool, strict: bool, demo: bool,
-            encoder: str | None, demo_data: str | None, **given: Any) -> None:  # fmt: skip
+            audit: bool, strict: bool, demo: bool, encoder: str | None, demo_data: str | None,
+            **given: Any) -> None:  # fmt: skip
     """Concepts between the embeddings in INPUT and their labels, so few a class that a person can read them.
 
     INPUT holds x [N, d] and label [N], as bntools embed writes them. A path as output: the report goes to standard
@@ -160,6 +184,7 @@ def command(session: Session, source: str, output: str, force: bool, concepts: s
     from bntools.core.errors import usage
     from bntools.tools.cbm_build.settings import Settings
 
+    files = {name: given.pop(name) for name in _FILES}
     settings = Settings(**given, seed=session.seed)
     _set_threads(session)
     _check(session, output, force)
@@ -167,10 +192,12 @@ def command(session: Session, source: str, output: str, force: bool, concepts: s
     if demo:
         made = _demo(session, source, encoder, demo_data, force)
         sources = made.sources
-        if settings.bank == "text":
+        if settings.layer == "text":
             terminal.detail(session, "hypernyms are the annotations of --bank cav")
     else:
-        sources = _sources(source, concepts, truth, class_embeddings, class_names)
+        from bntools.tools.cbm_build.sources import Files, read_sources
+
+        sources = read_sources(Files(source, concepts, truth, **files), settings)
     if (audit or strict) and sources.truth is None:
         raise usage("--audit looks at annotations", "--truth FILE")
     if session.dry_run:
@@ -215,37 +242,10 @@ def _demo(session: Session, source: str, encoder: str | None, folder: str | None
     return made
 
 
-def _sources(
-    source: str, concepts: str | None, truth: str | None, classes: str | None, names: str | None
-) -> Any:
-    from pathlib import Path
-
-    from bntools.core.methods.cbm import inputs
-    from bntools.tools.cbm_build.build import Sources
-
-    data = inputs.read_embeddings(source)
-    return Sources(
-        data,
-        inputs.read_embeddings(concepts) if concepts else None,
-        inputs.read_owner(concepts) if concepts else None,
-        _truth(truth, source, len(data.x)),
-        inputs.read_embeddings(classes) if classes else None,
-        Path(names).read_text("utf-8").splitlines() if names else None,
-    )
-
-
-def _truth(truth: str | None, source: str, rows: int) -> Any:
-    """Annotations of a file, or of the data itself where it has some."""
-    from bntools.core.methods.cbm import inputs
-
-    return inputs.read_truth(truth, rows) if truth else inputs.own_truth(source, rows)
-
-
 def _plan(session: Session, sources: Any, settings: Any) -> None:
     rows, width = sources.data.x.shape
-    count = len(
-        sources.truth.names if settings.bank == "cav" else sources.concepts.x if sources.concepts else []
-    )
+    text = sources.concepts.x if sources.concepts else []
+    count = len(sources.truth.names if settings.layer == "cav" and sources.truth else text)
     report = {
         "kind": "plan", "rows": rows, "dimensions": width, "concepts": count, "method": settings.method,
         "memory_bytes": 150_000_000 + 12 * rows * width + 8 * count * count,
@@ -259,24 +259,23 @@ def _run(
     session: Session, inputs: Any, settings: Any, target: tuple[str, bool], audit: tuple[bool, bool]
 ) -> None:
     from bntools.core.artifact.writer import STDOUT, Writer
-    from bntools.core.methods.cbm import file
+    from bntools.core.methods.cbm import formats
     from bntools.core.model import history
-    from bntools.tools.cbm_build import build, table
+    from bntools.tools.cbm_build import builders, table
 
     sources, made = inputs
-    model, report = build.build(sources, settings, functools.partial(terminal.progress, session))
+    model, report = builders.build(sources, settings, functools.partial(terminal.progress, session))
     if audit[0]:
         from bntools.tools.cbm_build.audit import audit as inspect
 
         report["audit"] = inspect(sources.truth, sources.data.need_labels())
     if made is not None:
-        from bntools.core.methods.cbm.score import score
-
-        annotated = settings.bank == "cav"
-        report["test"] = score(model, made.test, made.test_truth if annotated else None)
+        annotated = settings.layer == "cav"
+        report["test"] = formats.scores_of(model)(model, made.test, made.test_truth if annotated else None)
     origin = {"label": sources.data.label, "rows": len(sources.data.x), "sha256": sources.data.sha256}
-    with Writer(target[0], file.KIND, force=target[1]) as out:
-        file.write(out, model)
+    kind = formats.format_of(model)
+    with Writer(target[0], kind.kind, force=target[1]) as out:
+        kind.write(out, model)
         stage = history.entry("cbm-build", options.argv(), session.seed, [origin], session.started)
         out.describe("history", [stage])
         out.describe("report", {key: report[key] for key in ("kind", "method", "nec", "path", "baselines")})

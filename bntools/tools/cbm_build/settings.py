@@ -6,7 +6,22 @@ from dataclasses import dataclass
 
 from bntools.core.errors import usage
 
-METHODS = ("labo", "pcbm", "pcbm-h", "sparse", "gumbel", "contrastive", "cms", "linear")
+METHODS = (
+    "labo",
+    "pcbm",
+    "pcbm-h",
+    "lf",
+    "sparse",
+    "gumbel",
+    "contrastive",
+    "cms",
+    "dn",
+    "ecbm",
+    "motif",
+    "linear",
+)
+LAYERS = {"dn": "codes", "lf": "label-free", "ecbm": "cav", "motif": "text"}
+"""Methods that bring a concept layer of their own, whatever the bank."""
 TABLE = (1, 2, 3, 5, 10, 15, 20, 30)
 """Sparsities of the table, in concepts a class."""
 AUTO = 0
@@ -31,6 +46,7 @@ class Settings:
     normalize: bool = True
     dedup: float = 0.95
     keep_class_names: bool = False
+    name_cosine: float = 0.5
     epochs: int = 30
     validation: float = 0.2
     seed: int = 0
@@ -46,6 +62,11 @@ class Settings:
             raise usage(
                 "a sparsity is a whole number of concepts a class from 1 on", "--nec 5 --table 1,2,5,10"
             )
+
+    @property
+    def layer(self) -> str:
+        """Where concepts come from: text, cav, codes, or label-free."""
+        return LAYERS.get(self.method, self.bank)
 
     def necs(self, columns: int) -> tuple[int, ...]:
         """The sparsities to fit: those of the table the bank is large enough for, and the wanted one."""

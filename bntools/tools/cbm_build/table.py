@@ -15,8 +15,9 @@ def percent(value: Any) -> str:
 
 def summary(report: dict[str, Any]) -> str:
     """One line for standard error."""
+    sparsity = "" if report["nec"] is None else f", {report['nec']:.3g} a class"
     return (
-        f"{report['classes']} classes, {report['concepts']} concepts, {report['nec']:.3g} a class; "
+        f"{report['classes']} classes, {report['concepts']} concepts{sparsity}; "
         f"training accuracy {percent(report['train_accuracy'])} %"
     )
 

@@ -13,7 +13,7 @@ from bntools.core.methods.cbm.bottleneck import Floats
 from bntools.kernels.counter_random import permutation
 from bntools.kernels.linear.design import DenseDesign, FactoredDesign
 from bntools.kernels.linear.softmax import Labels
-from bntools.tools.cbm_build.bank import Bank
+from bntools.tools.cbm_build.banks.bank import Bank
 from bntools.tools.cbm_build.head import Point, Split
 
 _STREAM = 23

@@ -38,6 +38,15 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
     return result
 
 
+def _grid(context: click.Context, _: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    rows, _x, columns = value.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise usage(f"--grid {value} is not ROWSxCOLUMNS", "--grid 7x7")
+    return int(rows), int(columns)
+
+
 @click.command(
     "cbm-explain", short_help="Say which concepts decide, and what would change it.", epilog=EPILOG
 )
@@ -63,9 +72,7 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
 @click.option(
     "--policy",
     type=click.Choice(["random", "uncertainty", "margin", "mixed", "expected"]),
-    default="expected",
-    show_default=True,
-    help="Which concept to correct next.",
+    help="Which concept to correct next. [default: expected; uncertainty of energies]",
 )
 @click.option(
     "--budget",
@@ -75,10 +82,18 @@ def _changes(context: click.Context, _: click.Parameter, values: tuple[str, ...]
     metavar="N,...",
     help="Concepts corrected in each row.",
 )
+@click.option(
+    "--given", metavar="CONCEPT", help="With --global, of energies: among rows that have this concept."
+)
+@click.option("--patches", metavar="FILE", help="Map concepts over these patch embeddings of the row.")
+@click.option(
+    "--grid", callback=_grid, metavar="RxC", help="Rows and columns of patches; a square unless said."
+)
 @option_blocks.plot("it")
 @options.common
 def command(session: Session, source: str, data: str, row: int, overall: bool, nec: str | None, top: int,
-            changes: dict[str, float], intervene: str | None, policy: str, budget: tuple[int, ...],
+            changes: dict[str, float], intervene: str | None, policy: str | None, budget: tuple[int, ...],
+            given: str | None, patches: str | None, grid: tuple[int, int] | None,
             plot: str | None) -> None:  # fmt: skip
     """Explain decisions of the bottleneck INPUT: contributions that add up to the logit, and a counterfactual."""
     if sum((overall, bool(changes), intervene is not None)) > 1:
@@ -89,71 +104,28 @@ def command(session: Session, source: str, data: str, row: int, overall: bool, n
         if changes:
             raise usage("--plot draws no --set", "--row, --global or --intervene")
         pictures.check(plot)
-    model, rows = _open(source, data, nec)
-    _known(model, changes)
+    if patches is not None and (overall or changes or intervene is not None):
+        raise usage("--patches maps the concepts of one row", "--row N --patches FILE")
+    from bntools.tools.cbm_explain.questions import Question, answer, open_both
+
+    question = Question(
+        data, row, overall, top, changes, given, intervene, policy, budget, patches, grid, session.seed
+    )
+    model, rows, kind = open_both(source, question, nec)
     if session.dry_run:
         report: dict[str, Any] = {
             "kind": "plan",
-            "rows": len(rows.x),
+            "rows": len(rows) if kind == "motif" else len(rows.x),
             "concepts": len(model.names),
             "classes": len(model.classes),
         }
-    elif intervene is not None:
-        report = _intervene(session, model, rows, (data, intervene), (policy, budget))
     else:
-        report = _explain(model, rows, row, top, (overall, changes))
+        report = answer(model, rows, kind, question)
     if plot is not None and not session.dry_run:
         from bntools.tools.cbm_explain.plot import draw
 
         draw(report, plot)
     return terminal.emit(session, report, lambda console: _show(console, report))
-
-
-def _open(source: str, data: str, nec: str | None) -> tuple[Any, Any]:
-    from bntools.core.methods.cbm import file, inputs, score
-
-    with inputs.open_tensors(source) as opened:
-        model = file.read(opened)
-    if nec is not None:
-        if nec not in model.heads:
-            raise usage(f"--nec {nec}: no such head", f"it has {', '.join(model.heads) or 'one only'}")
-        model = model.at(nec)
-    rows = inputs.read_embeddings(data)
-    score.check(model, rows)
-    return model, rows
-
-
-def _known(model: Any, changes: dict[str, float]) -> None:
-    import difflib
-
-    for name in changes:
-        if name not in model.names:
-            near = difflib.get_close_matches(name, model.names, 1)
-            raise usage(
-                f"no concept {name!r}", f"did you mean {near[0]!r}?" if near else "bntools info shows them"
-            )
-
-
-def _explain(
-    model: Any, rows: Any, row: int, top: int, what: tuple[bool, dict[str, float]]
-) -> dict[str, Any]:
-    from bntools.tools.cbm_explain import explain
-    from bntools.tools.cbm_explain import intervene as change
-
-    if what[0]:
-        return explain.overall(model, rows, top)
-    report = explain.local(model, rows, row, top)
-    return change.apply_changes(model, rows, row, what[1]) if what[1] else report
-
-
-def _intervene(
-    session: Session, model: Any, rows: Any, files: tuple[str, str], how: tuple[str, tuple[int, ...]]
-) -> Any:
-    from bntools.core.methods.cbm import inputs
-    from bntools.tools.cbm_explain.intervene import intervene
-
-    truth = inputs.read_truth(files[0] if files[1] == "truth" else files[1], len(rows.x))
-    return intervene(model, rows, truth, policy=how[0], budgets=how[1], seed=session.seed)
 
 
 def _show(console: Any, report: dict[str, Any]) -> None:

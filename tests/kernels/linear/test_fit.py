@@ -11,6 +11,7 @@ from bntools.kernels.linear import softmax
 from bntools.kernels.linear.design import DenseDesign, FactoredDesign
 from bntools.kernels.linear.fit import ConceptSupport, Penalty, Problem, fit, null
 from bntools.kernels.linear.softmax import Labels
+from bntools.kernels.linear.support import SupportDesign, narrowed
 
 
 def data(seed: int, rows: int = 120, width: int = 6, concepts: int = 9, classes: int = 3):
@@ -139,3 +140,28 @@ def test_direct_steps_over_the_spectrum_end_where_coordinates_do():
     fast = fit(direct, Penalty(0.0, 0.1), null(setting), support=everything, tolerance=1e-6, limit=300)
     assert fast.value == pytest.approx(plain.value, rel=1e-5)
     np.testing.assert_allclose(fast.weight, plain.weight, atol=5e-3)
+
+
+@pytest.mark.parametrize("form", ["factors", "formed"])
+def test_products_over_a_support_are_those_of_the_whole_design(form):
+    x, vectors, _ = data(3, rows=60, width=40, concepts=9)
+    design = FactoredDesign(x, vectors) if form == "factors" else DenseDesign(x @ vectors.T)
+    draw = np.random.default_rng(0)
+    mask = draw.random((3, 9)) < 0.3
+    mask[1] = False
+    support = ConceptSupport.of(mask)
+    small = narrowed(design, support.columns, support.starts)
+    assert isinstance(small, SupportDesign) == (8 * mask.sum() <= 3 * (40 if form == "factors" else 9))
+    weight = np.where(mask, draw.normal(size=mask.shape), 0).astype(np.float32)
+    residual = draw.normal(size=(3, 60)).astype(np.float32)
+    np.testing.assert_allclose(small.scores(weight), design.scores(weight), atol=1e-4)
+    np.testing.assert_allclose(
+        np.where(mask, small.gradient(residual), 0), np.where(mask, design.gradient(residual), 0), atol=1e-5
+    )
+    again = narrowed(design, support.columns[:1], np.array([0, 1, 1, 1]))
+    if isinstance(again, SupportDesign):
+        np.testing.assert_allclose(
+            again.scores(weight)[0],
+            design.scores(weight * (np.arange(9) == support.columns[0]))[0],
+            atol=1e-4,
+        )

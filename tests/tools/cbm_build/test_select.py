@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bntools.tools.cbm_build import select
+from bntools.tools.cbm_build.banks import select
 
 
 def utility(chosen, value, similarity, weight):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 BLOCK = 1 << 14
 """Rows scored at once."""
-ACTIVATIONS = ("linear", "relu", "sigmoid")
+ACTIVATIONS = ("linear", "relu", "sigmoid", "threshold", "topk")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Bottleneck:
     a [C])}, models without a bottleneck, or with random concepts, as maps of the embedding.
     class_mean [C, K]: standardised scores of each class's training rows; counts [C]: how many those are.
     levels [K, 2]: raw score of an absent and of a present concept, NaN where no annotation said which rows have it.
+    theta [K]: scores of activation `threshold` below it are 0; None for others.
     """
 
     vectors: Floats
@@ -45,6 +46,7 @@ class Bottleneck:
     heads: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
     baselines: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    theta: Floats | None = None
 
     @property
     def nec(self) -> float:
@@ -63,7 +65,7 @@ class Bottleneck:
 
     def raw(self, embeddings: Floats) -> Floats:
         """Concept scores [N, K] before standardising."""
-        return activate(self.prepare(embeddings) @ self.vectors.T + self.offsets, self.activation)
+        return activate(self.prepare(embeddings) @ self.vectors.T + self.offsets, self.activation, self.theta)
 
     def concepts(self, embeddings: Floats) -> Floats:
         """Standardised concept scores [N, K], with the scale of edits."""
@@ -94,8 +96,18 @@ class Bottleneck:
         return replace(self, weight=weight, bias=bias)
 
 
-def activate(scores: Floats, name: str) -> Floats:
-    """`linear`, `relu` or `sigmoid` of scores."""
+def activate(scores: Floats, name: str, theta: Floats | None = None) -> Floats:
+    """`linear`, `relu` or `sigmoid` of scores [N, K]; `topk:n`, the n largest of a row where positive; `threshold`,
+    those above theta and 0. Others are 0.
+    """
+    if name.startswith("topk:"):
+        count = int(name.removeprefix("topk:"))
+        if count < scores.shape[1]:
+            least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
+            scores = np.where(scores >= least, scores, np.float32(0))
+        return np.maximum(scores, np.float32(0))
+    if name == "threshold":
+        return np.where(scores > np.maximum(0 if theta is None else theta, 0), scores, np.float32(0))
     if name == "relu":
         return np.maximum(scores, np.float32(0))
     if name == "sigmoid":

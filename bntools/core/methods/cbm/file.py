@@ -47,17 +47,19 @@ def floats(source: Artifact, name: str) -> NDArray[Any]:
 def write(out: Writer, model: Bottleneck) -> None:
     """Add a bottleneck's tensors and metadata to an open writer of kind `cbm`."""
     for name in _PLAIN:
-        _add(out, f"concept.{name}" if name != "bias" else "head.bias", getattr(model, name))
-    _add(out, "class.label", model.labels)
-    _add(out, "class.count", model.counts)
+        add(out, f"concept.{name}" if name != "bias" else "head.bias", getattr(model, name))
+    if model.theta is not None:
+        add(out, "concept.theta", model.theta)
+    add(out, "class.label", model.labels)
+    add(out, "class.count", model.counts)
     _add_sparse(out, "head", model.weight)
     for nec, (weight, bias) in model.heads.items():
         _add_sparse(out, f"path.{nec}", weight)
-        _add(out, f"path.{nec}.bias", bias)
+        add(out, f"path.{nec}.bias", bias)
     extra = {} if model.residual is None else {"residual": model.residual}
     for name, (weight, bias) in {**extra, **{f"baseline.{k}": v for k, v in model.baselines.items()}}.items():
-        _add(out, f"{name}.weight", weight)
-        _add(out, f"{name}.bias", bias)
+        add(out, f"{name}.weight", weight)
+        add(out, f"{name}.bias", bias)
     out.files["concepts.txt"] = "\n".join(" ".join(n.splitlines()) for n in model.names).encode()
     out.files["classes.txt"] = "\n".join(" ".join(n.splitlines()) for n in model.classes).encode()
     facts = {**model.facts, "activation": model.activation, "normalize": model.normalize, "nec": model.nec}
@@ -72,7 +74,7 @@ def read(source: Artifact) -> Bottleneck:
     values = {name: floats(source, f"concept.{name}") for name in _PLAIN if name != "bias"}
     if not values["vectors"].ndim:
         raise bad_input(f"{source.label}: concept.vectors is one number", "build it again")
-    names, classes = _lines(source, "concepts.txt"), _lines(source, "classes.txt")
+    names, classes = lines(source, "concepts.txt"), lines(source, "classes.txt")
     columns, bias = len(values["vectors"]), floats(source, "head.bias")
     stems = sorted(name[: -len(".values")] for name in source.names() if _PATH.fullmatch(name))
     heads = {
@@ -86,6 +88,7 @@ def read(source: Artifact) -> Bottleneck:
         **values, bias=bias, weight=_sparse(source, "head", columns), names=names, classes=classes,
         labels=array(source, "class.label"), counts=array(source, "class.count"), facts=facts,
         activation=str(facts.get("activation", "linear")), normalize=bool(facts.get("normalize")),
+        theta=floats(source, "concept.theta") if "concept.theta" in source.entries else None,
         residual=maps.pop("residual", None), heads=dict(sorted(heads.items(), key=lambda h: float(h[0]))),
         baselines={name.removeprefix("baseline."): value for name, value in maps.items()},
     )  # fmt: skip
@@ -108,18 +111,30 @@ def _check(model: Bottleneck, label: str) -> None:
     )
     fits = fits and model.levels.shape == (count, 2)
     fits = fits and len(model.names) == count and len(model.classes) == classes == len(model.labels)
-    if not fits or model.activation not in ACTIVATIONS:
+    fits = fits and (model.theta is None or model.theta.shape == (count,))
+    if not fits or not _known_activation(model.activation):
         raise bad_input(f"{label}: its tensors do not fit together", "was it edited by hand? build it again")
 
 
-def _lines(source: Artifact, name: str) -> list[str]:
+def _known_activation(text: str) -> bool:
+    name, colon, number = text.partition(":")
+    return (
+        name in ACTIVATIONS
+        and (name == "topk") == bool(colon)
+        and (not colon or (number.isdecimal() and int(number) > 0))
+    )
+
+
+def lines(source: Artifact, name: str) -> list[str]:
+    """The lines of a side file. Raises BnError (exit 3) where it is not there."""
     if name not in source.files:
         raise bad_input(f"{source.label} has no file {name}", "bntools cbm-build writes it")
     text = source.files[name].decode("utf-8", "replace")
     return text.split("\n") if text else []
 
 
-def _add(out: Writer, name: str, values: NDArray[Any]) -> None:
+def add(out: Writer, name: str, values: NDArray[Any]) -> None:
+    """One array as a tensor of an open writer, float32 where it is neither that nor whole numbers."""
     values = np.ascontiguousarray(values)
     if values.dtype not in _CODES:
         values = values.astype(np.float32)
@@ -129,9 +144,9 @@ def _add(out: Writer, name: str, values: NDArray[Any]) -> None:
 def _add_sparse(out: Writer, name: str, weight: Floats) -> None:
     """Compressed sparse rows: values [nnz], columns [nnz], and where each row starts, [C + 1]."""
     rows, columns = np.nonzero(weight)
-    _add(out, f"{name}.values", weight[rows, columns])
-    _add(out, f"{name}.columns", columns.astype(np.int32))
-    _add(out, f"{name}.rows", np.searchsorted(rows, np.arange(len(weight) + 1)).astype(np.int32))
+    add(out, f"{name}.values", weight[rows, columns])
+    add(out, f"{name}.columns", columns.astype(np.int32))
+    add(out, f"{name}.rows", np.searchsorted(rows, np.arange(len(weight) + 1)).astype(np.int32))
 
 
 def _sparse(source: Artifact, name: str, columns: int) -> Floats:

@@ -63,13 +63,18 @@ def read_embeddings(source: str) -> Embeddings:
 
     Raises BnError: exit 3 for NaN or infinity, no rows, labels that do not fit; 2 for a path that is not there.
     """
+    return read_columns(source)[0]
+
+
+def read_columns(source: str) -> tuple[Embeddings, dict[str, NDArray[Any]]]:
+    """The rows of `read_embeddings`, and every column beside them."""
     with open_activations(source) as opened:
         x, columns = opened.load()
         facts, label = opened.facts, opened.label
     labels, names = columns.get("label"), columns.get("names")
     if labels is not None and not np.issubdtype(labels.dtype, np.integer):
         raise bad_input(f"{label}: labels have type {labels.dtype}", "whole numbers, a class each")
-    return Embeddings(
+    rows = Embeddings(
         x,
         None if labels is None else labels.astype(np.int64),
         [] if names is None else [str(name) for name in names],
@@ -77,6 +82,7 @@ def read_embeddings(source: str) -> Embeddings:
         label,
         hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
     )
+    return rows, columns
 
 
 def read_owner(source: str) -> NDArray[np.int64] | None:

@@ -15,23 +15,33 @@ from bntools.core.methods.cbm.inputs import Embeddings, Truth
 
 def class_indices(model: Bottleneck, data: Embeddings) -> NDArray[np.int64]:
     """The labels of rows as indices of the model's classes. Raises BnError (exit 3) for a class it does not know."""
+    return indices_of(model.labels, data)
+
+
+def indices_of(known: NDArray[np.int64], data: Embeddings) -> NDArray[np.int64]:
+    """The labels of rows as indices into `known`. Raises BnError (exit 3) for a label that is not there."""
     labels = data.need_labels()
-    order = np.argsort(model.labels)
-    place = np.clip(np.searchsorted(model.labels[order], labels), 0, len(order) - 1)
+    order = np.argsort(known)
+    place = np.clip(np.searchsorted(known[order], labels), 0, len(order) - 1)
     indices = order[place]
-    unknown = labels[model.labels[indices] != labels]
+    unknown = labels[known[indices] != labels]
     if len(unknown):
-        known = ", ".join(map(str, model.labels[:8].tolist()))
+        shown = ", ".join(map(str, known[:8].tolist()))
         raise bad_input(
-            f"{data.label}: label {unknown[0]} is no class of the bottleneck", f"it knows {known}, ..."
+            f"{data.label}: label {unknown[0]} is no class of the bottleneck", f"it knows {shown}, ..."
         )
     return indices
 
 
 def check(model: Bottleneck, data: Embeddings) -> None:
     """Refuse (exit 3) data of another width or encoder than the bottleneck was built on."""
-    inputs.same_width(model.vectors.shape[1], data.x.shape[1], ("the bottleneck", data.label))
-    encoder = model.facts.get("encoder")
+    check_encoder(model.facts, model.vectors.shape[1], data)
+
+
+def check_encoder(facts: dict[str, Any], width: int, data: Embeddings) -> None:
+    """Refuse (exit 3) data of another width, or of another encoder than the facts of a bottleneck name."""
+    inputs.same_width(width, data.x.shape[1], ("the bottleneck", data.label))
+    encoder = facts.get("encoder")
     if isinstance(encoder, dict):
         inputs.same_encoder(encoder, data.facts, ("the bottleneck", data.label))
 

@@ -7,7 +7,7 @@ image; here the partner is the concept with the largest score (arXiv 2404.03323;
 from __future__ import annotations
 
 from bntools.core.progress import Progress
-from bntools.tools.cbm_build.methods.joint import train
+from bntools.tools.cbm_build.joint import train
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -7,7 +7,7 @@ joint.py).
 from __future__ import annotations
 
 from bntools.core.progress import Progress
-from bntools.tools.cbm_build.methods.joint import train
+from bntools.tools.cbm_build.joint import train
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bntools.core.progress import Progress
-from bntools.tools.cbm_build.head import Plan, sparse_head
+from bntools.tools.cbm_build.head import L2, Plan, sparse_head
 from bntools.tools.cbm_build.settings import AUTO, Settings
 from bntools.tools.cbm_build.training import Head, Training
 
@@ -21,9 +21,16 @@ _RATE = 0.05
 def fit(training: Training, settings: Settings, progress: Progress) -> Head:
     if settings.paper:
         return association(training, settings, progress)
+    return sparse(training, settings, progress)
+
+
+def sparse(
+    training: Training, settings: Settings, progress: Progress, penalties: tuple[float, ...] = L2
+) -> Head:
+    """The exactly sparse head on the concepts there are, at every sparsity that is wanted."""
     part, held = training.division()
     necs = settings.necs(len(training.bank))
-    plan = Plan(necs, settings.l2, settings.budget == "class", refit=settings.refit)
+    plan = Plan(necs, settings.l2, settings.budget == "class", refit=settings.refit, penalties=penalties)
     points = sparse_head(training.whole, part, held, plan, progress)
     chosen = points[_choose(points, settings.nec, len(training.held))]
     return Head(chosen.fit.weight, chosen.fit.bias, points, {"l2": chosen.l2, "nec": chosen.nec})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bntools.core.progress import Progress
-from bntools.tools.cbm_build.methods.joint import train
+from bntools.tools.cbm_build.joint import train
 from bntools.tools.cbm_build.settings import Settings
 from bntools.tools.cbm_build.training import Head, Training
 

@@ -20,7 +20,8 @@ _STEPS = 60
 
 @dataclass(frozen=True)
 class Bank:
-    """vectors [K, d], offsets [K], names; owner [K, C] or None; levels [K, 2] raw score without and with a concept."""
+    """vectors [K, d], offsets [K], names; owner [K, C] or None; levels [K, 2] raw score without and with a concept;
+    theta [K] or None: of activation `threshold`."""
 
     vectors: Floats
     offsets: Floats
@@ -28,6 +29,7 @@ class Bank:
     owner: NDArray[np.bool_] | None
     levels: Floats
     activation: str = "linear"
+    theta: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -38,21 +40,28 @@ class Bank:
         return replace(
             self, vectors=self.vectors[chosen], offsets=self.offsets[chosen], levels=self.levels[chosen],
             names=[self.names[k] for k in chosen], owner=None if self.owner is None else self.owner[chosen],
+            theta=None if self.theta is None else self.theta[chosen],
         )  # fmt: skip
 
     def raw(self, embeddings: Floats) -> Floats:
-        return activate(embeddings @ self.vectors.T + self.offsets, self.activation)
+        return activate(embeddings @ self.vectors.T + self.offsets, self.activation, self.theta)
 
 
 def text_bank(vectors: Floats, names: list[str], owner: NDArray[np.bool_] | None = None) -> Bank:
     """Concepts as the embeddings of their names; a name that occurs again is told apart by a number."""
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names or [f"concept {k}" for k in range(len(vectors))]:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    unique = numbered(names or [f"concept {k}" for k in range(len(vectors))])
     zeros = np.zeros(len(vectors), np.float32)
     return Bank(vectors, zeros, unique, owner, np.full((len(vectors), 2), np.nan, np.float32))
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Names that differ: the second of a name gets (2) behind it, and so on."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique
 
 
 def with_levels(bank: Bank, embeddings: Floats, truth: Truth) -> Bank:

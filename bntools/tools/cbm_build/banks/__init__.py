@@ -1,0 +1,1 @@
+"""Concept layers, and which of their concepts a bottleneck gets."""
