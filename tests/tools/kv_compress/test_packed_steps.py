@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bntools.core.errors import BnError
 from bntools.core.methods.kv.cache import PlannedCache
 from bntools.core.model.open import open_model
 from bntools.core.text.documents import default_text
@@ -145,3 +146,14 @@ def test_steps_in_many_architectures_say_what_the_decoded_cache_says(kind, tmp_p
             out = [model(tokens[None, at : at + 1], past_key_values=c).logits for c in (packed, dense)]
             assert torch.allclose(*out, atol=1e-3)
     assert sum(answered(packed)) == (0 if kind == "gpt_oss" else 6 * len(plan.planned))
+
+
+@pytest.mark.parametrize("left", [0, 5, -2, -1])
+def test_a_block_of_another_length_is_refused(world, left):
+    coder = next(iter(world.plan.coders().values()))
+    k, v = torch.randn(2, 1, 64, 32, generator=torch.Generator().manual_seed(0)) * 5  # some tokens are exact
+    blocks = coder.encode(k, v, None)
+    broken = [blocks[0], dataclasses.replace(blocks[1], data=blocks[1].data[:left])]
+    with pytest.raises(BnError) as error:
+        coder.decode(broken)
+    assert error.value.code == 3
