@@ -3,12 +3,13 @@
 In pieces of `--minutes`, with finished rows kept in `--work`: run it again until it prints the table. All bits are
 counted; errors are over windows. What is compared ran on the same text, in the same windows.
 
-usage: kv_compress.py MODEL [--work DIR] [--minutes 8] [--windows 4] [--context 4096]
+usage: kv_compress.py MODEL [--work DIR] [--minutes 8] [--windows 4] [--context 4096] [--only NAMES | --only steps]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from bntools.core.methods.kv import score
 from bntools.core.methods.kv.baselines import simulate
@@ -170,6 +172,37 @@ class Bench:
             done = self.rows("loading")
         return done["seconds"]
 
+    def steps(self, length: int = 2048, count: int = 6) -> dict[str, float]:
+        """CPU seconds a token behind so many: from packed rows, from a decoded cache, from an exact one, interleaved.
+
+        Of a plan on 512 tokens: time depends on how many bits there are, not on where they were best given.
+        """
+        done = self.rows("steps")
+        if "seconds" not in done:
+            settings = Settings(bits=2.2, code="fixed", exact="0.01", context=512, calib_tokens=512)
+            plan = self.kept("steps plan", lambda: run.make_plan(self.model, self.ids["calib"], settings))
+            row = torch.tensor([self.ids["eval"][: length + count + 1]])
+            packed, exact = PlannedCache.from_plan(plan, self.model), DynamicCache(config=self.model.config)
+            times: dict[str, list[float]] = {"packed": [], "decoded": [], "exact": []}
+            with torch.no_grad():
+                for cache in (packed, exact):
+                    self.model(row[:, :length], past_key_values=cache, logits_to_keep=1)
+                decoded = copy.deepcopy(packed)
+                for layer in decoded.coded_layers:
+                    layer.steps = None
+                for at in range(length, length + count + 1):
+                    for name, cache in (("packed", packed), ("decoded", decoded), ("exact", exact)):
+                        began = time.process_time()
+                        self.model(row[:, at : at + 1], past_key_values=cache)
+                        times[name].append(time.process_time() - began)
+            packed.detach()
+            medians = {
+                name: float(np.median(values[1:])) for name, values in times.items()
+            }  # the first compiles
+            self.add("steps", "seconds", medians)
+            done = self.rows("steps")
+        return done["seconds"]
+
 
 def mean(values: list[float]) -> str:
     spread = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
@@ -199,6 +232,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(given.model, given.work, 60 * given.minutes, given.context)
+    if given.only in (None, "steps"):
+        seconds = bench.steps()
+        print(f"a token behind 2,048 of fixed 2.2: {seconds['packed']:.3f} CPU s from packed rows, "
+              f"{seconds['decoded']:.3f} decoded: {seconds['packed'] / seconds['decoded']:.2f}; "
+              f"{seconds['exact']:.3f} with an exact cache")  # fmt: skip
+    if given.only == "steps":
+        return
     names = given.only.split(",") if given.only else [*PLANS, *BASELINES]
     scores = bench.scored(names, given.windows)
     if scores is None:

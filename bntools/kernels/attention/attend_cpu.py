@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
+TILE = 256
+"""Tokens of which one coordinate's codes are held at a time."""
 _jit: Any = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 
 
@@ -46,43 +48,55 @@ def parts(
 
 
 @_jit
+def _codes(packed, start, at, bits, out):  # pragma: no cover - compiled
+    """Codes of one coordinate, `bits` wide from bit `at` on, of the tokens from `start` on."""
+    place, shift, mask = at >> 3, at & 7, (1 << bits) - 1
+    if shift + bits > 8:
+        for i in range(len(out)):
+            word = np.int64(packed[start + i, place]) | np.int64(packed[start + i, place + 1]) << 8
+            out[i] = (word >> shift) & mask
+    else:
+        for i in range(len(out)):
+            out[i] = (np.int64(packed[start + i, place]) >> shift) & mask
+
+
+@_jit
 def _scores(packed, widths, table, logits):  # pragma: no cover - compiled
-    size = packed.shape[1]
-    for t in range(packed.shape[0]):
-        for g in range(logits.shape[0]):
-            logits[g, t] = 0
+    held = np.empty(TILE, np.uint8)
+    logits[:] = 0
+    for start in range(0, packed.shape[0], TILE):
+        codes = held[: min(TILE, packed.shape[0] - start)]
         at = 0
         for c in range(len(widths)):
-            b = np.int64(widths[c])
-            if b == 0:
+            bits = np.int64(widths[c])
+            if bits == 0:
                 continue
-            place = at >> 3
-            word = np.int64(packed[t, place])
-            if place + 1 < size:
-                word |= np.int64(packed[t, place + 1]) << 8
-            code = (word >> (at & 7)) & ((1 << b) - 1)
+            _codes(packed, start, at, bits, codes)
             for g in range(logits.shape[0]):
-                logits[g, t] += table[g, c, code]
-            at += b
+                row, out = table[g, c], logits[g, start : start + len(codes)]
+                for i in range(len(codes)):
+                    out[i] += row[codes[i]]
+            at += bits
 
 
 @_jit
 def _mix(packed, widths, half, levels, chances, mixed):  # pragma: no cover - compiled
-    size = packed.shape[1]
+    held = np.empty(TILE, np.uint8)
     first = 0
     for c in range(half):
         first += np.int64(widths[c])
-    for t in range(packed.shape[0]):
+    for start in range(0, packed.shape[0], TILE):
+        codes = held[: min(TILE, packed.shape[0] - start)]
         at = first
         for c in range(half):
-            b = np.int64(widths[half + c])
-            if b == 0:
+            bits = np.int64(widths[half + c])
+            if bits == 0:
                 continue
-            place = at >> 3
-            word = np.int64(packed[t, place])
-            if place + 1 < size:
-                word |= np.int64(packed[t, place + 1]) << 8
-            value = levels[half + c, (word >> (at & 7)) & ((1 << b) - 1)]
+            _codes(packed, start, at, bits, codes)
+            row = levels[half + c]
             for g in range(mixed.shape[0]):
-                mixed[g, c] += chances[g, t] * value
-            at += b
+                share, total = chances[g, start : start + len(codes)], np.float32(0)
+                for i in range(len(codes)):
+                    total += share[i] * row[codes[i]]
+                mixed[g, c] += total
+            at += bits

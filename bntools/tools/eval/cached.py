@@ -88,6 +88,9 @@ def draw(console: Any, report: dict[str, Any]) -> None:
 
     rows = [["exact, 16 bits", "16.0", "0", "", "0", "0", ""]]
     rows += [row(name, one) for name, one in report["baselines"].items()]
+    if report["sparse_prefill"] is not None:
+        rows.append(row("this plan's codes alone", report["sparse_prefill"]["codes"]))
+        rows.append(row("its sparse prefill alone", report["sparse_prefill"]["prefill"]))
     rows.append(row(f"this plan ({report['method']})", report))
     heads = ["cache", "bits/value", "KL", "± se", "Δ loss", "copy loss above", "± se"]
     console.print(terminal.table(heads, rows))

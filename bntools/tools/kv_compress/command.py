@@ -58,6 +58,8 @@ _METHODS = (
               help="Of --code fixed: share of tokens kept in 16 bits.")  # fmt: skip
 @click.option("--tau", type=click.FloatRange(0, 1, min_open=True), default=0.975, show_default=True,
               help="Of zipvl: share of the attention that the important tokens get.")  # fmt: skip
+@click.option("--sparse-prefill", is_flag=True,
+              help="Of zipvl: also read the prompt by attention among its important tokens alone.")  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0, 1, min_open=True), default=0.25, show_default=True,
               help="Of methods that evict: share of the tokens that stay.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Of scalekv: the paper's roles also where layers show none.")
@@ -109,7 +111,7 @@ def _refuse_text_options() -> None:
     """Options of plans for text say nothing of a next-scale model; named on the command line, they are refused."""
     context = click.get_current_context()
     for name in ("plan", "text", "calib", "calib_tokens", "context", "max_kl", "size", "code", "sink", "recent",
-                 "tokens", "exact", "tau"):  # fmt: skip
+                 "tokens", "exact", "tau", "sparse_prefill"):  # fmt: skip
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(p.opts[0] for p in context.command.params if p.name == name)
             raise usage(f"{option} is for language models, not for next-scale models", "leave it out")

@@ -12,10 +12,11 @@ def cost(config: dict[str, Any], settings: Settings, tokens: int) -> dict[str, A
     """What a plan would read and run. passes: over the continuation of a window, the cache reused."""
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
     windows = max(1, min(tokens, settings.calib_tokens) // settings.context)
-    calibrated = settings.method == "rate"
+    calibrated = settings.method == "rate" or settings.sparse_prefill
+    continued = 8 * windows if settings.sparse_prefill else 2 * layers + 3 * windows
     return {
         "kind": "plan", "method": settings.method, "windows": windows if calibrated else 0,
-        "window": settings.context, "passes": (2 * layers + 3 * windows) if calibrated else 0,
+        "window": settings.context, "passes": continued if calibrated else 0,
         "tokens": min(tokens, windows * settings.context) if calibrated else 0,
     }  # fmt: skip
 
@@ -35,6 +36,8 @@ def draw_plan(console: Any, facts: dict[str, Any]) -> None:
     if facts["method"] != "rate":
         known = ", ".join(f"{name} {value:g}" for name, value in facts["options"].items())
         console.print(f"{facts['method']} {known}: scored by bntools eval MODEL --kv")
+        if facts.get("sparse_prefill"):
+            draw_prefill(console, facts["sparse_prefill"], facts["predicted_kl"])
         return
     three = terminal.three
     rows = [
@@ -48,6 +51,18 @@ def draw_plan(console: Any, facts: dict[str, Any]) -> None:
     full = 16 / facts["bits"] * facts["bytes_per_token"]
     console.print(
         f"{size}{full:,.0f}), KL on the calibration text {three(facts['predicted_kl'])} nats a token"
+    )
+
+
+def draw_prefill(console: Any, parts: dict[str, Any], both: float) -> None:
+    """What a sparse prefill costs alone, beside the codes of the cache alone and both."""
+    three = terminal.three
+    share = sum(parts["important"]) / len(parts["important"])
+    rows = [["codes of the cache alone", three(parts["codes"]["kl"])],
+            ["sparse prefill alone", three(parts["prefill"]["kl"])], ["both", three(both)]]  # fmt: skip
+    console.print(terminal.table(["KL, nats a token", "calibration text"], rows))
+    console.print(
+        f"{100 * share:.0f} % of the tokens are important, {100 * parts['products']:.0f} % of the products left"
     )
 
 

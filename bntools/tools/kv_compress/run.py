@@ -148,7 +148,8 @@ def make_maker(model: Any, ids: list[int], settings: Settings, progress: Progres
 def make_plan(model: Any, ids: list[int], settings: Settings, progress: Progress = no_progress) -> CachePlan:
     """The plan that the settings ask for, with the divergence it has on the calibration text."""
     if settings.method != "rate":
-        return baseline_plan(model, settings)
+        plan = baseline_plan(model, settings)
+        return measured_prefill(model, plan, ids, settings, progress) if settings.sparse_prefill else plan
     maker = make_maker(model, ids, settings, progress)
     bits = settings.bits
     if settings.size is not None:
@@ -173,7 +174,20 @@ def baseline_plan(model: Any, settings: Settings) -> CachePlan:
         "bntools.kv": VERSION, "model": describe_model(model), "method": settings.method, "code": None, "bits": None,
         "bytes_per_token": None, "sink": 0, "recent": 0, "gamma": 0.0, "layers": layers, "tables": None,
         "predicted_kl": None, "calibration": None, "options": baseline_options(settings),
+        "sparse_prefill": settings.sparse_prefill or None,
     })  # fmt: skip
+
+
+def measured_prefill(
+    model: Any, plan: CachePlan, ids: list[int], settings: Settings, progress: Progress
+) -> CachePlan:
+    """The same plan with what its sparse prefill costs on the calibration text, alone and with its codes."""
+    context = min(settings.context, len(ids))
+    windows = score.windows_of(ids, context, max(settings.calib_tokens, context))
+    with progress("measuring the prefill", len(windows)) as step:
+        report = score.score(model, plan, windows, step, baselines=())
+    facts = {**plan.facts, "predicted_kl": report["kl"], "sparse_prefill": report["sparse_prefill"]}
+    return CachePlan(facts, plan.tensors)
 
 
 @torch.no_grad()

@@ -27,12 +27,17 @@ class Settings:
     calib_tokens: int = 4096
     context: int = 2048
     tau: float = 0.975
+    sparse_prefill: bool = False
     budget: float = 0.25
     seed: int = 0
 
 
 def validate(settings: Settings) -> None:
     """Raises BnError (exit 2) where the settings do not fit each other."""
+    if settings.sparse_prefill and settings.method != "zipvl":
+        raise usage(
+            f"--sparse-prefill is for zipvl, not for {settings.method}", "--method zipvl --sparse-prefill"
+        )
     named = [settings.bits, settings.max_kl, settings.size]
     if settings.method == "rate" and sum(value is not None for value in named) != 1:
         raise usage("--bits, --bytes and --max-kl: one of them is needed", "--bits 1.5")

@@ -95,8 +95,14 @@ def important(weight: Tensor, total: Tensor, tau: float) -> Tensor:
     return keep
 
 
-def _zipvl_tokens(prefix: ExactPrefix, layer: int, tau: float) -> Tensor:
-    weight = prefix.received[layer].sum(0)
+def zipvl_tokens(received: Tensor, tau: float) -> Tensor:
+    """The important tokens [n] bool of a layer from the attention [key heads, n] that each gets of a query.
+
+    A tau of 1 is every token, also those whose share is lost in rounding.
+    """
+    weight = received.sum(0)
+    if tau >= 1:
+        return torch.ones(len(weight), dtype=torch.bool)
     visible = torch.arange(len(weight), 0, -1)  # queries that may see a token
     return important(weight, weight * visible, tau)
 
@@ -105,7 +111,7 @@ def zipvl(prefix: ExactPrefix, tau: float = 0.975, high: int = 4, low: int = 2) 
     """ZipVL (arXiv 2410.08584) v1: 4 bits for the important tokens of a layer, 2 for the rest."""
     kv, share, numbers = {}, [], 1
     for layer, (k, v) in prefix.kv.items():
-        keep = _zipvl_tokens(prefix, layer, tau)
+        keep = zipvl_tokens(prefix.received[layer], tau)
         k, v = k.float().clone(), v.float().clone()
         numbers = k.shape[0] * k.shape[2]
         for some, bits in ((keep, high), (~keep, low)):
@@ -122,7 +128,7 @@ def zipvl_evict(prefix: ExactPrefix, tau: float = 0.975) -> SimulatedCache:
     """ZipVL v2: what is not important is dropped, the rest stays in 16 bits."""
     keep = {}
     for layer, (k, _) in prefix.kv.items():
-        tokens = _zipvl_tokens(prefix, layer, tau)
+        tokens = zipvl_tokens(prefix.received[layer], tau)
         keep[layer] = tokens[None].expand(k.shape[0], -1).clone()
     return _evicted(prefix, keep)
 

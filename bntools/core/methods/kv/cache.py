@@ -15,6 +15,7 @@ from bntools.core.artifact.reader import Artifact, open_path
 from bntools.core.artifact.writer import Writer
 from bntools.core.errors import bad_input, usage
 from bntools.core.methods.kv import watch
+from bntools.core.methods.kv.attention.packed_steps import PackedSteps
 from bntools.core.methods.kv.entropy_code import CodedBlock
 from bntools.core.methods.kv.layer import PlannedLayer
 from bntools.core.methods.kv.plan import CachePlan, check_model, read_plan
@@ -40,7 +41,8 @@ class PlannedCache(Cache):
     """Keys and values in the few bits of a plan, for `model.generate(past_key_values=...)`.
 
     Each token is coded once. Layers with a window or a state of their own stay as transformers has them. A plan with
-    token weights needs to see the queries: `from_plan` then watches the model's attention, `detach` ends that.
+    token weights needs to see the queries, and of the code `fixed` steps of one token are answered from packed rows:
+    `from_plan` then watches the model's attention, `detach` ends that.
     """
 
     def __init__(self, plan: CachePlan, model: Any) -> None:
@@ -56,6 +58,10 @@ class PlannedCache(Cache):
         self._undo: Any = None
         if plan.facts["gamma"] > 0 and plan.code == "entropy":
             self._undo = watch.attach(model, _observer(weakref.ref(self)))
+        if plan.code == "fixed" and watch.can_attach(model.config):
+            self._undo = watch.attach(model)
+            for layer in self.coded_layers:
+                layer.steps = PackedSteps(model.config)
 
     @classmethod
     def from_plan(cls, plan: str | Path | CachePlan, model: Any) -> PlannedCache:
@@ -65,10 +71,12 @@ class PlannedCache(Cache):
         return cls(plan, model)
 
     def detach(self) -> None:
-        """Watch the model no more; tokens coded from now on have no weights of their own."""
+        """Watch the model no more: tokens coded from now on have no weights of their own, steps decode every layer."""
         if self._undo is not None:
             self._undo()
             self._undo = None
+        for layer in self.coded_layers:
+            layer.steps = None
 
     @property
     def coded_layers(self) -> list[PlannedLayer]:

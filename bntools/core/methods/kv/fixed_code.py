@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,29 +94,42 @@ class FixedRows:
     ) -> tuple[list[Codes], NDArray[np.bool_], list[NDArray[np.float16]]]:
         """Packed rows [n, bytes] of each head, which tokens are exact [heads, n], and their values a head."""
         heads, width = self.widths.shape
-        sizes = [packed_rows.row_bytes(self.widths[h]) for h in range(heads)]
         packed: list[list[Codes]] = [[] for _ in range(heads)]
-        marks, values = [], [[np.zeros((0, width), np.float16)] for _ in range(heads)]
-        for block in blocks:
+        values = [[np.zeros((0, width), np.float16)] for _ in range(heads)]
+        marks = [np.zeros((heads, 0), bool)]
+        for tokens, run in itertools.groupby(blocks, key=lambda block: block.tokens):
+            data, bits, exact = self._split([block.data for block in run], tokens)
             at = 0
-            for h, size in enumerate(sizes):
-                packed[h].append(
-                    np.frombuffer(block.data, np.uint8, size * block.tokens, at).reshape(-1, size)
-                )
-                at += size * block.tokens
-            mark = np.zeros((heads, block.tokens), bool)
-            if np.isfinite(self.limit).any():
-                count = -(-heads * block.tokens // 8)
-                bits = np.unpackbits(np.frombuffer(block.data, np.uint8, count, at), bitorder="little")
-                mark = bits[: mark.size].reshape(mark.shape).astype(bool)
-                some = np.frombuffer(block.data[at + count :], "<f2").reshape(-1, width)
-                if len(some) != mark.sum():
-                    raise bad_input("a block of the cache is damaged", "make the file again")
-                for h, part in enumerate(np.split(some, np.cumsum(mark.sum(1))[:-1])):
-                    values[h].append(part)
-            marks.append(mark)
+            for h in range(heads):
+                size = packed_rows.row_bytes(self.widths[h])
+                packed[h].append(data[:, at : at + size * tokens].reshape(-1, size))
+                at += size * tokens
+            owner = np.nonzero(bits.reshape(-1, tokens))[0] % heads
+            for h in range(heads):
+                values[h].append(exact[owner == h])
+            marks.append(bits.transpose(1, 0, 2).reshape(heads, -1))
         joined = [np.concatenate(parts) for parts in packed]
         return joined, np.concatenate(marks, 1), [np.concatenate(parts) for parts in values]
+
+    def _split(self, datas: list[bytes], tokens: int) -> tuple[Codes, NDArray[np.bool_], NDArray[np.float16]]:
+        """Of blocks of so many tokens: bytes of rows [blocks, ...], marks [blocks, heads, tokens], exact values."""
+        heads, width = self.widths.shape
+        fixed = tokens * sum(packed_rows.row_bytes(row) for row in self.widths)
+        count = -(-heads * tokens // 8) if np.isfinite(self.limit).any() else 0
+        tails = b"".join(data[fixed + count :] for data in datas)
+        bits = np.zeros((len(datas), heads, tokens), bool)
+        whole = all(len(data) >= fixed + count for data in datas)
+        if whole:
+            rows = np.frombuffer(b"".join(data[: fixed + count] for data in datas), np.uint8)
+            rows = rows.reshape(len(datas), -1)
+            flags = np.unpackbits(
+                rows[:, fixed:], axis=1, bitorder="little", count=heads * tokens if count else 0
+            )
+            bits = flags.reshape(bits.shape).astype(bool) if count else bits
+            sizes = [len(data) - fixed - count for data in datas]
+            if sizes == (2 * width * bits.sum((1, 2))).tolist():
+                return rows[:, :fixed], bits, np.frombuffer(tails, "<f2").reshape(-1, width)
+        raise bad_input("a block of the cache is damaged", "make the file again")
 
     def decode(self, blocks: list[CodedBlock]) -> tuple[Tensor, Tensor]:
         """Keys and values [heads, n, d] of what is still used of the blocks."""
@@ -134,25 +148,42 @@ class FixedRows:
         both = both if used.all() else both[:, torch.from_numpy(used)]
         return both[..., :d], both[..., d:]
 
-    def attend(self, head: int, query: Tensor, blocks: list[CodedBlock], scaling: float) -> Tensor:
-        """Attention [groups, d] of the queries [groups, d] that share a key head over all tokens of the blocks.
-
-        Reads the rows as they are packed; only the exact tokens are attended to as plain ones.
-        """
+    def select(self, blocks: list[CodedBlock]) -> list[tuple[Codes, Floats]]:
+        """What is used of the blocks, a head: packed rows [n, bytes] of coded tokens, exact ones [m, 2 d]."""
         packed, marks, exact = self.rows(blocks)
         used = np.concatenate([np.arange(block.tokens) < block.used for block in blocks])
-        q, d = query.float() * scaling, query.shape[-1]
-        mean = self.metric.mean[:, head]
-        rows = packed[head][used & ~marks[head]]
-        plain = torch.from_numpy(exact[head][used[marks[head]]].astype(np.float32))
-        parts = []
+        if used.all() and not marks.any():
+            return [(rows, np.zeros((0, self.widths.shape[1]), np.float32)) for rows in packed]
+        return [
+            (packed[h][used & ~marks[h]], exact[h][used[marks[h]]].astype(np.float32)) for h in range(len(packed))
+        ]  # fmt: skip
+
+    def parts(self, head: int, q: Tensor, rows: Codes, exact: Floats) -> list[tuple[Tensor, Tensor]]:
+        """Log of the sum of exp(logit) [groups] and attention [groups, d] over coded and over exact tokens of a head.
+
+        q [groups, d]: queries that share it, times the factor of the logits.
+        """
+        d, mean, parts = q.shape[-1], self.metric.mean[:, head], []
         if len(rows):
             inner = ((q @ self.metric.inverse[0, head]).numpy(), rows, self.widths[head], self.values[head])
             top, total, mixed = map(torch.from_numpy, attend_cpu.parts(*inner, (q @ mean[0]).numpy()))
             coded = (mixed / total[:, None]) @ self.metric.inverse[1, head].T + mean[1]
             parts.append((top + total.log(), coded))
-        if len(plain):
+        if len(exact):
+            plain = torch.from_numpy(exact)
             logits = q @ plain[:, :d].T
             parts.append((logits.logsumexp(1), logits.softmax(1) @ plain[:, d:]))
-        share = torch.stack([part[0] for part in parts]).softmax(0)
-        return (share[..., None] * torch.stack([part[1] for part in parts])).sum(0)
+        return parts
+
+    def attend(self, head: int, query: Tensor, blocks: list[CodedBlock], scaling: float) -> Tensor:
+        """Attention [groups, d] of the queries [groups, d] that share a key head over all tokens of the blocks.
+
+        Reads the rows as they are packed; only the exact tokens are attended to as plain ones.
+        """
+        return join_parts(self.parts(head, query.float() * scaling, *self.select(blocks)[head]))
+
+
+def join_parts(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Attention [groups, d] over all tokens from that over parts of them, each with the log of its sum [groups]."""
+    share = torch.stack([part[0] for part in parts]).softmax(0)
+    return (share[..., None] * torch.stack([part[1] for part in parts])).sum(0)

@@ -41,6 +41,7 @@ class PlannedLayer(CacheLayerMixin):
         super().__init__()
         self.coder, self.sink, self.recent, self.gamma = coder, sink, recent, gamma
         self.held = torch.float16  # of exact tokens
+        self.steps: Any = None  # PackedSteps, where attention over packed rows is in use
         self.reset()
 
     def reset(self) -> None:
@@ -73,12 +74,18 @@ class PlannedLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append tokens [B, heads, n, d], after what is now old enough was coded; returns all keys and values."""
+        """Append tokens [B, heads, n, d], after what is now old enough was coded; returns all keys and values.
+
+        Of a step that is answered from packed rows, the exact ones alone.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.flush()
         self.append(key_states, value_states)
-        keys, values = self.dense()
+        whole = self.steps is None or not self.coded or not self.steps.ready(self.coder, key_states)
+        keys, values = self.dense() if whole else self.exact()
+        if self.steps is not None:
+            self.steps.hand_out(self, keys, values, whole)
         self._shown = weakref.ref(keys)
         return keys, values
 
@@ -139,6 +146,13 @@ class PlannedLayer(CacheLayerMixin):
             rows = [torch.stack(self.coder.decode(blocks)) for blocks in self.blocks]
             parts.append(torch.stack(rows, 1).to(self.device, self.dtype))
         both = torch.cat([*parts, self.newest.to(self.dtype)], 3)
+        return both[0], both[1]
+
+    def exact(self) -> tuple[Tensor, Tensor]:
+        """Keys and values that are in no block, in the model's type."""
+        assert self.first is not None
+        assert self.newest is not None
+        both = torch.cat([self.first, self.newest], 3).to(self.dtype)
         return both[0], both[1]
 
     def nbytes(self) -> int:

@@ -63,6 +63,11 @@ class CachePlan:
         """Layers whose cache is coded."""
         return [layer["index"] for layer in self.facts["layers"]]
 
+    @property
+    def sparse_prefill(self) -> bool:
+        """Whether the prompt is read by attention among its important tokens alone."""
+        return bool(self.facts.get("sparse_prefill"))
+
     def metric(self, at: int) -> QueryMetric:
         """Of the at-th planned layer."""
         mean, forward = (

@@ -37,9 +37,13 @@ class ExactPrefix:
 
 @torch.no_grad()
 def read_prefix(
-    model: Any, ids: Tensor, planned: list[int], moments: watch.Watch | None = None
-) -> ExactPrefix:
-    """Run the model over ids [n] and keep what its cache holds. moments: is shown all attention, too."""
+    model: Any, ids: Tensor, planned: list[int], moments: watch.Watch | None = None, *,
+    replace: watch.Replace | None = None,
+) -> ExactPrefix:  # fmt: skip
+    """Run the model over ids [n] and keep what its cache holds.
+
+    moments: is shown all attention, too; replace: what attention is computed by, the plain one where None.
+    """
     received: dict[int, Tensor] = {}
     window: dict[int, Tensor] = {}
 
@@ -55,7 +59,7 @@ def read_prefix(
                 moments(layer, q, k, v, scaling)
 
     cache = DynamicCache(config=model.config)
-    with watch.watching(model, see):
+    with watch.watching(model, see, replace=replace):
         model(ids[None].to(model.device), past_key_values=cache, logits_to_keep=1)
     if set(planned) - set(received):
         raise bad_input(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bntools.core.errors import bad_input
+from bntools.core.methods.kv.attention.sparse_prefill import SparsePrefill
 from bntools.core.methods.kv.baselines import SimulatedCache, simulate
 from bntools.core.methods.kv.layer import PlannedLayer
 from bntools.core.methods.kv.plan import CachePlan
@@ -159,18 +160,22 @@ def score(
     model: Any, plan: CachePlan, windows: Sequence[ScoreWindow], step: Step = no_step,
     baselines: Sequence[tuple[str, dict[str, Any]]] = BASELINES,
 ) -> dict[str, Any]:  # fmt: skip
-    """Report of kind kv-eval for a model and a plan: both numbers, bytes, and baselines on the same text."""
+    """Report of kind kv-eval for a model and a plan: both numbers, bytes, and baselines on the same text.
+
+    Of a plan with a sparse prefill, whose numbers are those of both its losses, each of the two alone as well.
+    """
     began = time.monotonic()
-    coders = plan.coders() if plan.method == "rate" else None
     scores = {"": CacheScore(), **{_label(*pair): CacheScore() for pair in baselines}}
+    sparse = SparseScore(plan) if plan.sparse_prefill else None
+    coders = plan.coders() if plan.method == "rate" else None
     values, ring = 0, 0
     for exact in _references(model, windows, plan.planned):
-        caches: Iterator[tuple[str, SimulatedCache]] = (
-            (name, simulate(pair[0], exact.prefix, pair[1]))
-            for name, pair in ((_label(*pair), pair) for pair in baselines)
-        )
-        for name, cache in (("", apply_plan(plan, exact.prefix, coders)), *caches):
-            scores[name].add(exact, cache, compare(model, exact, cache))
+        read = exact if sparse is None else sparse.add(model, exact)
+        cache = apply_plan(plan, read.prefix, coders)
+        scores[""].add(read, cache, compare(model, read, cache))
+        for pair in baselines:
+            cache = simulate(pair[0], exact.prefix, pair[1])
+            scores[_label(*pair)].add(exact, cache, compare(model, exact, cache))
         values = exact.prefix.values
         ring = min(plan.facts["recent"], len(exact.prefix.ids))
         step(1)
@@ -184,8 +189,39 @@ def score(
         "ratio": 16 / result["bits_per_value"], "windows": len(windows),
         "window": len(windows[0].prefix) + len(windows[0].following), "prefix": len(windows[0].prefix),
         "scored": len(windows[0].following), "seconds": round(time.monotonic() - began, 3),
+        "sparse_prefill": None if sparse is None else sparse.report(),
         "baselines": {name: one.report() for name, one in scores.items() if name},
     }  # fmt: skip
+
+
+class SparseScore:
+    """What a sparse prefill costs with an exact cache, and what the plan's codes cost behind an exact prefill."""
+
+    def __init__(self, plan: CachePlan) -> None:
+        self.plan = plan
+        self.parts = {"prefill": CacheScore(), "codes": CacheScore()}
+        self.kept: list[list[float]] = []
+        self.products: list[float] = []
+
+    def add(self, model: Any, exact: ReferenceWindow) -> ReferenceWindow:
+        """Score both alone; returns the window with a prefix that was read sparsely, its reference the exact run."""
+        prefill = SparsePrefill(self.plan.facts["options"]["tau"], self.plan.planned)
+        prefix = read_prefix(model, exact.window.prefix, self.plan.planned, replace=prefill)
+        read = replace(exact, prefix=prefix)
+        plain = SimulatedCache(prefix.kv, None, 16.0)
+        self.parts["prefill"].add(read, plain, compare(model, read, plain))
+        coded = apply_plan(self.plan, exact.prefix)
+        self.parts["codes"].add(exact, coded, compare(model, exact, coded))
+        self.kept.append(prefill.kept())
+        self.products.append(prefill.products())
+        return read
+
+    def report(self) -> dict[str, Any]:
+        return {
+            **{name: part.report() for name, part in self.parts.items()},
+            "important": [round(sum(column) / len(column), 4) for column in zip(*self.kept, strict=True)],
+            "products": sum(self.products) / len(self.products),
+        }
 
 
 def _label(method: str, options: dict[str, Any]) -> str:

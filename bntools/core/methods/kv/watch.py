@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +15,35 @@ Watch = Callable[[int, Tensor, Tensor, Tensor, float], None]
 """layer, queries [B, heads, n, d], keys and values [B, key heads, T, d] with the cache, the factor of the logits."""
 _HOOK = "_bntools_watch"
 _MASK = "_bntools_mask"
+_REPLACE = "_bntools_replace"
+_OWNER = "_bntools_owner"
 _PREFIX = "bntools-kv-"
+
+
+class AttentionCall(NamedTuple):
+    """What a layer asks its attention function: `plain` is that function, `options` are its keywords."""
+
+    plain: Callable[..., Any]
+    module: Any
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Any
+    options: dict[str, Any]
+
+    @property
+    def scaling(self) -> float:
+        """Factor of the logits."""
+        known = self.options.get("scaling")
+        return self.query.shape[-1] ** -0.5 if known is None else known
+
+    def run(self) -> Any:
+        """Outputs [B, n, heads, d] and weights or None, as transformers wants them."""
+        return self.plain(self.module, self.query, self.key, self.value, self.mask, **self.options)
+
+
+Replace = Callable[[AttentionCall], Any]
+"""Attention in place of the plain one: its outputs and weights, or None for the plain one."""
 
 
 def _forward(base: str) -> Callable[..., Any]:
@@ -31,13 +59,15 @@ def _forward(base: str) -> Callable[..., Any]:
         narrow = getattr(module, _MASK, None)
         if narrow is not None:
             mask = narrow(module.layer_idx, query, key, mask)
-        out = plain(module, query, key, value, mask, **given)
+        call = AttentionCall(plain, module, query, key, value, mask, given)
+        out = None
+        for replace in (getattr(key, _OWNER, None), getattr(module, _REPLACE, None)):
+            if replace is not None and out is None:
+                out = replace(call)
+        out = call.run() if out is None else out
         watch = getattr(module, _HOOK, None)
         if watch is not None:
-            scaling = given.get("scaling")
-            watch(
-                module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling
-            )
+            watch(module.layer_idx, query, key, value, call.scaling)
         return out
 
     return attention
@@ -62,30 +92,46 @@ def output_projection(module: Any) -> Any:
     return None
 
 
+def own(key: Tensor, replace: Replace) -> None:
+    """Have attention that is handed this very tensor as its keys ask `replace`, in a model that is watched."""
+    setattr(key, _OWNER, replace)
+
+
+def is_attached(config: Any) -> bool:
+    """Whether a model of this config is watched now."""
+    return str(config._attn_implementation).startswith(_PREFIX)
+
+
+def can_attach(config: Any) -> bool:
+    """Whether `attach` takes a model of this config."""
+    return str(config._attn_implementation).removeprefix(_PREFIX) in ("sdpa", "eager")
+
+
 def attach(
-    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None
-) -> Callable[[], None]:
-    """Call `watch` after and `narrow` (the mask) before each layer's attention; returns what undoes it."""
+    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None, *, replace: Replace | None = None
+) -> Callable[[], None]:  # fmt: skip
+    """Call `watch` after, `narrow` (the mask) before and `replace` in place of attention; returns what undoes it."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
     before = model.config._attn_implementation
     base = before.removeprefix(_PREFIX)
-    if base not in ("sdpa", "eager"):
+    if not can_attach(model.config):
         raise BnError(f"attention {base!r} is not watched", 'model.set_attn_implementation("sdpa")')
     AttentionInterface.register(_PREFIX + base, _forward(base))
     AttentionMaskInterface.register(_PREFIX + base, {"sdpa": sdpa_mask, "eager": eager_mask}[base])
     modules = list(attention_modules(model).values())
-    kept = [(module, module.__dict__.get(_HOOK), module.__dict__.get(_MASK)) for module in modules]
+    hooks = {_HOOK: watch, _MASK: narrow, _REPLACE: replace}
+    before_hooks = [(module, {name: module.__dict__.get(name) for name in hooks}) for module in modules]
     model.set_attn_implementation(_PREFIX + base)
     for module in modules:
-        object.__setattr__(module, _HOOK, watch)
-        object.__setattr__(module, _MASK, narrow)
+        for name, hook in hooks.items():
+            object.__setattr__(module, name, hook)
 
     def undo() -> None:
-        for module, hook, mask in kept:
-            object.__setattr__(module, _HOOK, hook)
-            object.__setattr__(module, _MASK, mask)
+        for module, earlier in before_hooks:
+            for name, hook in earlier.items():
+                object.__setattr__(module, name, hook)
         model.set_attn_implementation(before)
 
     return undo
@@ -93,10 +139,10 @@ def attach(
 
 @contextlib.contextmanager
 def watching(
-    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None
-) -> Iterator[None]:
+    model: Any, watch: Watch | None = None, narrow: Callable[..., Any] | None = None, *, replace: Replace | None = None
+) -> Iterator[None]:  # fmt: skip
     """`attach` for the time of a block."""
-    undo = attach(model, watch, narrow)
+    undo = attach(model, watch, narrow, replace=replace)
     try:
         yield
     finally:

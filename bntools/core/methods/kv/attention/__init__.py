@@ -1,0 +1,1 @@
+"""Attention in place of a model's own: among the important tokens of a prefill, and over packed rows."""
