@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--norm", default="paper")
-    parser.add_argument("--width", type=float)
+    parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--train-epochs", type=int, default=100)
     chosen = parser.parse_args()
     if chosen.speed:

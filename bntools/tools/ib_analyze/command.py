@@ -64,7 +64,7 @@ def _check_parts(given: dict[str, Any]) -> None:
     "--losses", metavar="FILE", help="JSON lines of epoch, train_loss, test_loss, n_train for --gap."
 )
 @click.option("--run", "others", multiple=True, metavar="DUMP",
-              help="Another run's dump for --gap; its last epoch is compared.  Repeatable.")  # fmt: skip
+              help="Another run's dump for --gap, compared at its last epoch; repeatable.")  # fmt: skip
 @click.option("--units", type=click.Choice(["nats", "bits"]), default="nats", show_default=True, help="Unit.")
 @training
 @option_blocks.plot("the plane, or the regressions of --train")

@@ -30,8 +30,8 @@ _OPTIONS = [
                  help="Weights of the compression; each is trained, and the best on validation rows written."),
     click.option("--norm", type=click.Choice(["paper", "repo"]), default="paper", show_default=True,
                  help="Denominator of the divergence: as published, or as the released code has it."),
-    click.option("--kernel-width", default="median", show_default=True, metavar="W",
-                 help="Of the kernels: median distance, or a number of standard deviations."),
+    click.option("--kernel-width", default="1", show_default=True, metavar="W",
+                 help="Of the kernels, in standard deviations; or median, for median distances."),
     click.option("--code", type=click.IntRange(1), default=8, show_default=True, help="Numbers in the bottleneck."),
     click.option("--train-epochs", type=click.IntRange(1), default=100, show_default=True, help="Epochs of --train."),
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from bntools.core.errors import usage
 
 @dataclass(frozen=True)
 class Regressing:
-    """betas: weights of the compression term; norm: `paper` or `repo`; width: of the kernels, `median` or a number.
+    """betas: weights of the compression term; norm: `paper` or `repo`; width: of the kernels, None for median distances.
 
     code: coordinates of the bottleneck; epochs and batch: of Adam at a constant rate.
     """
@@ -17,7 +17,7 @@ class Regressing:
     target: str = "y"
     betas: tuple[float, ...] = (0.001, 0.01, 0.1)
     norm: str = "paper"
-    width: float | None = None
+    width: float | None = 1.0
     code: int = 8
     epochs: int = 100
     batch: int = 128
