@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from bntools.core.datasets.activations import write_activations
 from scipy.special import ndtr
-SIDE, TRUTHS = 16, (0.5, 1, 2, 4)
+SIDE, TRUTHS = 16, (4, 2, 1, 0.5)
 grid = (np.arange(SIDE) + 0.5) / SIDE
 def blobs(z):
     """A bump of width 0.2 at a place in the unit square, z [n, 2]."""

@@ -15,7 +15,7 @@ for activation in tanh relu; do
         --limit 8000 --rows 2000 -f -o "$out/$activation/" > /dev/null
     "$BNTOOLS" ib-analyze "$out/$activation/" --gap --json | tee "$out/$activation.json"
 done
-"$BNTOOLS" ib-analyze "$out/relu/" --paper saxe2018 --json
+"$BNTOOLS" ib-analyze "$out/relu/" --estimator mixture --noise absolute --sigma 1,2,4 --queries 500 --json
 "$PYTHON" - "$out" <<'CODE'
 import json
 import sys

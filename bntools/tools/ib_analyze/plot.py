@@ -52,7 +52,7 @@ def _panel(axes: Any, report: dict[str, Any], name: str) -> None:
     axes.axvline(
         report["baseline"]["log_rows"], color="0.5", linestyle=":", linewidth=1
     ) if labelled else None
-    title = f"epochs {epochs[0]} (light) to {epochs[-1]} (dark); {report['estimator']}, "
-    title += f"noise {report['sigma']:.3g} {report['noise']}; dotted: caps"
+    noise = "" if report["estimator"] == "binning" else f", noise {report['sigma']:.3g} {report['noise']}"
+    title = f"epochs {epochs[0]} (light) to {epochs[-1]} (dark); {report['estimator']}{noise}; dotted: caps"
     axes.set_title(f"{name}: {title}" if name else title, fontsize=9)
     axes.legend(frameon=False, fontsize=8)

@@ -23,10 +23,10 @@ def draw(console: Any, report: dict[str, Any]) -> None:
     headers = ["layer", "I(X;T)", "end", "I(T;Y)", "end", "peak", "compression"]
     console.print(terminal.table(headers, rows))
     baseline = report["baseline"]
+    noise = "" if report["estimator"] == "binning" else f", noise {report['sigma']:.3g} {report['noise']}"
     console.print(
         f"{report['units']}, epochs {report['epochs'][0]} to {report['epochs'][-1]}; caps: ln n "
-        f"{three(baseline['log_rows'])}, H(Y) {three(baseline['label_entropy'])}; noise {report['sigma']:.3g} "
-        f"{report['noise']}, {report['estimator']}"
+        f"{three(baseline['log_rows'])}, H(Y) {three(baseline['label_entropy'])}; {report['estimator']}{noise}"
     )
     if "gap" in report:
         _draw_gap(console, report["gap"])
