@@ -47,12 +47,12 @@ def write_dump(folder: Path, epochs: int, rows: int, width: int = 256, layers: i
         write_activations(str(folder / f"epoch_{epoch:05d}.safetensors"), tensors)
 
 
-def speed(epochs: int, rows: int) -> None:
+def speed(epochs: int, rows: int, estimators: list[str]) -> None:
     """One command in a process of its own: wall seconds, CPU seconds and most resident memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_dump(folder, epochs, rows)
-        for estimator in ("compressed", "binning", "mixture"):
+        for estimator in estimators:
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             words = ["ib-analyze", str(folder), "--estimator", estimator, "--json", "-q"]
             done = subprocess.run([sys.executable, "-m", "bntools", *words], capture_output=True, check=True)
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--regression", action="store_true")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--estimators", default="compressed,binning,mixture")
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--norm", default="paper")
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--train-epochs", type=int, default=100)
     chosen = parser.parse_args()
     if chosen.speed:
-        speed(chosen.epochs, chosen.rows)
+        speed(chosen.epochs, chosen.rows, chosen.estimators.split(","))
     if chosen.regression:
         settings = Regressing(norm=chosen.norm, width=chosen.width, epochs=chosen.train_epochs)
         regression(list(range(chosen.first_seed, chosen.first_seed + chosen.seeds)), settings)

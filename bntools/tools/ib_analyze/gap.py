@@ -13,7 +13,7 @@ from bntools.tools.ib_analyze.points import Point
 from bntools.tools.ib_analyze.settings import Planes
 
 _SURE = 1.96
-_FEWEST = 4
+_FEWEST, _NOTABLE = 4, 0.1
 
 
 def gap_report(points: list[Point], losses: dict[int, dict[str, float]], settings: Planes) -> dict[str, Any]:
@@ -72,3 +72,16 @@ def rank_correlation(entries: list[dict[str, Any]]) -> float | None:
     if len(entries) < _FEWEST or len(set(scalings)) < 2 or len(set(gaps)) < 2:
         return None
     return float(spearmanr(scalings, gaps)[0])  # type: ignore[arg-type]
+
+
+def disagreement(gap: dict[str, Any]) -> list[str]:
+    """A warning where both ways to I(X; T | Y) differ for sure, by more than a tenth of a nat, at most epochs."""
+    excess = [entry["discrepancy"] for entry in gap["epochs"] if "discrepancy" in entry]
+    sure = [e for e in excess if abs(e["value"]) > _NOTABLE and (e["low"] > 0 or e["high"] < 0)]
+    if 2 * len(sure) <= len(excess):
+        return []
+    worst = max(sure, key=lambda entry: abs(entry["value"]))
+    return [
+        f"gap: I(X;T) - I(T;Y) and I(X;T|Y) by class differ by up to {worst['value']:+.2f} nats: one is biased, most "
+        "often the difference, whose first term is of compressed inputs"
+    ]

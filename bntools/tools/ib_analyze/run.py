@@ -17,7 +17,7 @@ from bntools.core.work.folder import Work
 from bntools.core.work.shards import Shard
 from bntools.kernels.information.histogram import entropy
 from bntools.tools.ib_analyze import parts
-from bntools.tools.ib_analyze.gap import both_ways, gap_report
+from bntools.tools.ib_analyze.gap import both_ways, disagreement, gap_report
 from bntools.tools.ib_analyze.phases import order_violations, phases, warnings
 from bntools.tools.ib_analyze.points import Point, shared
 from bntools.tools.ib_analyze.settings import Planes
@@ -69,6 +69,7 @@ def analyze(
     }  # fmt: skip
     if gap:
         report["gap"] = gap_report(points, {**dump.facts, **(losses or {})}, settings)
+        report["warnings"] += disagreement(report["gap"])
     return report
 
 

@@ -13,7 +13,7 @@ from bntools.core.errors import BnError
 from bntools.core.information.epochs import open_dump
 from bntools.core.work.shards import Shard
 from bntools.tools.ib_analyze import Planes, analyze, parts
-from bntools.tools.ib_analyze.gap import over_runs, rank_correlation
+from bntools.tools.ib_analyze.gap import disagreement, over_runs, rank_correlation
 from bntools.tools.ib_analyze.run import RunOptions, gap_of_run, write_part
 
 ROWS = 300
@@ -182,3 +182,11 @@ def test_rank_correlation_is_of_ranks():
     entries = [{"scaling": s, "gap": g, "epoch": 0} for s, g in ((1, 10), (2, 20), (3, 90), (4, 91))]
     assert rank_correlation(entries) == pytest.approx(1)
     assert over_runs([("a", {"epochs": entries})])["rank_correlation_of_runs"] is None
+
+
+def test_ways_that_differ_for_sure_are_warned_of():
+    apart = {"discrepancy": {"value": -0.6, "low": -0.7, "high": -0.5}}
+    unsure = {"discrepancy": {"value": -0.6, "low": -1.3, "high": 0.1}}
+    assert "-0.60 nats" in disagreement({"epochs": [apart, apart, unsure]})[0]
+    assert disagreement({"epochs": [apart, unsure]}) == []
+    assert disagreement({"epochs": []}) == []

@@ -9,7 +9,7 @@ from bntools.core.errors import usage
 
 @dataclass(frozen=True)
 class Regressing:
-    """betas: weights of the compression term; norm: `paper` or `repo`; width: of the kernels, None for median distances.
+    """betas: weights of the compression term; norm: `paper` or `repo`; width: of kernels, None for median distances.
 
     code: coordinates of the bottleneck; epochs and batch: of Adam at a constant rate.
     """
