@@ -146,8 +146,9 @@ def _planes(
 def _part(session: Session, what: tuple[Any, ...], how: dict[str, Any], place: tuple[str, bool]) -> None:
     from bntools.tools.ib_analyze.run import write_part
 
-    with terminal.progress(session, "points", len(what[0].places)) as advance:
-        done = write_part(*what, how["shard"], place=place, how=_how(session, how, advance))
+    dump, classes, settings = what
+    with terminal.progress(session, "points", len(dump.places)) as advance:
+        done = write_part(dump, classes, settings, how["shard"], place=place, how=_how(session, how, advance))
     terminal.manifest(done)
 
 
