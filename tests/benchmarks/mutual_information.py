@@ -1,7 +1,8 @@
 """Mutual information: error on 40 tasks, coverage of intervals, and CPU seconds beside scikit-learn and ennemi.
 
 Every number that bntools-mi(1) states. `--rows N` (10,000), `--draws N` (1) of the tasks, `--seeds N` (20) of the
-channels. ennemi is timed where it is installed. One thread.
+channels, both from `--first-seed N` on (1000: draws that no rule was chosen on). `--only` one part; `critic` runs
+the spirals with --critic. ennemi is timed where it is installed. One thread.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from sklearn.feature_selection import mutual_info_regression
 
 from bntools.core.information.copula import student_excess
 from bntools.core.information.estimate import mutual_information
+from bntools.core.information.estimators import Estimation
 from bntools.kernels.information.nearest_neighbour import digamma, kraskov
 from bntools.tools.mi.bench import bench
-from bntools.tools.mi.tasks import student
+from bntools.tools.mi.tasks import student, tasks
 
 Channel = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -74,12 +76,12 @@ def channels() -> dict[str, tuple[float, Channel]]:
     return found
 
 
-def coverage(rows: int, seeds: int) -> None:
-    print(f"share of 95 % intervals that hold the truth, {seeds} draws of {rows} rows")
+def coverage(rows: int, seeds: range) -> None:
+    print(f"share of 95 % intervals that hold the truth, {len(seeds)} draws of {rows} rows")
     shares = []
     for name, (truth, draw) in channels().items():
         held = []
-        for seed in range(seeds):
+        for seed in seeds:
             figure = mutual_information(*draw(rows, np.random.default_rng([seed, 7])))
             held.append(figure["low"] <= truth <= figure["high"])
         shares.append(float(np.mean(held)))
@@ -111,21 +113,45 @@ def speed(count: int = 100_000) -> None:
         print(f"  {name:14s} {taken:.3f}  {taken / seconds['bntools']:.1f} times bntools")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--draws", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=20)
-    chosen = parser.parse_args()
-    speed()
-    report = bench(chosen.rows, chosen.draws)
-    print(f"mean absolute error on 40 tasks, {chosen.rows:,} rows, nats: {report['mean_absolute_error']}")
+def accuracy(rows: int, draws: int, first: int) -> None:
+    report = bench(rows, draws, Estimation(seed=first))
+    print(f"mean absolute error on 40 tasks, {rows:,} rows, nats: {report['mean_absolute_error']}")
     print(f"  {report['above_cap']} above their cap, {report['covered']:.2f} of the intervals hold the truth")
     for name in ("dense 25x25", "two pairs 25x25", "half cube of two pairs 25x25"):
         entries = [entry for entry in report["tasks"] if entry["task"] == name]
         error = np.mean([abs(entry["value"] / entry["truth"] - 1) for entry in entries])
         print(f"  {name}: {error:.1%} off, {entries[0]['seconds']:.1f} CPU s")
-    coverage(2000, chosen.seeds)
+
+
+def criticised(rows: int, seed: int) -> None:
+    """The spirals, which neighbours see a part of: without the critic and with it."""
+    print(f"spirals, {rows:,} rows: truth, without, with the critic")
+    for number, task in enumerate(tasks()):
+        if task.name.startswith("spiral"):
+            x, y = task.draw(rows, np.random.default_rng([seed, number]))
+            plain = mutual_information(x, y, Estimation(interval=False), labels=False)
+            began = time.process_time()
+            found = mutual_information(x, y, Estimation(critic=True), labels=False)
+            print(f"  {task.name:34s} {task.truth:.3f}  {plain['value']:.3f}  {found['value']:.3f} "
+                  f"({found['low']:.3f} to {found['high']:.3f})  {time.process_time() - began:.0f} CPU s")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--only", choices=["speed", "tasks", "coverage", "critic"])
+    chosen = parser.parse_args()
+    if chosen.only in (None, "speed"):
+        speed()
+    if chosen.only in (None, "tasks"):
+        accuracy(chosen.rows, chosen.draws, chosen.first_seed)
+    if chosen.only in (None, "coverage"):
+        coverage(2000, range(chosen.first_seed, chosen.first_seed + chosen.seeds))
+    if chosen.only == "critic":
+        criticised(chosen.rows, chosen.first_seed)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from support import schedulers
 
 from bntools.registry import COMMANDS
@@ -286,6 +287,54 @@ def test_the_plane_of_blobs_shows_the_label_learned(bntools, tmp_path):
     assert label[-1] > label[0]
     assert pair["value"] <= pair["cap"]
     assert (tmp_path / "plane.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_plane_of_all_patterns_is_exact(bntools, tmp_path):
+    """Nothing is drawn: a layer's figure is the entropy of its bins over the whole population."""
+    manifest, plane = shell("black_box.sh", tmp_path, 30, BNTOOLS=bntools, PYTHON=sys.executable)
+    assert manifest["kind"] == "activations"
+    assert (plane["rows"], plane["measured_rows"], plane["units"]) == (4096, 4096, "bits")
+    assert plane["baseline"]["log_rows"] == pytest.approx(12)
+    assert plane["baseline"]["label_entropy"] > 0.9
+    assert all(point["I_TY"]["value"] <= point["I_XT"]["value"] + 1e-9 for point in plane["points"])
+    with safe_open(tmp_path / "dumps/epoch_00030.safetensors", "np") as dump:
+        bins = np.clip(np.floor((dump.get_tensor("epoch.30.layer.3") + 1) * 15), 0, 29)
+    _, counts = np.unique(bins, axis=0, return_counts=True)
+    entropy = 12 - (counts * np.log2(counts)).sum() / 4096
+    last = next(p for p in plane["points"] if (p["epoch"], p["layer"]) == (30, "3"))
+    assert last["I_XT"]["value"] == pytest.approx(entropy, abs=1e-6)
+    assert (tmp_path / "plane.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_tanh_compresses_and_absolute_noise_breaks_the_order_of_relu(bntools, tmp_path):
+    fetch("mnist", tmp_path / "mnist")
+    tanh, relu, absolute = shell(
+        "two_planes.sh", tmp_path, tmp_path / "mnist", 20, BNTOOLS=bntools, PYTHON=sys.executable
+    )
+    deep = next(phase for phase in tanh["phases"] if phase["layer"] == "4")
+    assert deep["significant"]
+    assert deep["fitted_epoch"] < 20
+    for plane in (tanh, relu):
+        label = [point["I_TY"]["value"] for point in plane["points"] if point["layer"] == "4"]
+        assert label[-1] > label[0] + 1, "the label is learned: more than a nat"
+    assert absolute["order_violations"]
+    assert (tmp_path / "planes.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_pictures_of_known_information_are_measured_through_their_components(bntools, tmp_path):
+    blobs, rectangles = shell("known_images.sh", tmp_path, 2000, BNTOOLS=bntools, PYTHON=sys.executable)
+    for plane in (blobs, rectangles):
+        values = {float(point["layer"]): point["I_XT"] for point in plane["points"]}
+        assert sorted(values) == [0.5, 1, 2, 4]
+        for truth, figure in values.items():
+            assert figure["low"] <= truth + 0.15, "components can only lose"
+        assert values[0.5]["value"] < values[1]["value"] < values[2]["value"] < values[4]["value"]
+    for point in blobs["points"]:
+        if float(point["layer"]) <= 2:
+            assert point["I_XT"]["value"] == pytest.approx(float(point["layer"]), abs=0.15)
 
 
 @pytest.mark.slow

@@ -115,6 +115,16 @@ def pointwise(model: Copula) -> Floats:
     return joint - x - y
 
 
+def quantiles(levels: Floats, freedom: float) -> Floats:
+    """Ranks in (0, 1) as quantiles of the t distribution of these degrees of freedom."""
+    return ndtri(levels) if math.isinf(freedom) else stdtrit(freedom, levels)
+
+
+def pointwise_at(model: Copula, levels: Floats) -> Floats:
+    """`pointwise` at rows of levels [N, P] that need not be those of the fit."""
+    return pointwise(model._replace(scores=quantiles(levels, model.freedom)))
+
+
 def draw(model: Copula, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """x and y of `count` rows from the model, with margins of t."""
     z = rng.standard_normal((count, len(model.dispersion))) @ np.linalg.cholesky(model.dispersion).T

@@ -52,6 +52,11 @@ class Dump(NamedTuple):
     facts: dict[int, dict[str, Any]]
 
     @property
+    def rows(self) -> int:
+        """Rows that every layer was recorded on."""
+        return self.places[0].artifact.entries[self.places[0].tensor].shape[0]
+
+    @property
     def layers(self) -> list[str]:
         """Layers in the order of the network: that of the first epoch."""
         return list(dict.fromkeys(place.layer for place in self.places))

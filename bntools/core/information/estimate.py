@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.errors import bad_input
+from bntools.core.errors import bad_input, usage
 from bntools.core.information import copula, intervals
 from bntools.core.information.corrected import Corrected, corrected
+from bntools.core.information.critic import FOLDS, Critique, critique
 from bntools.core.information.estimators import DEFAULT, ESTIMATORS, Estimation, linear, queries, standardized
 from bntools.core.information.reference_entropy import reference_information
 from bntools.core.information.variables import Variable, look_at
@@ -32,7 +33,7 @@ class Chosen(NamedTuple):
 
     votes: names of `estimators` that nothing speaks against; slack: error of the correction; doubt: what neighbours
     see beyond the value, sure or not; fewest: rows that `again` needs; drifts: whether the bias may still depend on
-    the number of rows.
+    the number of rows; error: standard error over folds, where it is not to be had from `again`.
     """
 
     value: float
@@ -46,6 +47,7 @@ class Chosen(NamedTuple):
     fewest: int = 0
     drifts: bool = False
     flags: tuple[str, ...] = ()
+    error: float | None = None
 
 
 def mutual_information(
@@ -88,6 +90,8 @@ def mutual_information(
 def _automatic(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
     if x.codes is not None and y.codes is None:
         return _automatic(y, x, settings, rng)
+    if settings.critic and (x.codes is not None or y.codes is not None):
+        raise usage("--critic is for two sides of numbers", "leave it out, or --no-labels")
     if x.codes is not None and y.codes is not None:
         return _discrete(x.codes, y.codes)
     if y.codes is not None:
@@ -140,6 +144,8 @@ def _mixed(x: Variable, y: Variable, k: int) -> Chosen:
 def _continuous(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
     found = corrected(x.points, y.points, k=settings.k, rng=rng)
     width = x.points.shape[1] + y.points.shape[1]
+    if settings.critic and len(x.points) < 20 * FOLDS:
+        raise bad_input(f"--critic needs {20 * FOLDS} rows", "leave it out")
     cheap = {
         "ksg": kraskov(
             standardized(x.points), standardized(y.points), settings.k, queries(len(x.points), width, rng)
@@ -157,10 +163,25 @@ def _continuous(x: Variable, y: Variable, settings: Estimation, rng: np.random.G
         why = f"neighbours see {found.residual:+.3f} nats beyond a {_named_model(found)}: not significant"
     else:
         why = f"neighbours see {found.residual:+.3f} nats beyond a {_named_model(found)}"
-    return Chosen(
+    chosen = Chosen(
         found.value, "t-copula" if found.accepted else "corrected", why, _again(x, y, found, settings.k), cheap,
         tuple(votes), slack=found.error, doubt=found.debiased - found.value, fewest=5 * width,
         drifts=not found.accepted, flags=x.flags + y.flags,
+    )  # fmt: skip
+    return _criticised(chosen, critique(x.points, y.points, settings.seed)) if settings.critic else chosen
+
+
+def _criticised(chosen: Chosen, critic: Critique) -> Chosen:
+    """A bound from below on rows not trained on can only raise the figure, where it is surely above it."""
+    estimators = {**chosen.estimators, "critic": critic.value}
+    if critic.value - 2 * critic.error <= chosen.value:
+        why = f"{chosen.why}; a critic on held-out rows does not see more ({critic.value:.3f})"
+        return chosen._replace(estimators=estimators, why=why)
+    why = f"a critic sees {critic.value - chosen.value:.3f} nats more, on held-out rows: a bound from below"
+    return chosen._replace(
+        value=critic.value, estimator="critic", why=why, estimators=estimators,
+        votes=(*chosen.votes, "critic"), slack=0.0, doubt=max(0.0, chosen.value + chosen.doubt - critic.value),
+        drifts=False, error=critic.error,
     )  # fmt: skip
 
 
@@ -234,7 +255,10 @@ def _report(
 
 def _interval(chosen: Chosen, count: int, cap: float, rng: np.random.Generator) -> tuple[float, float]:
     """95 %: the error of the sample and of the correction; on the side they lead to, drift with rows and doubt."""
-    error, freedom = intervals.standard_error(chosen.again, count, rng, fewest=chosen.fewest)
+    if chosen.error is None:
+        error, freedom = intervals.standard_error(chosen.again, count, rng, fewest=chosen.fewest)
+    else:
+        error, freedom = chosen.error, FOLDS - 1
     half = math.hypot(intervals.half_width(error, freedom), 2 * chosen.slack if chosen.drifts else 0.0)
     low, high = chosen.value + min(chosen.doubt, 0.0) - half, chosen.value + max(chosen.doubt, 0.0) + half
     if chosen.drifts and count >= 400:

@@ -26,7 +26,10 @@ _MOST_MATRIX_ROWS = 2000
 
 @dataclass(frozen=True)
 class Estimation:
-    """estimator: `auto` or a name of ESTIMATORS; k: neighbours; bins: of `binning`; units: `nats` or `bits`."""
+    """estimator: `auto` or a name of ESTIMATORS; k: neighbours; bins: of `binning`; units: `nats` or `bits`.
+
+    critic: whether `auto` also trains a critic, which may raise the figure.
+    """
 
     estimator: str = "auto"
     k: int = 3
@@ -34,10 +37,13 @@ class Estimation:
     units: str = "nats"
     seed: int = 0
     interval: bool = True
+    critic: bool = False
 
     def __post_init__(self) -> None:
         if self.estimator not in ("auto", *ESTIMATORS):
             raise usage(f"no estimator {self.estimator!r}", f"auto or one of {', '.join(ESTIMATORS)}")
+        if self.critic and self.estimator != "auto":
+            raise usage("a critic is trained beside --estimator auto alone", "leave out --estimator")
 
 
 def standardized(points: Floats) -> Floats:

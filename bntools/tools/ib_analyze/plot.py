@@ -7,17 +7,24 @@ from typing import Any
 from bntools.core.report import pictures
 
 
-def draw(report: dict[str, Any], path: str) -> None:
-    """Draw the plane, or I(X; T) over epochs where there are no labels; replaces the file at once."""
-    pictures.save(_figure(report), path)
+def draw(reports: dict[str, dict[str, Any]], path: str) -> None:
+    """Draw planes side by side under their names, or I(X; T) over epochs where there are no labels; at once."""
+    pictures.save(_figure(reports), path)
 
 
-def _figure(report: dict[str, Any]) -> Any:
-    from matplotlib import colormaps
+def _figure(reports: dict[str, dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.4 * len(reports), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
+    for axes, (name, report) in zip(panels, reports.items(), strict=True):
+        _panel(axes, report, name)
+    return figure
+
+
+def _panel(axes: Any, report: dict[str, Any], name: str) -> None:
+    from matplotlib import colormaps
+
     marks = "osD^vPX*<>"
     shades = colormaps["viridis"]
     epochs = report["epochs"]
@@ -45,9 +52,7 @@ def _figure(report: dict[str, Any]) -> Any:
     axes.axvline(
         report["baseline"]["log_rows"], color="0.5", linestyle=":", linewidth=1
     ) if labelled else None
-    axes.set_title(
-        f"epochs {epochs[0]} (light) to {epochs[-1]} (dark); {report['estimator']}, noise {report['sigma']:.3g} "
-        f"{report['noise']}; dotted: caps", fontsize=9,
-    )  # fmt: skip
+    noise = "" if report["estimator"] == "binning" else f", noise {report['sigma']:.3g} {report['noise']}"
+    title = f"epochs {epochs[0]} (light) to {epochs[-1]} (dark); {report['estimator']}{noise}; dotted: caps"
+    axes.set_title(f"{name}: {title}" if name else title, fontsize=9)
     axes.legend(frameon=False, fontsize=8)
-    return figure

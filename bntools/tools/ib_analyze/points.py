@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from bntools.core.information.epochs import Dump, LayerDump
 from bntools.core.information.estimate import principal
 from bntools.kernels.information import histogram
-from bntools.kernels.information.covariance import spectral_entropy
 from bntools.kernels.information.kernel_density import mixture_terms
 from bntools.kernels.information.nearest_neighbour import kraskov_terms, labelled_terms
 from bntools.kernels.information.neighbour_counts import Side, neighbour_counts
@@ -25,19 +24,29 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
+class ClassRows(NamedTuple):
+    """Rows of one class, which of them are measured (places in `rows`), and their compressed input."""
+
+    rows: Indices
+    measured: Indices
+    inputs: Side
+
+
 class Shared(NamedTuple):
-    """What all points use: the measured rows [M], labels [N], and the compressed input with what it lost."""
+    """What all points use: the measured rows [M], labels [N], the compressed input with what it lost, and by class."""
 
     rows: Indices
     labels: Indices | None
     inputs: Side | None
+    classes: tuple[ClassRows, ...] = ()
 
 
 class Point(NamedTuple):
     """Terms [sigmas, M] in nats of I(X; T) and, with labels, of I(T; Y); half the width between bounds [sigmas].
 
     loss: what the components left out may tell beside those kept, at most, [sigmas]; level: the layer's root mean
-    square; effective: the effective rank.
+    square; effective: the effective rank; within: terms [M] of I(X; T | Y) class by class at the sigma shown, NaN for
+    rows of classes too small.
     """
 
     epoch: int
@@ -48,27 +57,75 @@ class Point(NamedTuple):
     loss: Floats
     level: float
     effective: float
+    within: Floats | None
+
+
+class Layer(NamedTuple):
+    """Activations h [N, D], their coordinates on the first principal axes [N, K], and all variances, descending."""
+
+    h: Floats
+    principal: Floats
+    variances: Floats
+
+
+class Terms(NamedTuple):
+    """What an estimator gives; the fields are those of Point."""
+
+    x: Floats
+    y: Floats | None
+    slack: Floats
+    loss: Floats
+    within: Floats | None
 
 
 def shared(dump: Dump, labels: Indices | None, settings: Planes) -> Shared:
     """Rows to measure and the side of the input, made once for all layers and epochs."""
-    count = dump.places[0].artifact.entries[dump.places[0].tensor].shape[0]
+    count = dump.rows
     rng = np.random.default_rng(settings.seed)
     rows = np.sort(rng.choice(count, min(settings.queries, count), replace=False))
-    inputs = None
-    if settings.estimator == "compressed" and dump.inputs is not None:
-        inputs = Side.of(_unit(principal(dump.inputs, settings.components)))
-    return Shared(rows, labels, inputs)
+    if settings.estimator != "compressed" or dump.inputs is None:
+        return Shared(rows, labels, None)
+    inputs = _unit(principal(dump.inputs, settings.components))
+    classes = []
+    if settings.conditional and labels is not None:
+        for label in np.unique(labels):
+            own = np.flatnonzero(labels == label)
+            measured = np.flatnonzero(np.isin(own, rows))
+            if len(own) > settings.neighbours + 1 and len(measured):
+                classes.append(ClassRows(own, measured, Side.of(inputs[own])))
+    return Shared(rows, labels, Side.of(inputs), tuple(classes))
 
 
 def measure(place: LayerDump, common: Shared, settings: Planes) -> Point:
     """The point of one layer at one epoch; memory holds its activations and one block of distances."""
     h = place.read()
-    level = float(np.sqrt(np.square(h - h.mean(0)).sum(1).mean() / h.shape[1]))
+    layer = Layer(h, *_principal_axes(h, settings.components))
+    level = math.sqrt(layer.variances.sum() / h.shape[1])
     scale = level if settings.noise == "relative" else 1.0
     sigmas = np.array(settings.sigmas) * (scale or 1.0)
-    x, y, slack, loss = METHODS[settings.estimator](h, sigmas, common, settings, _stream(place, settings))
-    return Point(place.epoch, place.layer, x, y, slack, loss, level, math.exp(spectral_entropy(h)))
+    terms = METHODS[settings.estimator](layer, sigmas, common, settings, _stream(place, settings))
+    return Point(
+        place.epoch, place.layer, terms.x, terms.y, terms.slack, terms.loss, level, _effective(layer.variances),
+        terms.within,
+    )  # fmt: skip
+
+
+def _principal_axes(h: Floats, most: int) -> tuple[Floats, Floats]:
+    """Coordinates of h [N, D] on its first `most` principal axes and the variances on all, from the smaller Gram."""
+    centred = h - h.mean(0)
+    if h.shape[1] <= len(h):
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(h))
+        coordinates = centred @ vectors[:, ::-1][:, :most]
+    else:
+        values, vectors = np.linalg.eigh(centred @ centred.T / len(h))
+        coordinates = (vectors * np.sqrt(np.maximum(values, 0) * len(h)))[:, ::-1][:, :most]
+    return coordinates, np.maximum(values[::-1], 0)
+
+
+def _effective(variances: Floats) -> float:
+    """exp of the entropy of the variances' shares: the effective rank."""
+    shares = variances[variances > 0] / max(variances.sum(), 1e-300)
+    return math.exp(-(shares * np.log(shares)).sum())
 
 
 def _stream(place: LayerDump, settings: Planes) -> np.random.Generator:
@@ -76,63 +133,75 @@ def _stream(place: LayerDump, settings: Planes) -> np.random.Generator:
     return np.random.default_rng([settings.seed, place.epoch, *place.layer.encode()])
 
 
-Terms = tuple[Floats, Floats | None, Floats, Floats]
-
-
-def _mixture(h: Floats, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator) -> Terms:
+def _mixture(
+    layer: Layer, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator
+) -> Terms:
     """Middle of Kolchinsky and Tracey's bounds on I(X; T + noise), inputs equally likely, and of I(T + noise; Y)."""
-    whole, within = mixture_terms(h, sigmas.tolist(), common.rows, common.labels)
-    y = None if within is None else whole.mean(1) - within.mean(1)
-    return whole.mean(1), y, (whole[:, 1] - whole[:, 0]).mean(1) / 2, np.zeros(len(sigmas))
+    whole, within = mixture_terms(layer.h, sigmas.tolist(), common.rows, common.labels)
+    x, slack = whole.mean(1), (whole[:, 1] - whole[:, 0]).mean(1) / 2
+    if within is None:
+        return Terms(x, None, slack, np.zeros(len(sigmas)), None)
+    within = within.mean(1)
+    return Terms(x, x - within, slack, np.zeros(len(sigmas)), within[settings.shown])
 
 
-def _binning(h: Floats, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator) -> Terms:
+def _binning(
+    layer: Layer, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator
+) -> Terms:
     """H(bin T), the I(X; bin T) of a deterministic layer, as -ln p of each row's bin: the same for all sigmas."""
-    codes = histogram.codes(h, settings.bins, settings.limits)
+    codes = histogram.codes(layer.h, settings.bins, settings.limits)
     whole = -np.log(np.bincount(codes)[codes] / len(codes))[common.rows]
-    y = None
-    if common.labels is not None:
-        joint = histogram.row_codes(np.stack([codes, common.labels], 1))
-        sizes = np.bincount(common.labels)[common.labels]
-        y = whole + np.log(np.bincount(joint)[joint] / sizes)[common.rows]
-    nothing = np.zeros(len(sigmas))
-    return (
-        np.tile(whole, (len(sigmas), 1)),
-        None if y is None else np.tile(y, (len(sigmas), 1)),
-        nothing,
-        nothing,
-    )
+    nothing, every = np.zeros(len(sigmas)), (len(sigmas), 1)
+    if common.labels is None:
+        return Terms(np.tile(whole, every), None, nothing, nothing, None)
+    joint = histogram.row_codes(np.stack([codes, common.labels], 1))
+    sizes = np.bincount(common.labels)[common.labels]
+    within = -np.log(np.bincount(joint)[joint] / sizes)[common.rows]
+    return Terms(np.tile(whole, every), np.tile(whole - within, every), nothing, nothing, within)
 
 
 def _compressed(
-    h: Floats, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator
+    layer: Layer, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator
 ) -> Terms:
     """Kraskov's terms between the principal components of input and noisy layer, Ross's for the label.
 
     A lower bound of I(X; T + noise): of what the dropped components add, `loss` is an upper bound,
-    sum 1/2 ln(1 + l_i / s^2) over their variances l_i (the noise is white, and a normal has the most entropy).
+    sum 1/2 ln(1 + l_i / s^2) over their variances l_i (the noise is white, and a normal has the most entropy). White
+    noise is white on every axis, so only the noise on the kept ones is drawn.
     """
     if common.inputs is None:
         raise ValueError("compressed needs the inputs")
-    x, y, loss = [], [], []
-    noise = rng.standard_normal(h.shape)
-    variances = np.maximum(np.linalg.eigvalsh(np.atleast_2d(np.cov(h.T)))[::-1], 0)
-    for sigma in sigmas:
-        layer = _unit(principal(h + sigma * noise, settings.components))
-        counts = neighbour_counts(common.inputs, Side.of(layer), settings.neighbours, common.rows)
+    x, y, loss, within = [], [], [], None
+    noise = rng.standard_normal(layer.principal.shape)
+    for index, sigma in enumerate(sigmas):
+        points = _unit(layer.principal + sigma * noise)
+        counts = neighbour_counts(common.inputs, Side.of(points), settings.neighbours, common.rows)
         terms = np.empty(len(common.rows))
-        terms[np.searchsorted(common.rows, counts.rows)] = kraskov_terms(counts, len(h), settings.neighbours)
+        terms[np.searchsorted(common.rows, counts.rows)] = kraskov_terms(
+            counts, len(points), settings.neighbours
+        )
         x.append(terms)
-        loss.append(0.5 * np.log1p(variances[settings.components :] / sigma**2).sum())
+        loss.append(0.5 * np.log1p(layer.variances[settings.components :] / sigma**2).sum())
         if common.labels is not None:
-            every = np.full(len(h), np.nan)
-            terms, rows = labelled_terms(layer, common.labels, settings.neighbours, common.rows)
+            every = np.full(len(points), np.nan)
+            terms, rows = labelled_terms(points, common.labels, settings.neighbours, common.rows)
             every[rows] = terms
             y.append(every[common.rows])
-    return np.array(x), np.array(y) if y else None, np.zeros(len(sigmas)), np.array(loss)
+        if index == settings.shown and common.classes:
+            within = _within_classes(points, common, settings.neighbours)
+    return Terms(np.array(x), np.array(y) if y else None, np.zeros(len(sigmas)), np.array(loss), within)
 
 
 METHODS = {"mixture": _mixture, "binning": _binning, "compressed": _compressed}
+
+
+def _within_classes(points: Floats, common: Shared, k: int) -> Floats:
+    """Kraskov's terms among the rows of each class alone, at the measured rows [M]: their mean is I(X; T | Y)."""
+    every = np.full(len(points), np.nan)
+    for own in common.classes:
+        counts = neighbour_counts(own.inputs, Side.of(points[own.rows]), k, own.measured)
+        every[own.rows[counts.rows]] = kraskov_terms(counts, len(own.rows), k)
+    return every[common.rows]
 
 
 def _unit(points: Floats) -> Floats:

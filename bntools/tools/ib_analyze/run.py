@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from bntools.core.errors import bad_input
 from bntools.core.information.epochs import Dump
+from bntools.core.work.folder import Work
+from bntools.core.work.shards import Shard
 from bntools.kernels.information.histogram import entropy
+from bntools.tools.ib_analyze import parts
+from bntools.tools.ib_analyze.gap import both_ways, disagreement, gap_report
 from bntools.tools.ib_analyze.phases import order_violations, phases, warnings
-from bntools.tools.ib_analyze.points import Point, measure, shared
+from bntools.tools.ib_analyze.points import Point, shared
 from bntools.tools.ib_analyze.settings import Planes
 
 Indices = NDArray[np.int64]
 FEWEST = 50
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the points come about, which changes none of them: a folder that keeps them, parts to join, threads."""
+
+    work: str | None = None
+    gather: Sequence[str] = ()
+    threads: int = 1
+    advance: Callable[[int], None] = lambda count: None
+
+
+ALONE = RunOptions()
 
 
 def analyze(
@@ -28,79 +46,103 @@ def analyze(
     *,
     gap: bool = False,
     losses: dict[int, dict[str, float]] | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    how: RunOptions = ALONE,
 ) -> dict[str, Any]:
     """The report of bntools-ib-analyze(1). labels [N]: classes of the dump's rows, its own if None.
 
     losses: by epoch, beside those the dump holds. Raises BnError (exit 3) for labels of other rows, fewer than 50
-    rows, `compressed` without inputs, or a gap without losses.
+    rows, `compressed` without inputs, a gap without losses, or parts that are missing or of another dump.
     """
     labels = dump.labels if labels is None else labels
-    count = _check(dump, labels, settings)
-    common = shared(dump, labels, settings)
-    points = []
-    for place in dump.places:
-        points.append(measure(place, common, settings))
-        advance(1)
-    cap = math.log(count)
+    settings = replace(settings, conditional=settings.conditional or gap)
+    points = _points(dump, labels, settings, how)
+    cap = math.log(dump.rows)
     label_cap = None if labels is None else min(cap, entropy(np.bincount(labels), corrected=False))
     report = {
         "kind": "ib-analyze", "units": settings.units, "estimator": settings.estimator, "noise": settings.noise,
-        "sigma": settings.sigmas[settings.shown], "rows": count, "measured_rows": len(common.rows),
+        "sigma": settings.sigmas[settings.shown], "rows": dump.rows, "measured_rows": points[0].x.shape[1],
         "layers": dump.layers, "epochs": dump.epochs,
         "points": [_entry(point, settings, cap, label_cap) for point in points],
         "phases": [_in_units(entry, settings) for entry in phases(points, settings)],
-        "order_violations": order_violations(points, settings), "warnings": warnings(points, settings, count),
+        "order_violations": order_violations(points, settings), "warnings": warnings(points, settings, dump.rows),
         "baseline": {"label_entropy": _scaled(label_cap, settings), "log_rows": _scaled(cap, settings)},
     }  # fmt: skip
     if gap:
         report["gap"] = gap_report(points, {**dump.facts, **(losses or {})}, settings)
+        report["warnings"] += disagreement(report["gap"])
     return report
 
 
-def gap_report(points: list[Point], losses: dict[int, dict[str, float]], settings: Planes) -> dict[str, Any]:
-    """sqrt((I(X; T | Y) + 1) / n) of the last layer but the output beside the loss on test less training rows.
+def write_part(
+    dump: Dump,
+    labels: Indices | None,
+    settings: Planes,
+    shard: Shard,
+    *,
+    place: tuple[str, bool],
+    how: RunOptions = ALONE,
+) -> dict[str, Any] | None:
+    """Measure and write part I of N of the layers and epochs; returns the manifest. Raises BnError as `analyze`."""
+    labels = dump.labels if labels is None else labels
+    _check(dump, labels, settings)
+    chosen = shard.of([entry.artifact.entries[entry.tensor].numel for entry in dump.places])
+    mine = dump._replace(places=[dump.places[index] for index in chosen])
+    told = parts.decides(dump, labels, settings)
+    points = _measured(mine, labels, settings, how, told) if mine.places else []
+    return parts.write(dump, points, chosen, shard, told=told, place=place)
 
-    What Kawaguchi et al. (2023, theorem 1) say the gap grows with: a scaling, no certified bound. `rank_correlation`
-    is Spearman's over epochs.
-    """
-    layers = list(dict.fromkeys(point.layer for point in points))
+
+def gap_of_run(dump: Dump, settings: Planes, how: RunOptions = ALONE) -> dict[str, Any]:
+    """The gap's report of another run, at its last epoch alone. Raises BnError as `analyze`."""
+    layers = dump.layers
     layer = layers[-2] if len(layers) > 1 else layers[-1]
-    entries, sigma = [], settings.shown
+    last = [place for place in dump.places if place.epoch == dump.epochs[-1] and place.layer == layer]
+    settings = replace(settings, conditional=True)
+    points = _points(dump._replace(places=last), dump.labels, settings, replace(how, work=None, gather=()))
+    return gap_report(points, dump.facts, settings)
+
+
+def _points(dump: Dump, labels: Indices | None, settings: Planes, how: RunOptions) -> list[Point]:
+    _check(dump, labels, settings)
+    told = parts.decides(dump, labels, settings)
+    if how.gather:
+        return parts.read(how.gather, dump, told, how.advance)
+    return _measured(dump, labels, settings, how, told)
+
+
+def _measured(
+    dump: Dump, labels: Indices | None, settings: Planes, how: RunOptions, told: dict[str, Any]
+) -> list[Point]:
+    """Each place's point in the dump's order; as many layers in memory as there are threads."""
+    common = shared(dump, labels, settings)
+    work = None if how.work is None else Work(how.work, told)
+    try:
+        with ThreadPoolExecutor(max(1, how.threads)) as pool:
+            return list(
+                _counted(pool.map(lambda p: parts.measured(p, common, settings, work), dump.places), how)
+            )
+    finally:
+        if work is not None:
+            work.close()
+
+
+def _counted(points: Iterator[Point], how: RunOptions) -> Iterator[Point]:
     for point in points:
-        known = losses.get(point.epoch, {})
-        if point.layer != layer or not {"train_loss", "test_loss", "n_train"} <= set(known):
-            continue
-        if point.y is None:
-            raise bad_input("--gap needs labels", "--labels FILE, of the dump's rows")
-        conditional = max(float(point.x[sigma].mean() - np.nanmean(point.y[sigma])), 0.0)
-        entries.append({
-            "epoch": point.epoch, "conditional": conditional,
-            "scaling": math.sqrt((conditional + 1) / known["n_train"]),
-            "gap": known["test_loss"] - known["train_loss"],
-        })  # fmt: skip
-    if not entries:
+        how.advance(1)
+        yield point
+
+
+def _check(dump: Dump, labels: Indices | None, settings: Planes) -> None:
+    if dump.rows < FEWEST:
+        raise bad_input(f"the dump has {dump.rows} rows, at least {FEWEST} are needed", "record more rows")
+    if labels is not None and len(labels) != dump.rows:
         raise bad_input(
-            "--gap needs the losses of the epochs",
-            "--losses losses.jsonl: epoch, train_loss, test_loss, n_train",
+            f"{len(labels)} labels for {dump.rows} rows", "one label a recorded row, in their order"
         )
-    rank = None
-    if len(entries) > 3:
-        rank = float(spearmanr([e["scaling"] for e in entries], [e["gap"] for e in entries])[0])  # type: ignore[arg-type]
-    return {"layer": layer, "epochs": entries, "rank_correlation": rank}
-
-
-def _check(dump: Dump, labels: Indices | None, settings: Planes) -> int:
-    count = dump.places[0].artifact.entries[dump.places[0].tensor].shape[0]
-    if count < FEWEST:
-        raise bad_input(f"the dump has {count} rows, at least {FEWEST} are needed", "record more rows")
-    if labels is not None and len(labels) != count:
-        raise bad_input(f"{len(labels)} labels for {count} rows", "one label a recorded row, in their order")
     if settings.estimator == "compressed" and dump.inputs is None:
         raise bad_input(
             "--estimator compressed needs the dump's inputs", "a tensor `inputs` beside the layers"
         )
-    return count
 
 
 def _entry(point: Point, settings: Planes, cap: float, label_cap: float | None) -> dict[str, Any]:
@@ -117,6 +159,9 @@ def _entry(point: Point, settings: Planes, cap: float, label_cap: float | None) 
         entry["I_TY"] = _figure(point.y[sigma], 0.0, label_cap, settings)
         conditional = float(point.x[sigma].mean() - np.nanmean(point.y[sigma]))
         entry["I_XT_given_Y"] = _scaled(conditional, settings)
+        direct = both_ways(point, settings).get("classwise") if settings.conditional else None
+        if direct is not None:
+            entry["I_XT_given_Y_classwise"] = _scaled(direct, settings)
     return entry
 
 

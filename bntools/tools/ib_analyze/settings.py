@@ -27,7 +27,7 @@ class Planes:
     """estimator: of SIGMAS; noise: `relative` to each layer's root mean square, or `absolute`.
 
     sigmas: sizes of the noise, the middle one shown, () for those of SIGMAS; limits: of the bins; queries: rows
-    measured, against all; components: of `compressed`.
+    measured, against all; components: of `compressed`; conditional: whether I(X; T | Y) is also measured by class.
     """
 
     estimator: str = "compressed"
@@ -40,6 +40,7 @@ class Planes:
     queries: int = 1000
     units: str = "nats"
     seed: int = 0
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         if not self.sigmas:

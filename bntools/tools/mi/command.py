@@ -18,6 +18,7 @@ Examples:
   bntools mi x.safetensors y.safetensors
   bntools mi layer.safetensors layer.safetensors:label --units bits
   bntools mi table.csv --target y --rank
+  bntools mi spiral.npz:x spiral.npz:y --critic
   bntools mi --bench
 """
 _ESTIMATORS = [
@@ -45,6 +46,9 @@ _ESTIMATORS = [
 @click.option(
     "--selftest", "tested", is_flag=True, help="Test each estimator on these rows; who fails has no vote."
 )
+@click.option(
+    "--critic", is_flag=True, help="Also train a critic; the figure is its bound where that is surely higher."
+)
 @click.option("--drop-bad", is_flag=True, help="Leave out rows with NaN or infinity, on both sides.")
 @click.option("--bench", "benched", is_flag=True, help="Errors on the 40 tasks of 'Beyond Normal'.")
 @click.option(
@@ -63,8 +67,9 @@ def command(session: Session, x: str | None, y: str | None, **choices: Any) -> N
 
     session.apply()
     settings = Estimation(
-        choices["estimator"], choices["neighbours"], choices["bins"], choices["units"], session.seed
-    )
+        choices["estimator"], choices["neighbours"], choices["bins"], choices["units"], session.seed,
+        critic=choices["critic"],
+    )  # fmt: skip
     if choices["benched"]:
         return _bench(session, settings, choices["rows"], choices["draws"])
     if x is None and options.stdin_connected():
