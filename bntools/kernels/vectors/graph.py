@@ -16,12 +16,22 @@ from bntools.kernels.vectors import graph_loops
 from bntools.kernels.vectors.graph_loops import byte_products
 from bntools.kernels.vectors.product import Codebook
 
-__all__ = ["CodedRows", "Walks", "build", "byte_products", "middle", "search"]
+__all__ = [
+    "CodedRows",
+    "Walks",
+    "build",
+    "byte_products",
+    "link",
+    "link_pairs",
+    "middle",
+    "near_columns",
+    "search",
+]
 
 Floats = NDArray[np.float32]
 
-SPREAD = 1.2
-"""How much nearer a neighbour must be than another to hide it, as DiskANN has it."""
+SPREAD = 1.1
+"""How much nearer to another a neighbour must be to be hidden by it: 1.2 of squares, as in DiskANN's program."""
 _STEP = 1024
 _LEAST = np.float32(-1e30)
 
@@ -86,6 +96,36 @@ def build(
     return np.ascontiguousarray(neighbours[:, :degree])
 
 
+def link(lists: NDArray[np.int32], neighbours: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Neighbours [n, degree + degree / 2]: those of `build` [n, degree], and links that queries ask for.
+
+    lists [m, l]: the best positions for each query, best first. Each is linked to the one before and behind it, and
+    the best to all, so that a walk that reaches one answer to a like query reaches the others; vectors with the same
+    products need not be near each other (after RoarGraph, Chen and others, 2024, which links by projection).
+    """
+    chain = [(lists[:, :-1], lists[:, 1:]), (lists[:, 1:], lists[:, :-1]),
+             (np.broadcast_to(lists[:, :1], lists[:, 1:].shape), lists[:, 1:])]  # fmt: skip
+    sources, targets = (np.stack(side, 2).ravel() for side in zip(*chain, strict=True))
+    return link_pairs(sources, targets, neighbours)
+
+
+def link_pairs(
+    sources: NDArray[np.int32], targets: NDArray[np.int32], neighbours: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Neighbours [n, degree + degree / 2]: those given [n, degree], and targets [p] by their sources, while there is
+    room."""
+    n, degree = neighbours.shape
+    result = np.full((n, degree + degree // 2), graph_loops.NONE, np.int32)
+    result[:, :degree] = neighbours
+    graph_loops.link_pairs(sources, targets, result, degree)
+    return result
+
+
+def near_columns(columns: int) -> int:
+    """The degree of a graph whose lists have so many columns."""
+    return -(-2 * columns // 3)
+
+
 def search(
     queries: Floats,
     centre: Floats,
@@ -98,13 +138,13 @@ def search(
 ) -> Walks:
     """For each query [m, d] the best rows a walk from its entries [m, e] meets that keeps `breadth` candidates.
 
-    centre [m, C]: what each cell adds to the scores of its rows.
+    neighbours: as of `link`. centre [m, C]: what each cell adds to the scores of its rows.
     """
     result = Walks(
         np.zeros((len(queries), breadth), np.int32), np.full((len(queries), breadth), _LEAST, np.float32)
     )
     graph_loops.walk_all(
         np.ascontiguousarray(queries), *book.groups, book.words, np.ascontiguousarray(centre), *coded,
-        neighbours, np.ascontiguousarray(entries), *result,
+        neighbours, near_columns(neighbours.shape[1]), np.ascontiguousarray(entries), *result,
     )  # fmt: skip
     return result

@@ -126,20 +126,34 @@ def shorten_all(points, neighbours, count, degree, spread):  # type: ignore[no-u
 
 
 @numba.njit(cache=True, nogil=True)
-def half_tables(table, result):  # type: ignore[no-untyped-def]
+def link_pairs(sources, targets, neighbours, degree):  # type: ignore[no-untyped-def]
+    """Enter targets behind the first `degree` columns of their sources' lists, each once, while there is room."""
+    for i in range(len(sources)):
+        row, target = neighbours[sources[i]], targets[i]
+        for j in range(len(row)):
+            if row[j] == target:
+                break
+            if j >= degree and row[j] < 0:
+                row[j] = target
+                break
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def half_tables(table, most, result):  # type: ignore[no-untyped-def]
     """A query's table [groups, 256] in 16 bits, which stay in the nearest cache; returns floor and step: a sum of
-    entries s over all groups stands for floor + step s."""
-    groups = len(table)
-    floor, widest = np.float32(0), np.float32(1e-30)
-    for g in range(groups):
-        floor += table[g].min()
-        widest = max(widest, table[g].max() - table[g].min())
-    step = widest / np.float32(65535)
-    for g in range(groups):
-        low = table[g].min()
+    entries s over all groups stands for floor + step s. most [256] is room to work in."""
+    most[:] = np.float32(1e-30)
+    for g in range(len(table)):
+        line = table[g]
         for k in range(WORDS):
-            result[g, k] = np.uint16((table[g, k] - low) / step + np.float32(0.5))
-    return floor, step
+            most[k] = max(most[k], abs(line[k]))
+    widest = most.max()
+    over = np.float32(32767) / widest
+    for g in range(len(table)):
+        line, whole = table[g], result[g]
+        for k in range(WORDS):
+            whole[k] = np.int32((line[k] + widest) * over + np.float32(0.5))
+    return -widest * len(table), widest / np.float32(32767)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -153,13 +167,16 @@ def score(codes, here, table, floor, step, factor, bias):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def walk(table, centre, codes, factor, bias, cell, neighbours, entry, stamps, stamp, keys, items, fresh):  # type: ignore[no-untyped-def]
+def walk(
+    table, centre, codes, factor, bias, cell, neighbours, degree, entry, stamps, stamp, keys, items, fresh
+):  # type: ignore[no-untyped-def]
     """Fill keys, ascending in minus the score, and items with the best rows that a walk from `entry` meets.
 
-    Returns how many there are.
+    A list of neighbours ends at the first -1 of its first `degree` columns, and begins again behind them. Returns how
+    many rows there are.
     """
     half = np.empty(table.shape, np.uint16)
-    floor, step = half_tables(table, half)
+    floor, step = half_tables(table, np.empty(WORDS, np.float32), half)
     size = 0
     for here in entry:
         if here >= 0 and stamps[here] != stamp:
@@ -174,10 +191,15 @@ def walk(table, centre, codes, factor, bias, cell, neighbours, entry, stamps, st
             continue
         fresh[at] = 0
         here, back = items[at], at + 1
-        for j in range(neighbours.shape[1]):
-            other = neighbours[here, j]
+        row, j = neighbours[here], 0
+        while j < len(row):
+            other = row[j]
             if other < 0:
-                break
+                if j >= degree:
+                    break
+                j = degree
+                continue
+            j += 1
             if stamps[other] == stamp:
                 continue
             stamps[other] = stamp
@@ -192,7 +214,20 @@ def walk(table, centre, codes, factor, bias, cell, neighbours, entry, stamps, st
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def walk_all(
-    queries, order, start, words, centre, codes, factor, bias, cell, neighbours, entries, positions, scores
+    queries,
+    order,
+    start,
+    words,
+    centre,
+    codes,
+    factor,
+    bias,
+    cell,
+    neighbours,
+    degree,
+    entries,
+    positions,
+    scores,
 ):  # type: ignore[no-untyped-def]
     """A walk for each query [m, d]; fills positions and scores [m, breadth], descending, as far as there are rows."""
     breadth = positions.shape[1]
@@ -202,7 +237,7 @@ def walk_all(
     for i in range(len(queries)):
         tables(queries[i], order, start, words, table)
         size = walk(
-            table, centre[i], codes, factor, bias, cell, neighbours, entries[i], stamps, i + 1,
+            table, centre[i], codes, factor, bias, cell, neighbours, degree, entries[i], stamps, i + 1,
             keys, positions[i], fresh,
         )  # fmt: skip
         for j in range(size):

@@ -169,7 +169,7 @@ def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIn
     with progress("coding", scene.base.rows) as advance:
         index, recall = _measure(scene, settings, advance)
     if settings.graph:
-        index = ways.with_graph(index, ways.balance(index, scene), settings, progress)
+        index = ways.with_graph(index, scene, settings, progress)
         index, recall = ways.measured(index, scene, settings, recall)
     return index, recall
 

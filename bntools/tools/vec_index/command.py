@@ -269,11 +269,11 @@ def _change(
     if not session.dry_run:
         check_target(output, force)
     if change["gather"] or change["compact"]:
-        ways_before = index.graph
+        before = index
         index = segments.join([index, *(_open_index(part)[1] for part in change["gather"])])
-        if ways_before is not None and not session.dry_run:
+        if before.graph is not None and not session.dry_run:
             progress = functools.partial(terminal.progress, session)
-            index = ways.linked_again(index, ways_before, session.seed, progress)
+            index = ways.linked_again(index, before, session.seed, progress)
     if change["add"] is not None:
         more = open_vectors(change["add"], tensor)
         extend = segments.segment if change["alone"] else segments.add

@@ -39,7 +39,7 @@ def train(scene: Scene, settings: Settings) -> Trained:
     )  # fmt: skip
     if not settings.allots:
         return known
-    x = scene.sample @ b - mean
+    x = np.asarray(scene.sample @ b - mean, np.float32)
     centroids = None
     if settings.cells:
         centroids = train_cells(x, min(settings.cells, len(x)), settings.seed)

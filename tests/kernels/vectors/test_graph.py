@@ -64,7 +64,7 @@ def test_a_walk_that_keeps_everything_orders_it_as_the_products_of_the_decoded_v
     cell, centre = random.integers(0, 3, 900).astype(np.uint8), random.normal(size=(5, 3)).astype(np.float32)
     queries = random.normal(size=(5, 12)).astype(np.float32)
     scores = queries @ product.decode(codes, book, 12).T * factor + bias + centre[:, cell]
-    neighbours = graph.build(points, 16, 60)
+    neighbours = graph.link(random.integers(0, 900, (30, 6)).astype(np.int32), graph.build(points, 16, 60))
     walks = graph.search(
         queries, centre, book, coded=graph.CodedRows(codes, factor, bias, cell), neighbours=neighbours,
         entries=np.tile(np.array([3, -1, 400], np.int32), (5, 1)), breadth=900,
@@ -90,6 +90,16 @@ def test_nearest_points_are_met_by_narrow_walks(points):
         truth = ((points - query) ** 2).sum(1).argsort()[:10]
         right.append(np.isin(truth, items).mean())
     assert np.mean(right) > 0.95
+
+
+def test_answers_to_one_query_are_linked_in_the_room_behind_the_near_ones():
+    near = np.array([[1, -1, -1, -1], [0, 2, 3, 4], [1, -1, -1, -1], [-1] * 4, [-1] * 4], np.int32)
+    lists = np.array([[3, 1, 4], [0, 1, 2]], np.int32)
+    linked = graph.link(lists, near)
+    assert graph.near_columns(linked.shape[1]) == 4
+    assert (linked[:, :4] == near).all()
+    assert linked[:, 4:].tolist() == [[2, -1], [-1, -1], [-1, -1], [1, 4], [1, -1]]
+    assert all(graph.near_columns(d + d // 2) == d for d in range(2, 513))
 
 
 def test_products_with_bytes_are_those_of_numpy():

@@ -162,7 +162,7 @@ def test_a_graph_is_searched_and_scored_by_command(inside, files, tmp_path):
     words = ("vec-index", files / "base.npy", "--queries", files / "learn.npy", "--bytes", 20, "--graph")
     target = ("-o", tmp_path / "x.vec", "-q")
     assert inside(*words, "--second", "lvq8", "--degree", 12, "--ef-build", 40, *target)[0] == 0
-    assert load_file(tmp_path / "x.vec")["graph.neighbours"].shape == (600, 12)
+    assert load_file(tmp_path / "x.vec")["graph.neighbours"].shape == (600, 18)
     words = ("vec-index", tmp_path / "x.vec", "--search", files / "test.npy", "-k", 5)
     walked, scanned = (
         [json.loads(line)["ids"] for line in inside(*words, *more)[1].splitlines()]
@@ -171,7 +171,7 @@ def test_a_graph_is_searched_and_scored_by_command(inside, files, tmp_path):
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(walked, scanned, strict=True)]) > 0.9
     words = ("eval", tmp_path / "x.vec", "--data", files / "test.npy", "--data", files / "base.npy", "--json")
     report = json.loads(inside(*words, "--set", "ef=200")[1])
-    assert (report["graph_bytes_per_vector"], report["ef"]) == (48, 200)
+    assert (report["graph_bytes_per_vector"], report["ef"]) == (72, 200)
     page = PAGE.read_text()
     assert all(re.search(rf"\b{key}\b", page) for key in report), report.keys()
     formats = (PAGE.parents[1] / "man5" / "bntools-index.5").read_text()

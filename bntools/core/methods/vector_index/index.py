@@ -45,8 +45,9 @@ class Second:
 
 @dataclass(frozen=True)
 class Graph:
-    """Positions to go on to from each position [n, degree], -1 where there are fewer, and one to enter at by cell [C].
+    """Positions to go on to from each position [n, degree + degree / 2], and one to enter at by cell [C].
 
+    The first `degree` are near ones, the others those that queries asked for, both with -1 behind the last.
     scale [d]: what coordinates were multiplied by before distances were taken; zero for those left out.
     """
 
