@@ -68,14 +68,24 @@ def test_eval_reports_recall_beside_baselines_with_documented_keys(inside, files
     report = json.loads(out)
     assert report["kind"] == "vector-index-score"
     assert report["recall"]["mean"] > 0.9
-    assert [b["name"] for b in report["baselines"]][:3] == [
-        "first coordinates, float16", "principal axes, float16", "8 bits a coordinate"
+    assert [b["name"] for b in report["baselines"]][:4] == [
+        "first coordinates, float16", "principal axes, float16", "8 bits a coordinate", "PQ"
     ]  # fmt: skip
+    assert report["baselines"][3]["bytes_per_vector"] == 20
     page = PAGE.read_text()
     assert all(re.search(rf"\b{key}\b", page) for key in report), report.keys()
     assert inside(*words, "--set", "gate_recall=0.9999", "--set", "rerank=1")[0] == 4
     assert inside(*words, "--set", "nonsense=1")[0] == 2
     assert inside(*words[:4])[0] == 2
+
+
+def test_rabitq_stands_beside_an_index_where_faiss_is_installed(inside, files):
+    pytest.importorskip("faiss", reason="the extra `index` is not installed")
+    words = ("eval", files / "base.vec", "--data", files / "test.npy", "--data", files / "base.npy")
+    last = json.loads(inside(*words, "--json")[1])["baselines"][-1]
+    assert last["name"] == "RaBitQ, 3 bits (faiss)"
+    assert last["bytes_per_vector"] >= 20
+    assert last["recall"]["mean"] > 0.3
 
 
 def test_info_tells_the_build_and_every_key_is_documented(inside, files):

@@ -18,11 +18,11 @@ from bntools.core.methods.vector_index.inputs import open_vectors, read_queries
 from bntools.core.methods.vector_index.lexicon import Lexicon
 from bntools.core.methods.vector_index.searching import search
 from bntools.core.progress import Progress
-from bntools.kernels.vectors import locally_adaptive
+from bntools.kernels.vectors import locally_adaptive, product
 from bntools.tools.eval.kinds import Request
 
 DEPTHS = (1, 10, 100)
-_DEEP, _TIMED = 50, 20
+_DEEP, _TIMED, _TRAINED = 50, 20, 16384
 _OPTIONS = {"k": 10, "rerank": None, "probe": None, "ef": None, "queries": 1000, "gate_recall": None}
 
 
@@ -158,7 +158,7 @@ def baselines(
     base: Vectors, queries: Floats, truth: Hits, index: VectorIndex | Lexicon
 ) -> list[dict[str, Any]]:
     """Recall of codes that know no queries: at the index's bytes the first coordinates and the principal axes, in
-    float16; eight bits a coordinate; by faiss, where it is installed, PQ and RaBitQ."""
+    float16; plain product quantization; eight bits a coordinate; by faiss, where it is installed, RaBitQ."""
     if base.rows * base.width > 1 << 27:
         return []
     x = prepare(base.read(0, base.rows), index.metric)
@@ -175,6 +175,11 @@ def baselines(
         ("principal axes, float16", 2.0 * dims, q @ axes, (x @ axes).astype(np.float16).astype(np.float32)),
         ("8 bits a coordinate", index.width + 4.0, q, locally_adaptive.decode(locally_adaptive.encode(x, 8))),
     ]
+    book = product.plain_codebook(
+        x[:: max(1, len(x) // _TRAINED)], int(min(index.bytes_per_vector(), index.width)), 0
+    )
+    words = product.decode(product.encode(x, book, passes=0), book, index.width)
+    tried.append(("PQ", float(len(book.groups.start) - 1), q, words))
     rows = []
     for name, size, left, right in tried:
         products = left @ right.T
@@ -200,27 +205,19 @@ def _baseline(name: str, size: float, rows: Any, task: tuple[Vectors, Floats, Hi
 def _by_faiss(
     x: Floats, q: Floats, task: tuple[Vectors, Floats, Hits, str], size: float
 ) -> list[dict[str, Any]]:
-    """PQ and RaBitQ at no fewer bytes than the index has, if faiss is here and the task small enough to train it."""
+    """RaBitQ at no fewer bytes than the index has, if faiss (extra `index`) is here."""
     try:
         import faiss  # pyright: ignore[reportMissingImports]
     except ImportError:
         return []
     width, k = x.shape[1], task[2].rows.shape[1]
     bits = next((b for b in range(1, 10) if b * width / 8 + 8 >= size), 9)
-    count = next((m for m in range(int(size), width + 1) if width % m == 0), width)
     metric = faiss.METRIC_L2 if task[3] == "l2" else faiss.METRIC_INNER_PRODUCT
-    rows = []
-    for name, factory in ((f"PQ, {count} bytes (faiss)", f"PQ{count}"),
-                          (f"RaBitQ, {bits} bits (faiss)", f"RR{width},RaBitQ{bits if bits > 1 else ''}")):  # fmt: skip
-        try:
-            other = faiss.index_factory(width, factory, metric)
-            other.train(x[:20_000])
-            other.add(x)
-            chosen = other.search(q, k)[1]
-        except RuntimeError:
-            continue
-        rows.append(_baseline(name, float(other.sa_code_size()), chosen, task))
-    return rows
+    other = faiss.index_factory(width, f"RR{width},RaBitQ{bits if bits > 1 else ''}", metric)
+    other.train(x[:20_000])
+    other.add(x)
+    chosen = other.search(q, k)[1]
+    return [_baseline(f"RaBitQ, {bits} bits (faiss)", float(other.sa_code_size()), chosen, task)]
 
 
 def standard_error(values: Any) -> float:
