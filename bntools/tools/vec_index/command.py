@@ -61,7 +61,7 @@ _CODES = ["vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16"]
               help="Of lexicon: words of a vector.")  # fmt: skip
 @click.option("--kept-queries", type=click.IntRange(1), default=32, show_default=True,
               help="Of lexicon: words of a query.")  # fmt: skip
-@click.option("--flops", type=click.FloatRange(0), default=3e-4, show_default=True,
+@click.option("--flops", type=click.FloatRange(0), default=0.03, show_default=True,
               help="Of lexicon: how hard words in common use are pressed down.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(0), default=350, show_default=True,
               help="Of lexicon: steps of training.")  # fmt: skip

@@ -24,7 +24,7 @@ SHARPNESS = 40.0
 _SCALE, _BIAS = 12.0, -3.0
 """A word's own vector starts at a weight of log(1 + 12 - 3), one at a right angle to it at 0."""
 _QUERIES, _HARD, _RANDOM, _POOL = 64, 2, 128, 20
-_RATE = 3e-3
+_RATE = 6e-4
 
 
 class LexiconSettings(NamedTuple):
@@ -34,7 +34,7 @@ class LexiconSettings(NamedTuple):
     metric: str = "ip"
     kept: int = 32
     kept_queries: int = 32
-    flops: float = 3e-4
+    flops: float = 0.03
     steps: int = 350
     seed: int = 0
 

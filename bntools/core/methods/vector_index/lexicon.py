@@ -78,10 +78,13 @@ def activate(head: WordHead, rows: Floats) -> Floats:
 
 
 def weigh(head: WordHead, rows: Floats) -> tuple[Indices, Floats]:
-    """The kept words [n, k] of rows and their weights, largest first, of equal ones the lower word."""
+    """The kept words [n, k] of rows and their weights, largest first."""
     weights = activate(head, rows)
-    words = np.argsort(-weights, axis=1, kind="stable")[:, : head.kept]
-    return words, np.take_along_axis(weights, words, 1)
+    count = min(head.kept, weights.shape[1])
+    words = np.argpartition(-weights, count - 1, axis=1)[:, :count]
+    chosen = np.take_along_axis(weights, words, 1)
+    order = np.argsort(-chosen, axis=1, kind="stable")
+    return np.take_along_axis(words, order, 1), np.take_along_axis(chosen, order, 1)
 
 
 def impacts(head: WordHead, rows: Floats) -> tuple[Indices, NDArray[np.uint8]]:
