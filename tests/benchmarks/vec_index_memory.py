@@ -43,7 +43,7 @@ def main() -> None:
         print(f"{rows:9,} x {given.width}: peak {peaks[-1]:,} MB", flush=True)
     slope = (peaks[-1] - peaks[0]) / (given.rows[-1] - given.rows[0])
     print(
-        f"{1e6 * slope / 1:,.0f} bytes a row; 1,000,000 rows: {peaks[0] + slope * (1e6 - given.rows[0]):,.0f} MB"
+        f"{1e6 * slope:,.0f} bytes a row; 1,000,000 rows: {peaks[0] + slope * (1e6 - given.rows[0]):,.0f} MB"
     )
 
 
