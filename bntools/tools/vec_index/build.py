@@ -165,7 +165,7 @@ def _fewest_bytes(scene: Scene, settings: Settings, progress: Progress) -> int:
     return ladder[low]
 
 
-def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIndex, Floats | None]:
+def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIndex, Any]:
     with progress("coding", scene.base.rows) as advance:
         index, recall = _measure(scene, settings, advance)
     if settings.graph:

@@ -144,7 +144,7 @@ def write(lexicon: Lexicon, out: Writer) -> None:
         arrays["ids"] = lexicon.names
     for name, array in arrays.items():
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        out.add_raw(name, _TYPES[name], array.shape, memoryview(flat))
+        out.add_raw(name, _TYPES[name], array.shape, flat.data)
     if lexicon.words:
         out.files[VOCABULARY] = "".join(f"{word}\n" for word in lexicon.words).encode()
     kept, units = ([getattr(h, name) for h in (lexicon.queries, lexicon.base)] for name in ("kept", "step"))

@@ -61,9 +61,7 @@ def write(index: VectorIndex, out: Writer) -> None:
     """Add the tensors of an index and its facts to a writer of kind `vector-index`; mapped ones pass through."""
     for name, array in tensors(index).items():
         plain = np.ascontiguousarray(array)
-        out.add_raw(
-            name, _STORED[plain.dtype.name], plain.shape, memoryview(plain.reshape(-1).view(np.uint8))
-        )
+        out.add_raw(name, _STORED[plain.dtype.name], plain.shape, plain.reshape(-1).view(np.uint8).data)
     newer = any(part.dead is not None or part.graph is not None for part in index.parts) or index.segments
     out.describe("index", {"version": FORMATS[bool(newer)], "metric": index.metric, **index.facts})
 
