@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) torch
-	$(PIP) --editable '.[cluster,diffusion,gguf,hub,ot,parquet,plot]'
+	$(PIP) --editable '.[cluster,diffusion,gguf,hub,index,ot,parquet,plot]'
 	@touch $@
 
 $(VENV)/developed: $(VENV)/installed

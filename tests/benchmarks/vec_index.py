@@ -3,7 +3,8 @@
 Three sets: 40,000 WordNet noun glosses embedded by all-MiniLM-L6-v2, with lemma names as queries (`lemma`, shifted)
 and with other glosses (`ident`, not shifted); the unembedding of SmolLM2-135M with hidden states (`smol`, strongly
 shifted). Test queries are never among the learn queries. Everything in one process and thread; times are CPU seconds,
-to be read as ratios. `--data DIR` keeps the embedded sets; `--opq` trains OPQ on smol as well (minutes).
+to be read as ratios. `--data DIR` keeps the embedded sets; `--opq` trains OPQ on smol as well (minutes). `lexicon` has
+WordNet's lemmas for words; memory is in vec_index_memory.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 import torch
 
 from bntools.core.methods.vector_index.exact import InMemory, exact, exact_scores, recalls
-from bntools.core.methods.vector_index.index import Hits, search
+from bntools.core.methods.vector_index.index import Hits
+from bntools.core.methods.vector_index.searching import search
 from bntools.tools.vec_index import Settings, build_index
 
 SETS = {
@@ -145,6 +147,8 @@ def speed(task: Task) -> None:
     """CPU a query at recall .95: ours with 96 bytes and an lvq8 copy, hnswlib on float32, exact search at once."""
     import hnswlib  # pyright: ignore[reportMissingImports]
 
+    for size in (48, 96):
+        along_graph(task, size)
     index, _ = task.ours(bytes=96, method="sphere", second="lvq8", note=False)
     other = hnswlib.Index(space="ip", dim=task.base.shape[1])
     other.init_index(len(task.base), ef_construction=100, M=16)
@@ -176,6 +180,42 @@ def speed(task: Task) -> None:
         )
 
 
+def along_graph(task: Task, size: int) -> None:
+    """CPU a query along the graph, re-ranked by lvq8, map and all."""
+    index, seconds = task.ours(bytes=size, method="sphere", second="lvq8", graph=True, note=False)
+    links, ef = index.facts["graph_bytes_per_vector"], index.facts["ef"]
+    print(
+        f"{task.name:6s} graph over {size} bytes: built in {seconds:.1f} s of CPU, {links} bytes of links, ef {ef}"
+    )
+    for ef in (24, 32, 48, 64, 96, 128, 192, 256):
+
+        def run(kept: int = ef) -> Hits:
+            return search(index, task.test, 10, rerank=min(50, kept), ef=kept)
+
+        print(f"{task.name:6s} {f'ours, {size} bytes, ef {ef}':34s} @10 {task.recall(run().rows):.3f}  "
+              f"{1e6 * cpu(run) / len(task.test):7.0f} us a query", flush=True)  # fmt: skip
+
+
+def words(task: Task) -> None:
+    """The lexicon of lemmas beside the dense code of as many bytes."""
+    from bntools.core.methods.vector_index import lexicon
+    from bntools.tools.vec_index.lexicon import LexiconSettings, build_lexicon
+
+    for kept in (16, 32):
+        began = time.process_time()
+        index = build_lexicon(task.base, task.learn, task.learn, LexiconSettings("ip", kept, kept), silent)
+        seconds = time.process_time() - began
+        hits = lexicon.search(index, task.test, 50)
+        note = f"{seconds:.1f} s, {index.facts['postings_per_query']:.3f} postings a query / n"
+        task.show(f"lexicon, {kept} words", index.bytes_per_vector(), hits.rows, note)
+        plain = index.facts["untrained"]
+        print(f"{task.name:6s} {f'untrained, {kept} words':34s} {plain['bytes_per_vector']:5.0f} bytes  held out @10 "
+              f"{plain['recall']:.3f}  {plain['postings_per_query']:.3f} postings a query / n", flush=True)  # fmt: skip
+        spent = cpu(lambda found=index: lexicon.search(found, task.test, 10)) / len(task.test)
+        print(f"{task.name:6s} {f'lexicon, {kept} words':34s} {1e6 * spent:7.0f} us a query", flush=True)
+        task.ours(bytes=round(index.bytes_per_vector()), method="sphere", note=False)
+
+
 def promises(task: Task) -> None:
     """What --recall promises on queries held out, and what test queries measure."""
     for wanted in (0.8, 0.9):
@@ -189,7 +229,7 @@ def promises(task: Task) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("vectors"))
-    parser.add_argument("--parts", default="recall,maps,opq,speed,promises")
+    parser.add_argument("--parts", default="recall,maps,opq,speed,promises,lexicon")
     parser.add_argument("--opq", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -221,6 +261,8 @@ def main() -> None:
             smol.theirs("OPQ72,PQ72")
     if "speed" in parts:
         speed(lemma)
+    if "lexicon" in parts:
+        words(lemma)
     if "promises" in parts:
         promises(lemma)
         promises(smol)

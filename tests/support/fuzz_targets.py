@@ -135,12 +135,22 @@ def _codes(path: Path) -> None:
 
 def _index(path: Path) -> None:
     from bntools.core.artifact.reader import open_path
-    from bntools.core.methods.vector_index import index, storage
+    from bntools.core.methods.vector_index import searching, storage
 
     with open_path(path) as file:
         found = storage.read(file)
     if found.width == 8:
-        index.search(found, ROWS, min(3, len(found)))
+        searching.search(found, ROWS, min(3, len(found)))
+
+
+def _lexicon(path: Path) -> None:
+    from bntools.core.artifact.reader import open_path
+    from bntools.core.methods.vector_index import lexicon
+
+    with open_path(path) as file:
+        found = lexicon.read(file)
+    if found.width == 8:
+        lexicon.search(found, ROWS, min(3, len(found)))
 
 
 def _cbm(path: Path) -> None:
@@ -246,6 +256,8 @@ TARGETS: dict[str, Target] = {
     "codes": Target("codes.safetensors", _ST, _codes),
     "vector index": Target("index.safetensors", _ST, _index),
     "adaptive index": Target("lvq.safetensors", _ST, _index),
+    "graph": Target("graph.safetensors", _ST, _index),
+    "lexicon": Target("lexicon.safetensors", _ST, _lexicon),
     "cbm": Target("cbm.safetensors", _ST, _cbm),
     "energies": Target("ecbm.safetensors", _ST, _energies),
     "motif": Target("motif.safetensors", _ST, _motif),

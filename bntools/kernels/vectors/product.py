@@ -29,7 +29,17 @@ class Codebook(NamedTuple):
 
 def vector_codebook(sample: Floats, count: int, seed: int, threads: int = 1) -> Codebook:
     """Words trained by k-means on `sample` [n, D] for `count` bytes a vector, coordinates shared by their worth."""
-    groups = allocation.share(sample.var(0, dtype=np.float64), count)
+    return trained_codebook(sample, allocation.share(sample.var(0, dtype=np.float64), count), seed, threads)
+
+
+def plain_codebook(sample: Floats, count: int, seed: int, threads: int = 1) -> Codebook:
+    """Words of plain product quantization (Jegou and others, 2011): `count` runs of coordinates as they come."""
+    start = np.arange(count + 1) * sample.shape[1] // count
+    return trained_codebook(sample, Groups(np.arange(sample.shape[1]), start), seed, threads)
+
+
+def trained_codebook(sample: Floats, groups: Groups, seed: int, threads: int = 1) -> Codebook:
+    """Words trained by k-means on `sample` [n, D] for each group of coordinates."""
     words = np.empty((len(groups.order), loops.WORDS), np.float32)
 
     def train(byte: int) -> None:

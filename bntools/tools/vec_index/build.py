@@ -5,38 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bntools.core.errors import FAILED, BnError, bad_input, usage
 from bntools.core.methods.vector_index.exact import InMemory, Vectors, exact, exact_scores, recalls
-from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare, search
+from bntools.core.methods.vector_index.index import Floats, VectorIndex, prepare
+from bntools.core.methods.vector_index.searching import search
 from bntools.core.progress import Progress
-from bntools.kernels.vectors import product
-from bntools.tools.vec_index import gauge
-from bntools.tools.vec_index.encoder import TILE, Trained, encode, train_cells
-from bntools.tools.vec_index.gauge import Gauge, Matrix
-from bntools.tools.vec_index.settings import FEWEST_QUERIES, LEAST_BYTES, Settings
+from bntools.tools.vec_index import gauge, ways
+from bntools.tools.vec_index.encoder import TILE, encode
+from bntools.tools.vec_index.report import facts_of, standard_error
+from bntools.tools.vec_index.settings import FEWEST_QUERIES, LEAST_BYTES, RERANK, Settings
+from bntools.tools.vec_index.training import Scene, code_bytes, train
 
 SAMPLE = 16384
 """Rows that codebooks are trained on: 64 a word."""
 CELLS, CELLS_FROM = 256, 10_000
 _TRIED = 20_000  # rows on which `auto` compares maps
 K = 10
-RERANK = 50
-
-
-class Scene(NamedTuple):
-    """Everything that is known before a map is chosen; learn and held-out queries are disjoint."""
-
-    base: Vectors
-    moments: Matrix
-    mean: Floats
-    sample: Floats
-    learn: Floats | None
-    held: Floats | None
-    truth: Hits | None
 
 
 def build_index(base: Vectors, queries: Floats | None, settings: Settings, progress: Progress) -> VectorIndex:
@@ -50,7 +38,7 @@ def build_index(base: Vectors, queries: Floats | None, settings: Settings, progr
     scene = survey(base, queries, settings, progress)
     settings = choose(scene, settings, progress)
     index, recall = _fit(scene, settings, progress)
-    facts = _facts(index, scene, settings, recall)
+    facts = {**facts_of(index, scene, settings, recall), **index.facts}
     facts["queries_learn"] = 0 if scene.learn is None else len(scene.learn)
     facts["seconds"] = round(time.monotonic() - began, 2)
     return replace(index, facts=facts)
@@ -68,8 +56,10 @@ def check(settings: Settings, width: int, queries: int | None) -> None:
     most = 2 * width + 4
     if settings.bytes is not None and not LEAST_BYTES <= settings.bytes <= most:
         raise usage(f"--bytes {settings.bytes}: vectors of {width} coordinates take {LEAST_BYTES} to {most}")
-    if settings.bytes is not None and settings.allots and _code_bytes(settings, settings.bytes, 1 << 62) < 1:
+    if settings.bytes is not None and settings.allots and code_bytes(settings, settings.bytes, 1 << 62) < 1:
         raise usage(f"--bytes {settings.bytes} leave no byte for the code beside factor, cell and norm")
+    if settings.graph and not settings.allots:
+        raise usage(f"--graph walks by --code vq or bits, not {settings.code}", "--code vq")
     if settings.dims is not None and not 1 <= settings.dims <= width:
         raise usage(f"--dims {settings.dims}: vectors have {width} coordinates", f"--dims {width} at most")
 
@@ -164,7 +154,7 @@ def _fewest_bytes(scene: Scene, settings: Settings, progress: Progress) -> int:
         while low < high:
             middle = (low + high) // 2
             recall = _measure(scene, replace(settings, bytes=ladder[middle]))[1]
-            enough = recall.mean() - _standard_error(recall) >= (settings.recall or 0.0)
+            enough = recall.mean() - standard_error(recall) >= (settings.recall or 0.0)
             low, high = (low, middle) if enough else (middle + 1, high)
             advance(1)
     if low == len(ladder):
@@ -175,16 +165,20 @@ def _fewest_bytes(scene: Scene, settings: Settings, progress: Progress) -> int:
     return ladder[low]
 
 
-def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIndex, Floats | None]:
+def _fit(scene: Scene, settings: Settings, progress: Progress) -> tuple[VectorIndex, Any]:
     with progress("coding", scene.base.rows) as advance:
-        return _measure(scene, settings, advance)
+        index, recall = _measure(scene, settings, advance)
+    if settings.graph:
+        index = ways.with_graph(index, scene, settings, progress)
+        index, recall = ways.measured(index, scene, settings, recall)
+    return index, recall
 
 
 def _measure(
     scene: Scene, settings: Settings, advance: Callable[[int], None] = lambda count: None
 ) -> tuple[VectorIndex, Any]:
     """The index with these settings, and the recall of each held-out query (None without)."""
-    index = encode(scene.base, _train(scene, settings), threads=settings.threads, advance=advance)
+    index = encode(scene.base, train(scene, settings), threads=settings.threads, advance=advance)
     if scene.held is None or scene.truth is None:
         return index, None
     k = scene.truth.rows.shape[1]
@@ -193,93 +187,3 @@ def _measure(
     return index, recalls(
         hits.rows, scene.truth, exact_scores(scene.base, scene.held, hits.rows, settings.metric)
     )
-
-
-def _train(scene: Scene, settings: Settings) -> Trained:
-    """Map, centroids and codebook."""
-    maps = make_gauge(scene, settings)
-    a, b = (np.ascontiguousarray(m, np.float32) for m in maps)
-    mean = scene.mean @ b
-    second = None if settings.second == "none" else scene.mean
-    known = Trained(
-        settings.metric, a, a if settings.method in ("leanvec-id", "flat") else b, mean, settings.code,
-        second=settings.second, second_mean=second,
-    )  # fmt: skip
-    if not settings.allots:
-        return known
-    x = scene.sample @ b - mean
-    centroids = None
-    if settings.cells:
-        centroids = train_cells(x, min(settings.cells, len(x)), settings.seed)
-        from bntools.tools.vec_index.encoder import nearest_centroid
-
-        x -= centroids[nearest_centroid(x, centroids)]
-    count = _code_bytes(settings, settings.bytes or 96, x.shape[1])
-    if settings.code == "vq":
-        book = product.vector_codebook(x, count, settings.seed, settings.threads)
-    else:
-        book = product.scalar_codebook(x, count)
-    return known._replace(book=book, centroids=centroids)
-
-
-def make_gauge(scene: Scene, settings: Settings) -> Gauge:
-    """The maps of a method."""
-    width, dims = scene.base.width, dims_of(settings, scene.base.width)
-    if settings.method == "flat":
-        return Gauge(np.eye(width)[:, :dims], np.eye(width)[:, :dims])
-    if settings.method == "leanvec-id" or scene.learn is None:
-        return gauge.principal(scene.moments, dims)
-    queries = gauge.second_moments(scene.learn)
-    if settings.method == "leanvec-es":
-        return gauge.eigen_search(queries, scene.moments, dims)
-    if settings.method == "leanvec-fw":
-        return gauge.frank_wolfe(queries, scene.moments, dims, paper=settings.paper)
-    return gauge.sphere(queries, scene.moments, dims, settings.shrink)
-
-
-def dims_of(settings: Settings, width: int) -> int:
-    """Coordinates after the map: as asked, or what the bytes hold, or all of them (half for the cut maps)."""
-    if settings.dims is not None:
-        return settings.dims
-    if settings.bytes is not None and not settings.allots:
-        room = settings.bytes - (4 if settings.metric == "l2" else 0)
-        fits = {"lvq8": room - 4, "lvq4": 2 * (room - 4), "lvq4x8": int((room - 4) / 1.5), "f16": room // 2}
-        return max(1, min(width, fits[settings.code]))
-    return max(1, width // 2) if settings.method in ("leanvec-fw", "leanvec-es") else width
-
-
-def _code_bytes(settings: Settings, total: int, dims: int) -> int:
-    """Bytes of words in `total` bytes a vector: the rest is a factor, a cell and for l2 the norm."""
-    return min(total - 1 - (1 if settings.cells else 0) - (4 if settings.metric == "l2" else 0), dims)
-
-
-def _standard_error(values: Any) -> float:
-    return float(values.std() / max(len(values) - 1, 1) ** 0.5)
-
-
-def _facts(index: VectorIndex, scene: Scene, settings: Settings, recall: Any) -> dict[str, Any]:
-    """The report of a build, which travels in the file."""
-    queries = None if scene.learn is None else gauge.second_moments(scene.learn)
-    maps = Gauge(index.query_map.astype(np.float64), index.base_map.astype(np.float64))
-    return {
-        "n": len(index),
-        "dims": index.width,
-        "kept_dims": index.query_map.shape[1],
-        "metric": settings.metric,
-        "method": settings.method,
-        "code": settings.code,
-        "second": settings.second,
-        "cells": 0 if index.cells is None else len(index.cells.centroids),
-        "bytes_per_vector": index.bytes_per_vector(),
-        "second_bytes_per_vector": 0 if index.second is None else index.second.code.bytes_per_vector(),
-        "loss": None if queries is None else gauge.loss(maps, queries, scene.moments),
-        "shrink": settings.shrink if settings.method == "sphere" else None,
-        "query_shift": None if queries is None else gauge.query_shift(queries, scene.moments),
-        "queries_heldout": 0 if scene.held is None else len(scene.held),
-        "recall_promised": settings.recall,
-        "recall_heldout": None
-        if recall is None
-        else {"mean": float(recall.mean()), "se": _standard_error(recall)},
-        "rerank": (settings.rerank or RERANK) if settings.second != "none" else 0,
-        "seed": settings.seed,
-    }

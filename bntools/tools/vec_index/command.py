@@ -18,7 +18,7 @@ Examples:
   bntools vec-index base.vec --search test.npy -k 10 > hits.jsonl
   bntools eval base.vec --data test.npy --data base.npy
 """
-_METHODS = ["auto", "sphere", "leanvec-id", "leanvec-fw", "leanvec-es", "flat"]
+_METHODS = ["auto", "sphere", "leanvec-id", "leanvec-fw", "leanvec-es", "flat", "lexicon"]
 _CODES = ["vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16"]
 
 
@@ -51,37 +51,64 @@ _CODES = ["vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16"]
 @click.option("--cells", type=click.IntRange(0, 256), show_default="256 from 10,000 rows on",
               help="Centroids that vectors are coded relative to; 0: none.")  # fmt: skip
 @click.option("--paper", is_flag=True, help="Of leanvec-fw: the paper's start, step and stop.")
+@click.option("--graph", is_flag=True, help="Link near vectors, so that a search visits few.")
+@click.option("--degree", type=click.IntRange(2, 512), default=32, show_default=True,
+              help="Of the graph: links a vector at most.")  # fmt: skip
+@click.option("--ef-build", type=click.IntRange(2), default=100, show_default=True,
+              help="Of the graph: candidates a walk of the build keeps.")  # fmt: skip
+@click.option("--vocabulary", metavar="FILE", help="Of lexicon: vectors of the words.")
+@click.option("--kept", type=click.IntRange(1), default=32, show_default=True,
+              help="Of lexicon: words of a vector.")  # fmt: skip
+@click.option("--kept-queries", type=click.IntRange(1), default=32, show_default=True,
+              help="Of lexicon: words of a query.")  # fmt: skip
+@click.option("--flops", type=click.FloatRange(0), default=0.03, show_default=True,
+              help="Of lexicon: how hard words in common use are pressed down.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(0), default=350, show_default=True,
+              help="Of lexicon: steps of training.")  # fmt: skip
 @click.option("--search", "asked", metavar="FILE", help="Search INPUT, an index, for the queries in FILE.")
 @click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="With --search: so many hits a query."
 )
-@click.option("--probe", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
-              help="With --search: visit the best cells, with this share of the vectors.")  # fmt: skip
-@click.option("--add", metavar="FILE", help="Add the rows of FILE to INPUT, an index, without training.")
+@click.option("--probe", type=click.FloatRange(0, 1, min_open=True), show_default="all, or along the graph",
+              help="With --search: scan the best cells, with this share of the vectors.")  # fmt: skip
+@click.option("--ef", type=click.IntRange(1), show_default="as the build measured",
+              help="With --search: candidates kept along the graph.")  # fmt: skip
+@click.option("--add", metavar="FILE", help="Add the rows of FILE to INPUT, an index, as a new segment.")
+@click.option("--alone", is_flag=True, help="With --add: write the new rows only, to be gathered later.")
 @click.option("--delete", metavar="FILE", help="Take the ids in FILE, one a line, out of INPUT, an index.")
-@click.option("--gather", multiple=True, metavar="FILE", help="Join the rows of FILE, an index, to INPUT's.")
+@click.option("--gather", multiple=True, metavar="FILE",
+              help="Join the rows of FILE, an index, and all segments into one.")  # fmt: skip
+@click.option("--compact", is_flag=True, help="Join the segments of INPUT into one, without deleted rows.")
 @options.common
-def command(session: Session, source: str, output: str, force: bool, asked: str | None, k: int, probe: float,
-            add: str | None, delete: str | None, gather: tuple[str, ...], **given: Any) -> None:  # fmt: skip
+def command(session: Session, source: str, output: str, force: bool, asked: str | None, k: int, probe: float | None,
+            ef: int | None, **given: Any) -> None:  # fmt: skip
     """Build an index of the vectors in INPUT that answers queries in few bytes a vector.
 
     INPUT is activations, another safetensors file, .npy, .npz, a model's directory (its unembedding), or -; with
-    --search, --add, --delete or --gather an index.
+    --search, --add, --delete, --gather or --compact an index.
     """
-    modes = [
-        name
-        for name, value in (("--search", asked), ("--add or --delete or --gather", add or delete or gather))
-        if value
-    ]
-    if len(modes) > 1:
-        raise usage(f"{modes[0]} and {modes[1]} are two commands", "give one of them")
+    change = {name: given.pop(name) for name in ("add", "alone", "delete", "gather", "compact")}
+    if change["alone"] and change["add"] is None:
+        raise usage("--alone is for the rows that --add codes", "--add FILE --alone")
+    if asked and any(change.values()):
+        raise usage("--search and a change of the index are two commands", "give one of them")
+    if asked is None and (probe or ef):
+        raise usage(f"--{'probe' if probe else 'ef'} says how far --search goes", "--search FILE")
     session.apply()
     if asked is not None:
-        return _search(session, source, asked, k, probe=probe, rerank=given["rerank"], tensor=given["tensor"])
-    if modes:
-        return _change(
-            session, source, (add, delete, gather), output=output, force=force, tensor=given["tensor"]
-        )
+        effort = (given["rerank"], probe, ef)
+        return _search(session, source, asked, k, effort=effort, tensor=given["tensor"])
+    if any(change.values()):
+        return _change(session, source, change, output=output, force=force, tensor=given["tensor"])
+    words = {name: given.pop(name) for name in ("vocabulary", "kept", "kept_queries", "flops", "steps")}
+    if given["method"] == "lexicon":
+        from bntools.tools.vec_index import lexicon_run
+
+        settings = lexicon_run.settings_of(given, words, session.seed)
+        files = (given["tensor"], given["learn"], words["vocabulary"])
+        return lexicon_run.build(session, source, files, output=output, force=force, settings=settings)
+    if words["vocabulary"] is not None:
+        raise usage("--vocabulary is for --method lexicon", "--method lexicon")
     return _build(session, source, output, force=force, given=given)
 
 
@@ -177,58 +204,83 @@ def _plan(session: Session, opened: Any, settings: Any, queries: Any) -> None:
     terminal.emit(session, report, lambda console: console.print(terminal.table(["plan", "value"], rows)))
 
 
-def _open_index(source: str) -> tuple[Any, Any]:
+def _open(source: str) -> Any:
+    """The artifact of an index. Raises BnError (exit 3) for what is no artifact."""
     from bntools.core.artifact.reader import Artifact
-    from bntools.core.methods.vector_index import storage
     from bntools.core.model.open import open_input
 
     opened = open_input(source)
     if not isinstance(opened, Artifact):
         raise bad_input(f"{source} is no vector index", "bntools vec-index base.npy -o base.vec makes one")
+    return opened
+
+
+def _open_index(source: str) -> tuple[Any, Any]:
+    from bntools.core.methods.vector_index import storage
+
+    opened = _open(source)
     return opened, storage.read(opened)
 
 
 def _search(
-    session: Session, source: str, asked: str, k: int, *, probe: float, rerank: int | None, tensor: str | None
+    session: Session, source: str, asked: str, k: int, *, effort: tuple[Any, ...], tensor: str | None
 ) -> None:
+    from bntools.core.methods.vector_index import storage
     from bntools.core.methods.vector_index.inputs import read_queries
-    from bntools.tools.vec_index.hits import lines
+    from bntools.tools.vec_index.hits import SearchOptions, lines
 
-    _, index = _open_index(source)
+    opened = _open(source)
+    if opened.kind == "lexicon-index":
+        from bntools.tools.vec_index import lexicon_run
+
+        if any(value is not None for value in effort):
+            raise usage("--rerank, --probe and --ef are not for a lexicon, which is searched whole")
+        for line in lexicon_run.search(session, opened, asked, k, tensor):
+            click.echo(line)
+        return None
+    index = storage.read(opened)
     if k > len(index):
         raise usage(f"-k {k}: the index holds {len(index)} vectors", f"-k {len(index)} at most")
-    if rerank is not None and index.second is None:
+    if effort[0] is not None and index.second is None:
         raise usage("--rerank orders by a second code, and the index has none", "build it with --second lvq8")
+    if effort[2] is not None and index.graph is None:
+        raise usage("--ef keeps candidates along a graph, and the index has none", "build it with --graph")
     queries = read_queries(asked, tensor, index.width, "the index")
     if session.dry_run:
         report = {"kind": "plan", "queries": len(queries), "rows": len(index), "writes_lines": len(queries)}
         rows = [[key, f"{value:,}"] for key, value in report.items() if isinstance(value, int)]
         return terminal.emit(session, report, lambda c: c.print(terminal.table(["plan", "value"], rows)))
     with terminal.progress(session, "searching", len(queries)) as advance:
-        for line in lines(index, queries, k, rerank=rerank, probe=probe, threads=_threads(session)):
+        for line in lines(index, queries, k, effort=SearchOptions(*effort), threads=_threads(session)):
             click.echo(line)
             advance(1)
     return None
 
 
 def _change(
-    session: Session, source: str, change: tuple[Any, ...], *, output: str, force: bool, tensor: str | None
+    session: Session, source: str, change: dict[str, Any], *, output: str, force: bool, tensor: str | None
 ) -> None:
     from bntools.core.artifact.writer import Writer, check_target
     from bntools.core.methods.vector_index.inputs import Opened, open_vectors
-    from bntools.tools.vec_index import segments
+    from bntools.tools.vec_index import segments, ways
     from bntools.tools.vec_index.hits import read_ids
 
-    added, deleted, gathered = change
     opened, index = _open_index(source)
     if not session.dry_run:
         check_target(output, force)
-    for part in gathered:
-        index = segments.join(index, _open_index(part)[1])
-    if added is not None:
-        index = segments.add(index, open_vectors(added, tensor).vectors, _threads(session))
-    if deleted is not None:
-        index = segments.delete(index, read_ids(deleted))
+    if change["gather"] or change["compact"]:
+        before = index
+        index = segments.join([index, *(_open_index(part)[1] for part in change["gather"])])
+        if before.graph is not None and not session.dry_run:
+            progress = functools.partial(terminal.progress, session)
+            index = ways.linked_again(index, before, session.seed, progress)
+    if change["add"] is not None:
+        more = open_vectors(change["add"], tensor)
+        extend = segments.segment if change["alone"] else segments.add
+        index = extend(index, more.vectors, more.ids, _threads(session))
+    if change["delete"] is not None:
+        index = segments.delete(index, read_ids(change["delete"]))
+    index = segments.counted(index)
     if session.dry_run:
         report = {"kind": "plan", "rows": len(index)}
         rows = [["rows", f"{len(index):,}"]]

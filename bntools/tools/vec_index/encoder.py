@@ -20,7 +20,10 @@ Advance = Callable[[int], None]
 
 
 class Trained(NamedTuple):
-    """What codes a vector x: x B - mean, less its centroid, by `book` or, where there is none, by the plain `code`."""
+    """What codes a vector x: x B - mean, less its centroid, by `book` or, where there is none, by the plain `code`.
+
+    grid: levels of length factors, None where they are to be fitted to the vectors.
+    """
 
     metric: str
     query_map: Floats
@@ -31,67 +34,80 @@ class Trained(NamedTuple):
     centroids: Floats | None = None
     second: str = "none"
     second_mean: Floats | None = None
+    grid: Floats | None = None
 
 
 def trained(index: VectorIndex) -> Trained:
     """What coded the vectors of an index, to code more of them."""
     code, cells, second = index.code, index.cells, index.second
+    product_of = code if isinstance(code, codes.ProductCode) else None
     return Trained(
         index.metric, index.query_map, index.base_map, index.mean, index.facts["code"],
-        code.book if isinstance(code, codes.ProductCode) else None,
+        None if product_of is None else product_of.book,
         None if cells is None else cells.centroids,
         index.facts.get("second", "none"),
         None if second is None else second.mean,
+        None if product_of is None else product_of.grid,
     )  # fmt: skip
 
 
 def encode(
     base: Vectors, by: Trained, *, threads: int = 1, advance: Advance = lambda count: None
 ) -> VectorIndex:
-    """Code all rows, a tile in memory at a time beside the codes."""
-    pieces: list[dict[str, Any]] = []
+    """Code all rows; memory holds a tile of them, the codes, and for a moment those of the first level twice."""
+    columns: dict[str, NDArray[Any]] = {}
     for start in range(0, base.rows, TILE):
         rows = prepare(base.read(start, min(start + TILE, base.rows)), by.metric)
-        pieces.append(_encode_tile(rows, by, threads))
+        for name, piece in _encode_tile(rows, by, threads).items():
+            if name not in columns:
+                columns[name] = np.empty((base.rows, *piece.shape[1:]), piece.dtype)
+            columns[name][start : start + len(piece)] = piece
         advance(len(rows))
-
-    def whole(name: str) -> NDArray[Any]:
-        return np.concatenate([piece[name] for piece in pieces])
-
-    cells = None if by.centroids is None else Cells(by.centroids, whole("cell"))
+    cells = None if by.centroids is None else Cells(by.centroids, columns["cell"])
     code: Code
     if by.book is None:
-        code = codes.joined([piece["code"] for piece in pieces])
+        code = codes.plain_from(columns, by.code, by.base_map.shape[1])
     else:
-        order = slice(None) if cells is None else np.argsort(cells.cell, kind="stable")
+        order = np.arange(base.rows) if cells is None else np.argsort(cells.cell, kind="stable")
+        grid = codes.factor_grid(columns["length"]) if by.grid is None else by.grid
         code = codes.product_code(
-            whole("codes")[order], whole("factor")[order], by.book, by.base_map.shape[1]
+            columns.pop("codes"),
+            columns["length"],
+            by.book,
+            width=by.base_map.shape[1],
+            grid=grid,
+            order=order,
         )
     second = None
     if by.second_mean is not None:
-        second = Second(codes.joined([piece["second"] for piece in pieces]), by.second_mean)
+        own = {n.removeprefix(_SECOND): a for n, a in columns.items() if n.startswith(_SECOND)}
+        second = Second(codes.plain_from(own, by.second, base.width), by.second_mean)
     return VectorIndex(
-        by.metric, by.query_map, by.base_map, by.mean, code, cells,
-        whole("norm2") if by.metric == "l2" else None, second,
-    )  # fmt: skip
+        by.metric, by.query_map, by.base_map, by.mean, code, cells, columns.get("norm2"), second
+    )
 
 
-def _encode_tile(rows: Floats, by: Trained, threads: int) -> dict[str, Any]:
+_SECOND = "second."
+
+
+def _encode_tile(rows: Floats, by: Trained, threads: int) -> dict[str, NDArray[Any]]:
+    """Columns of the codes of some rows, by name."""
     x = rows @ by.base_map - by.mean
-    result: dict[str, Any] = {}
+    result: dict[str, NDArray[Any]] = {}
     if by.metric == "l2":
         result["norm2"] = np.einsum("nd,nd->n", rows, rows)
     if by.second_mean is not None:
-        result["second"] = codes.plain_code(rows - by.second_mean, by.second)
+        finer = codes.plain_code(rows - by.second_mean, by.second).tensors()
+        result |= {_SECOND + name: column for name, column in finer.items()}
     if by.book is None:
-        return {**result, "code": codes.plain_code(x, by.code)}
+        return result | codes.plain_code(x, by.code).tensors()
     if by.centroids is not None:
         near = nearest_centroid(x, by.centroids)
         result["cell"] = near.astype(np.uint8)
         x -= by.centroids[near]
     result["codes"] = product.encode(x, by.book, threads=threads)
     decoded = product.decode(result["codes"], by.book, x.shape[1])
-    result["factor"] = product.length_factor(x, decoded)
+    result["length"] = product.length_factor(x, decoded)
     return result
 
 

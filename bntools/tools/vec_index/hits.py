@@ -5,27 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from bntools.core.errors import bad_input, usage
-from bntools.core.methods.vector_index.index import Floats, Indices, VectorIndex, search
-from bntools.tools.vec_index.build import RERANK
+from bntools.core.methods.vector_index.index import Floats, Indices, VectorIndex
+from bntools.core.methods.vector_index.searching import search
+from bntools.tools.vec_index.settings import RERANK
 
 _BATCH = 1024
 
 
+class SearchOptions(NamedTuple):
+    """How far to search: rows to re-rank, share of the vectors to scan, candidates to keep along a graph."""
+
+    rerank: int | None = None
+    probe: float | None = None
+    ef: int | None = None
+
+
 def lines(
-    index: VectorIndex, queries: Floats, k: int, *, rerank: int | None, probe: float, threads: int
+    index: VectorIndex, queries: Floats, k: int, *, effort: SearchOptions, threads: int
 ) -> Iterator[str]:
     """One object a query: {query, ids, scores, exact}; scores are exact only where vectors are kept as float32."""
-    depth = 0 if index.second is None else (rerank or index.facts.get("rerank") or RERANK)
+    depth = 0 if index.second is None else (effort.rerank or index.facts.get("rerank") or RERANK)
     exact = index.facts.get("code") == "f32"
     for start in range(0, len(queries), _BATCH):
         part = queries[start : start + _BATCH]
-        hits = search(index, part, k, rerank=min(depth, len(index)), probe=probe, threads=threads)
-        ids = hits.rows if index.names is None else index.names[hits.rows]
-        for number, (row, scores) in enumerate(zip(ids.tolist(), hits.scores.tolist(), strict=True)):
+        hits = search(
+            index, part, k, rerank=min(depth, len(index)), probe=effort.probe, ef=effort.ef, threads=threads
+        )
+        ids = index.ids[hits.rows].tolist()
+        for number, (row, scores) in enumerate(zip(ids, hits.scores.tolist(), strict=True)):
             yield json.dumps(
                 {
                     "query": start + number,

@@ -1,4 +1,4 @@
-"""Rows added to an index and taken out of it without training again; indices with the same maps joined."""
+"""Rows added to an index and taken out of it without touching the others; segments and indices joined."""
 
 from __future__ import annotations
 
@@ -12,84 +12,148 @@ from bntools.core.errors import bad_input, usage
 from bntools.core.methods.vector_index import codes
 from bntools.core.methods.vector_index.codes import Code, ProductCode
 from bntools.core.methods.vector_index.exact import Vectors
-from bntools.core.methods.vector_index.index import Cells, Indices, Second, VectorIndex, select
+from bntools.core.methods.vector_index.index import Bits, Cells, Indices, Second, VectorIndex, select
 from bntools.kernels.vectors import product
 from bntools.tools.vec_index.encoder import encode, trained
 
+_CHECKED = 8192
 
-def add(index: VectorIndex, base: Vectors, threads: int = 1) -> VectorIndex:
-    """The index with more rows, coded by what it was trained on; their ids go on from the highest."""
+
+def add(index: VectorIndex, base: Vectors, ids: Indices | None = None, threads: int = 1) -> VectorIndex:
+    """The index with one more segment, its rows coded by what the index was trained on.
+
+    ids: what to call them; None: numbers that go on from the highest. Raises BnError (exit 3) for rows of another
+    width, NaN or infinity, a zero row under cos, ids that the index has.
+    """
+    more = segment(index, base, ids, threads)
+    if ids is None and any(part.names is not None for part in index.parts):
+        more = replace(more, names=np.arange(base.rows) + index.ids.max() + 1)
+    return replace(index, segments=(*index.segments, more))
+
+
+def segment(index: VectorIndex, base: Vectors, ids: Indices | None = None, threads: int = 1) -> VectorIndex:
+    """More rows as an index of their own with the maps and words of `index`, numbered from 0 where ids are None."""
     if base.width != index.width:
         raise bad_input(
             f"the rows have {base.width} coordinates, the index {index.width}", "embed both with one encoder"
         )
-    for start in range(0, base.rows, 8192):
-        bad = ~np.isfinite(base.read(start, min(start + 8192, base.rows))).all(1)
+    for start in range(0, base.rows, _CHECKED):
+        rows = base.read(start, min(start + _CHECKED, base.rows))
+        bad = ~np.isfinite(rows).all(1)
         if bad.any():
             raise bad_input(f"row {start + int(np.argmax(bad))} holds NaN or infinity")
-    return join(index, encode(base, trained(index), threads=threads))
-
-
-def join(first: VectorIndex, other: VectorIndex) -> VectorIndex:
-    """Both indices' rows in one. Raises BnError (exit 3) unless they were trained as one."""
-    if not _same(first, other):
-        raise bad_input(
-            "the indices have maps or codes of their own", "join parts that one index was added to"
-        )
-    code: Code
-    cells, norm2, second = None, None, None
-    if first.cells is not None and other.cells is not None:
-        cells = Cells(first.cells.centroids, np.concatenate([first.cells.cell, other.cells.cell]))
-    if first.norm2 is not None and other.norm2 is not None:
-        norm2 = np.concatenate([first.norm2, other.norm2])
-    if first.second is not None and other.second is not None:
-        second = Second(_concatenate(first.second.code, other.second.code), first.second.mean)
-    if isinstance(first.code, ProductCode):
-        words, factor = (np.concatenate(pair) for pair in zip(_by_row(first), _by_row(other), strict=True))
-        code = _ordered(first.code, words, factor, cells)
-    else:
-        code = _concatenate(first.code, other.code)
-    names = None
-    if first.names is not None or other.names is not None:
-        ids = _ids(first)
-        names = np.concatenate(
-            [ids, _ids(other) if other.names is not None else np.arange(len(other)) + ids.max(initial=-1) + 1]
-        )
-    joined = replace(first, code=code, cells=cells, norm2=norm2, second=second, names=names)
-    return replace(joined, facts={**first.facts, "n": len(joined)})
+        if index.metric == "cos" and not rows.any(1).all():
+            raise bad_input(f"row {start + int(np.argmin(rows.any(1)))} is zero and has no direction")
+    if ids is not None:
+        _check_apart(index.ids[_alive(index)], ids)
+    return replace(encode(base, trained(index), threads=threads), names=ids, facts=index.facts)
 
 
 def delete(index: VectorIndex, ids: Indices) -> VectorIndex:
-    """The index without some ids; the others keep theirs. Raises BnError (exit 2) for an id that is not there."""
-    own = _ids(index)
-    missing = np.setdiff1d(ids, own)
+    """The index with the rows of some ids marked as taken out. Raises BnError (exit 2) for an id that is not there."""
+    alive = _alive(index)
+    missing = np.setdiff1d(ids, index.ids[alive])
     if len(missing):
         raise usage(f"id {missing[0]} is not in the index ({len(missing)} of {len(ids)} are not)")
-    rows = np.flatnonzero(~np.isin(own, ids))
-    if not len(rows):
+    alive &= ~np.isin(index.ids, ids)
+    if not alive.any():
         raise usage("nothing would be left", "build a new index")
+    parts = [
+        replace(part, dead=_bits(~alive[first : first + len(part.code)]), segments=())
+        for first, part in zip(index.first_rows[:-1], index.parts, strict=True)
+    ]
+    return replace(parts[0], segments=tuple(parts[1:]))
+
+
+def join(indices: list[VectorIndex]) -> VectorIndex:
+    """The rows of all parts of all indices as one part, without those taken out.
+
+    Raises BnError (exit 3) unless the indices have the same maps and words, or where two call rows by the same ids.
+    A graph does not survive; the command builds another.
+    """
+    first = indices[0]
+    if not all(_same(first, other) for other in indices[1:]):
+        raise bad_input(
+            "the indices have maps or codes of their own", "join parts that one index was added to"
+        )
+    parts = [part for index in indices for part in index.parts]
+    names = _names(indices)
+    cells, norm2, second = None, None, None
+    if first.cells is not None:
+        own = [part.cells.cell[part.alive] for part in parts if part.cells is not None]
+        cells = Cells(first.cells.centroids, np.concatenate(own))
+    if first.norm2 is not None:
+        norm2 = np.concatenate([part.norm2[part.alive] for part in parts if part.norm2 is not None])
+    if first.second is not None:
+        finer = [(part, part.second.code) for part in parts if part.second is not None]
+        second = Second(_chosen(finer, first.facts["second"], first.width), first.second.mean)
     code: Code
-    cells = None if index.cells is None else Cells(index.cells.centroids, index.cells.cell[rows])
-    if isinstance(index.code, ProductCode):
-        words, factor = _by_row(index)
-        code = _ordered(index.code, words[rows], factor[rows], cells)
+    if isinstance(first.code, ProductCode):
+        words, factor = (np.concatenate(pair) for pair in zip(*map(_by_row, parts), strict=True))
+        order = np.arange(len(words)) if cells is None else np.argsort(cells.cell, kind="stable")
+        code = codes.product_code(
+            words, factor, first.code.book, width=first.code.width, grid=first.code.grid, order=order
+        )
     else:
-        code = select(index.code, rows)
-    second = None if index.second is None else Second(select(index.second.code, rows), index.second.mean)
-    norm2 = None if index.norm2 is None else index.norm2[rows]
-    smaller = replace(index, code=code, cells=cells, norm2=norm2, second=second, names=own[rows])
-    return replace(smaller, facts={**index.facts, "n": len(rows)})
+        code = _chosen([(part, part.code) for part in parts], first.facts["code"], first.query_map.shape[1])
+    return replace(
+        first,
+        code=code,
+        cells=cells,
+        norm2=norm2,
+        second=second,
+        names=names,
+        dead=None,
+        segments=(),
+        graph=None,
+    )
 
 
-def _ids(index: VectorIndex) -> Indices:
-    return np.arange(len(index)) if index.names is None else index.names
+def counted(index: VectorIndex) -> VectorIndex:
+    """The index with what its facts say of its rows put right."""
+    counts: dict[str, Any] = {
+        "n": len(index),
+        "segments": len(index.parts),
+        "deleted": index.rows - len(index),
+    }
+    if index.graph is None:
+        counts |= {"ef": None, "graph_bytes_per_vector": 0}
+    return replace(index, facts={**index.facts, **counts})
+
+
+def _names(indices: list[VectorIndex]) -> Indices | None:
+    """Ids of the rows that are there still; None where they are their numbers."""
+    total: Indices | None = None
+    numbered = True
+    for index in indices:
+        own = index.ids[_alive(index)]
+        if total is not None and all(part.names is None for part in index.parts):
+            own = own + total.max(initial=-1) + 1
+        elif total is not None:
+            _check_apart(total, own)
+        numbered &= all(part.names is None and part.dead is None for part in index.parts)
+        total = own if total is None else np.concatenate([total, own])
+    return None if numbered else total
+
+
+def _check_apart(have: Indices, more: Indices) -> None:
+    both = np.intersect1d(have, more)
+    if len(both):
+        raise bad_input(f"id {both[0]} is in the index already ({len(both)} of {len(more)} are)")
+
+
+def _alive(index: VectorIndex) -> NDArray[np.bool_]:
+    """Whether each row of all parts is there still."""
+    return np.concatenate([part.alive for part in index.parts])
+
+
+def _bits(dead: NDArray[np.bool_]) -> Bits | None:
+    return np.packbits(dead, bitorder="little") if dead.any() else None
 
 
 def _same(first: VectorIndex, other: VectorIndex) -> bool:
     """Whether two indices code with the same maps, means and words."""
-    one, two = trained(first), trained(other) if other.facts else None
-    if two is None:  # just coded by the first
-        return True
+    one, two = trained(first), trained(other)
     flat = (_arrays(one), _arrays(two))
     return (one.metric, one.code, one.second) == (two.metric, two.code, two.second) and all(
         a.shape == b.shape and np.array_equal(a, b) for a, b in zip(*flat, strict=False)
@@ -103,21 +167,19 @@ def _arrays(by: Any) -> list[NDArray[Any]]:
     return [a for a in own if a is not None]
 
 
-def _by_row(index: VectorIndex) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Words [n, bytes] and length factors [n] in the order of the rows."""
-    code = index.code
+def _by_row(part: VectorIndex) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Words [n, bytes] and length factors [n] of the rows that are there still, in their order."""
+    code = part.code
     assert isinstance(code, ProductCode)
-    place = np.empty(len(index), np.int64)
-    place[index.order] = np.arange(len(index))
-    return product.from_blocks(code.blocks, len(code))[place], code.factors()[place]
+    place = np.empty(len(code), np.int64)
+    place[part.order] = np.arange(len(code))
+    place = place[part.alive]
+    return product.from_blocks(code.blocks, len(code))[place], code.factors[place]
 
 
-def _ordered(code: ProductCode, words: NDArray[np.uint8], factor: Any, cells: Cells | None) -> ProductCode:
-    """Words and factors by row as the code of an index, on the grid of `code`."""
-    order = slice(None) if cells is None else np.argsort(cells.cell, kind="stable")
-    levels = np.clip(np.rint((factor[order] - code.grid[0]) / code.grid[1]), 0, 255).astype(np.uint8)
-    return replace(code, blocks=product.into_blocks(words[order]), factor=levels)
-
-
-def _concatenate(one: Code, two: Code) -> Code:
-    return codes.joined([one, two])  # type: ignore[list-item]
+def _chosen(parts: list[tuple[VectorIndex, Code]], name: str, width: int) -> Code:
+    """Plain codes of the rows that are there still, one after the other."""
+    own = [select(code, np.flatnonzero(part.alive)) for part, code in parts]
+    columns = [code.tensors() for code in own]
+    joined = {n: np.concatenate([c[n] for c in columns]) for n in columns[0]}
+    return codes.plain_from(joined, name, width)

@@ -9,6 +9,7 @@ CODES = ("vq", "bits", "lvq8", "lvq4", "lvq4x8", "f16")
 SECONDS = ("none", "lvq8", "f16")
 METRICS = ("ip", "cos", "l2")
 LEAST_BYTES = 5
+RERANK = 50
 FEWEST_QUERIES = 100
 """Learn queries a promise needs: a fifth of them are held out."""
 
@@ -20,7 +21,8 @@ class Settings:
     bytes: of a vector, all of it but the second code (None: 96, or what `recall` needs). recall: recall@10 to promise
     on held-out learn queries. dims: coordinates after the map (None: all for codes that allot bits and flat, half for
     the others). shrink: share of the isotropic matrix mixed into the queries' second moments. cells: centroids (None:
-    256 from 10,000 rows on). paper: Frank-Wolfe with the paper's step, start and stop.
+    256 from 10,000 rows on). paper: Frank-Wolfe with the paper's step, start and stop. graph: link the vectors, each
+    to `degree` others at most, from walks that keep `ef_build` candidates.
     """
 
     metric: str = "ip"
@@ -34,6 +36,9 @@ class Settings:
     shrink: float = 0.01
     cells: int | None = None
     paper: bool = False
+    graph: bool = False
+    degree: int = 32
+    ef_build: int = 100
     seed: int = 0
     threads: int = 1
 

@@ -129,3 +129,9 @@ def test_adaptive_grids_err_by_half_a_step_at_most_and_a_second_level_by_far_les
         packed = locally_adaptive.pack_halves(code.codes)
         assert packed.shape == (200, 16)
         assert (locally_adaptive.unpack_halves(packed, 31) == code.codes).all()
+
+
+def test_plain_product_quantization_has_runs_of_coordinates_as_they_come():
+    book = product.plain_codebook(cloud(400, 10), 4, 0)
+    assert book.groups.order.tolist() == list(range(10))
+    assert book.groups.start.tolist() == [0, 2, 5, 7, 10]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bntools.core.errors import BnError
 from bntools.core.methods.vector_index.exact import InMemory, exact, exact_scores, recalls
-from bntools.core.methods.vector_index.index import search
-from bntools.tools.vec_index import Settings, build_index, segments
+from bntools.core.methods.vector_index.searching import search
+from bntools.tools.vec_index import Settings, build_index
 
 
 @contextlib.contextmanager
@@ -132,36 +131,6 @@ def test_threads_do_not_change_an_index_or_its_hits(planted):
     one, two = (make(base, learn, bytes=16, cells=8, threads=t) for t in (1, 2))
     assert (one.code.blocks == two.code.blocks).all()
     assert (search(one, test, 5).rows == search(two, test, 5, threads=2).rows).all()
-
-
-@pytest.mark.parametrize(
-    "given", [{"bytes": 24, "cells": 16, "second": "lvq8"}, {"code": "lvq4", "metric": "l2"}]
-)
-def test_rows_added_are_found_and_rows_deleted_are_not(planted, given):
-    base, learn, test = planted
-    index = make(base[:1500], learn, method="sphere", **given)
-    grown = segments.add(index, InMemory(base[1500:]))
-    assert len(grown) == 2000
-    truth = exact(InMemory(base), test, 10, index.metric).rows
-    assert np.isin(truth, search(grown, test, 30).rows).mean() > 0.8
-    gone = np.unique(truth[:, 0])
-    smaller = segments.delete(grown, gone)
-    ids = smaller.names[search(smaller, test, 30).rows]
-    assert len(smaller) == 2000 - len(gone)
-    assert not np.isin(ids, gone).any()
-    assert np.isin(truth[:, 1:][~np.isin(truth[:, 1:], gone)], ids).mean() > 0.7
-    back = segments.delete(grown, np.arange(1500, 2000))
-    assert (search(back, test, 5).rows == search(index, test, 5).rows).all()
-
-
-def test_only_parts_of_one_index_are_joined(planted):
-    base, learn, _ = planted
-    one = make(base[:1000], learn, bytes=16, method="sphere", cells=0)
-    part = replace(segments.add(one, InMemory(base[1000:])), facts=one.facts)
-    joined = segments.join(one, segments.delete(part, np.arange(1000)))
-    assert joined.names.tolist() == list(range(2000))
-    with pytest.raises(BnError, match="of their own"):
-        segments.join(one, make(base[1000:], learn, bytes=16, method="sphere", cells=0))
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,24 @@ def test_eval_reports_recall_beside_baselines_with_documented_keys(inside, files
     report = json.loads(out)
     assert report["kind"] == "vector-index-score"
     assert report["recall"]["mean"] > 0.9
-    assert [b["name"] for b in report["baselines"]][:3] == [
-        "first coordinates, float16", "principal axes, float16", "8 bits a coordinate"
+    assert [b["name"] for b in report["baselines"]][:4] == [
+        "first coordinates, float16", "principal axes, float16", "8 bits a coordinate", "PQ"
     ]  # fmt: skip
+    assert report["baselines"][3]["bytes_per_vector"] == 20
     page = PAGE.read_text()
     assert all(re.search(rf"\b{key}\b", page) for key in report), report.keys()
     assert inside(*words, "--set", "gate_recall=0.9999", "--set", "rerank=1")[0] == 4
     assert inside(*words, "--set", "nonsense=1")[0] == 2
     assert inside(*words[:4])[0] == 2
+
+
+def test_rabitq_stands_beside_an_index_where_faiss_is_installed(inside, files):
+    pytest.importorskip("faiss", reason="the extra `index` is not installed")
+    words = ("eval", files / "base.vec", "--data", files / "test.npy", "--data", files / "base.npy")
+    last = json.loads(inside(*words, "--json")[1])["baselines"][-1]
+    assert last["name"] == "RaBitQ, 3 bits (faiss)"
+    assert last["bytes_per_vector"] >= 20
+    assert last["recall"]["mean"] > 0.3
 
 
 def test_info_tells_the_build_and_every_key_is_documented(inside, files):
@@ -104,46 +114,78 @@ def test_a_pipe_serves_as_well_as_a_file(run, files):
     assert cut.returncode == 3
 
 
-def test_ids_come_from_the_file_and_stay_through_deletion_and_addition(inside, files, tmp_path):
+def test_ids_come_from_the_file_and_stay_through_every_change(inside, files, tmp_path):
     base = np.load(files / "base.npy")
     save_file({"x": torch.from_numpy(base), "ids": torch.arange(600) + 7000}, tmp_path / "x.safetensors")
-    assert (
-        inside("vec-index", tmp_path / "x.safetensors", "--bytes", 20, "-o", tmp_path / "x.vec", "-q")[0] == 0
+    x, y, z, w = (tmp_path / f"{name}.vec" for name in "xyzw")
+    gone = tmp_path / "gone.txt"
+    assert inside("vec-index", tmp_path / "x.safetensors", "--bytes", 20, "-o", x, "-q")[0] == 0
+    gone.write_text("7003\n7599\n")
+    assert inside("vec-index", x, "--delete", gone, "-o", y)[0] == 0
+    assert inside("vec-index", y, "--add", files / "base.npy", "-o", z)[0] == 0
+    before, after = load_file(x), load_file(z)
+    assert all((after[name] == before[name]).all() for name in before)
+    assert set(after) - set(before) == {"deleted", "segment.1.codes", "segment.1.factor", "segment.1.ids"}
+    facts = json.loads(inside("info", z, "--json")[1])["facts"]
+    assert (facts["n"], facts["segments"], facts["deleted"]) == (1198, 2, 2)
+    assert inside("vec-index", z, "--compact", "-o", w)[0] == 0
+    ids = load_file(w)["ids"].tolist()
+    assert ids == [i for i in range(7000, 8200) if i not in (7003, 7599)]
+    hits = [inside("vec-index", path, "--search", files / "test.npy")[1] for path in (z, w)]
+    assert hits[0] == hits[1]
+    for text, code in (("1\n", 2), ("seven\n", 3)):
+        gone.write_text(text)
+        assert inside("vec-index", x, "--delete", gone, "-o", tmp_path / "v.vec")[0] == code
+    assert inside("vec-index", x, "--delete", tmp_path / "none.txt", "-o", tmp_path / "v.vec")[0] == 2
+
+
+def test_rows_coded_apart_are_gathered(inside, files, tmp_path):
+    base = np.load(files / "base.npy")
+    np.save(tmp_path / "more.npy", base[::-1])
+    words = ("vec-index", files / "base.vec", "--add", tmp_path / "more.npy")
+    assert inside(*words, "--alone", "-o", tmp_path / "part.vec")[0] == 0
+    assert inside(*words, "-o", tmp_path / "grown.vec")[0] == 0
+    words = ("vec-index", files / "base.vec", "--gather", tmp_path / "part.vec")
+    assert inside(*words, "-o", tmp_path / "whole.vec")[0] == 0
+    hits = [inside("vec-index", tmp_path / f"{name}.vec", "--search", files / "test.npy")[1]
+            for name in ("grown", "whole")]  # fmt: skip
+    assert hits[0] == hits[1]
+    np.save(tmp_path / "all.npy", np.concatenate([base, base[::-1]]))
+    words = ("eval", tmp_path / "grown.vec", "--data", files / "test.npy", "--data", tmp_path / "all.npy")
+    assert json.loads(inside(*words, "--json")[1])["recall"]["mean"] > 0.9
+
+
+def test_scores_of_an_index_with_deleted_rows_are_held_against_those_that_are_left(inside, files, tmp_path):
+    base = np.load(files / "base.npy")
+    (tmp_path / "gone.txt").write_text("".join(f"{i}\n" for i in range(0, 600, 3)))
+    np.save(tmp_path / "left.npy", np.delete(base, np.arange(0, 600, 3), axis=0))
+    words = ("vec-index", files / "base.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "x.vec")
+    assert inside(*words)[0] == 0
+    words = ("eval", tmp_path / "x.vec", "--data", files / "test.npy", "--data")
+    code, out, err = inside(*words, tmp_path / "left.npy", "--json")
+    assert code == 0, err
+    assert json.loads(out)["recall"]["mean"] > 0.9
+    assert inside(*words, files / "base.npy")[0] == 3
+
+
+def test_a_graph_is_searched_and_scored_by_command(inside, files, tmp_path):
+    words = ("vec-index", files / "base.npy", "--queries", files / "learn.npy", "--bytes", 20, "--graph")
+    target = ("-o", tmp_path / "x.vec", "-q")
+    assert inside(*words, "--second", "lvq8", "--degree", 12, "--ef-build", 40, *target)[0] == 0
+    assert load_file(tmp_path / "x.vec")["graph.neighbours"].shape == (600, 18)
+    words = ("vec-index", tmp_path / "x.vec", "--search", files / "test.npy", "-k", 5)
+    walked, scanned = (
+        [json.loads(line)["ids"] for line in inside(*words, *more)[1].splitlines()]
+        for more in (("--ef", 200), ("--probe", 1))
     )
-    (tmp_path / "gone.txt").write_text("7003\n7599\n")
-    assert (
-        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "y.vec")[
-            0
-        ]
-        == 0
-    )
-    assert (
-        inside("vec-index", tmp_path / "y.vec", "--add", files / "base.npy", "-o", tmp_path / "z.vec")[0] == 0
-    )
-    ids = load_file(tmp_path / "z.vec")["ids"].numpy()
-    assert len(ids) == 598 + 600
-    assert len(set(ids.tolist())) == len(ids)
-    assert not {7003, 7599} & set(ids.tolist()[:598])
-    assert (
-        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "none.txt", "-o", tmp_path / "w.vec")[
-            0
-        ]
-        == 2
-    )
-    (tmp_path / "gone.txt").write_text("1\n")
-    assert (
-        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[
-            0
-        ]
-        == 2
-    )
-    (tmp_path / "gone.txt").write_text("seven\n")
-    assert (
-        inside("vec-index", tmp_path / "x.vec", "--delete", tmp_path / "gone.txt", "-o", tmp_path / "w.vec")[
-            0
-        ]
-        == 3
-    )
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(walked, scanned, strict=True)]) > 0.9
+    words = ("eval", tmp_path / "x.vec", "--data", files / "test.npy", "--data", files / "base.npy", "--json")
+    report = json.loads(inside(*words, "--set", "ef=200")[1])
+    assert (report["graph_bytes_per_vector"], report["ef"]) == (72, 200)
+    page = PAGE.read_text()
+    assert all(re.search(rf"\b{key}\b", page) for key in report), report.keys()
+    formats = (PAGE.parents[1] / "man5" / "bntools-index.5").read_text()
+    assert all(name.replace("second.", "") in formats for name in load_file(tmp_path / "x.vec"))
 
 
 def test_the_unembedding_of_a_model_is_a_database(inside, tmp_path):
@@ -208,8 +250,25 @@ def test_a_damaged_index_is_refused_whole(inside, files, tmp_path):
     assert inside("vec-index", tmp_path / "cut.vec", "--search", files / "test.npy")[0] == 3
     from safetensors import safe_open
 
-    held = load_file(files / "base.vec")
-    with safe_open(files / "base.vec", "pt") as file:
+    whole = tmp_path / "whole.vec"
+    (tmp_path / "gone.txt").write_text("5\n")
+    words = (
+        "vec-index",
+        files / "base.npy",
+        "--bytes",
+        20,
+        "--second",
+        "lvq8",
+        "--graph",
+        "-o",
+        tmp_path / "x.vec",
+    )
+    assert inside(*words)[0] == 0
+    words = ("--add", files / "base.npy", "--delete", tmp_path / "gone.txt", "-o", whole)
+    assert inside("vec-index", tmp_path / "x.vec", *words)[0] == 0
+    assert inside("vec-index", whole, "--search", files / "test.npy")[0] == 0
+    held = load_file(whole)
+    with safe_open(whole, "pt") as file:
         metadata = file.metadata()
     for name, change in (
         ("groups.order", lambda t: t + 32),
@@ -218,6 +277,12 @@ def test_a_damaged_index_is_refused_whole(inside, files, tmp_path):
         ("factor", lambda t: t[:100]),
         ("mean", lambda t: t[:3]),
         ("second.low", lambda t: t[:3]),
+        ("deleted", lambda t: t[:3]),
+        ("graph.neighbours", lambda t: t + 600),
+        ("graph.entry", lambda t: t - 700),
+        ("graph.scale", lambda t: t[:3]),
+        ("segment.1.codes", lambda t: t[:1]),
+        ("segment.1.factor", lambda t: t[:-1]),
     ):
         save_file({**held, name: change(held[name]).contiguous()}, tmp_path / "bad.vec", metadata)
         status, _, error = inside("vec-index", tmp_path / "bad.vec", "--search", files / "test.npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,14 +42,20 @@ class ProductCode:
     def __len__(self) -> int:
         return len(self.factor)
 
+    @cached_property
     def factors(self) -> Floats:
         """The length factor of each vector."""
         return self.grid[0] + self.grid[1] * self.factor.astype(np.float32)
 
+    @cached_property
+    def by_vector(self) -> NDArray[np.uint8]:
+        """The bytes of each vector together [n, bytes], for walks that meet vectors one by one."""
+        return product.from_blocks(self.blocks, len(self))
+
     def decode(self, first: int, last: int) -> Floats:
         low, high = first // 32, -(-last // 32)
         codes = product.from_blocks(self.blocks[low:high], last - 32 * low)[first - 32 * low :]
-        return product.decode(codes, self.book, self.width) * self.factors()[first:last, None]
+        return product.decode(codes, self.book, self.width) * self.factors[first:last, None]
 
     def bytes_per_vector(self) -> float:
         return self.blocks.shape[1] + 1
@@ -112,12 +119,25 @@ class HalfCode:
         return {"codes": self.values}
 
 
-def product_code(codes: NDArray[np.uint8], factor: Floats, book: Codebook, width: int) -> ProductCode:
-    """Codes [n, bytes] and length factors [n] as an index holds them: factors on a grid of 256 over their range."""
+def factor_grid(factor: Floats) -> Floats:
+    """Least level and step [2] of 256 levels over the range of length factors [n]."""
     low, high = np.quantile(factor, (0.0005, 0.9995)) if len(factor) else (1.0, 1.0)
-    grid = np.array([low, max(high - low, 1e-9) / 255], np.float32)
-    levels = np.clip(np.rint((factor - grid[0]) / grid[1]), 0, 255).astype(np.uint8)
-    return ProductCode(product.into_blocks(codes), book, levels, grid, width)
+    return np.array([low, max(high - low, 1e-9) / 255], np.float32)
+
+
+def product_code(
+    codes: NDArray[np.uint8], factor: Floats, book: Codebook, *, width: int, grid: Floats, order: Any
+) -> ProductCode:
+    """Codes [n, bytes] and length factors [n] as an index holds them: rows in `order`, factors on a grid.
+
+    Rows are put into blocks a tile at a time: beside the codes memory holds the blocks alone.
+    """
+    blocks = np.empty((-(-len(codes) // 32), codes.shape[1], 32), np.uint8)
+    for start in range(0, len(codes), TILE):
+        tile = codes[order[start : start + TILE]]
+        blocks[start // 32 : start // 32 + -(-len(tile) // 32)] = product.into_blocks(tile)
+    levels = np.clip(np.rint((factor[order] - grid[0]) / grid[1]), 0, 255).astype(np.uint8)
+    return ProductCode(blocks, book, levels, grid, width)
 
 
 def adaptive_code(x: Floats, name: str) -> AdaptiveCode:
@@ -137,16 +157,12 @@ def plain_code(x: Floats, name: str) -> AdaptiveCode | HalfCode:
     return adaptive_code(x, name)
 
 
-def joined(parts: list[AdaptiveCode] | list[HalfCode]) -> AdaptiveCode | HalfCode:
-    """Codes of consecutive rows as one."""
-    first = parts[0]
-    if isinstance(first, HalfCode):
-        return HalfCode(np.concatenate([p.values for p in parts if isinstance(p, HalfCode)]))
-    own = [p for p in parts if isinstance(p, AdaptiveCode)]
-    codes, low, step = zip(*(p.code for p in own), strict=True)
-    code = Adaptive(np.concatenate(codes), np.concatenate(low), np.concatenate(step))
-    levels = [p.residual for p in own if p.residual is not None]
-    return AdaptiveCode(code, first.bits, first.width, np.concatenate(levels) if levels else None)
+def plain_from(tensors: Tensors, name: str, width: int) -> AdaptiveCode | HalfCode:
+    """The code that `tensors` are of, an LVQ, f16 or f32."""
+    if name in ("f16", "f32"):
+        return HalfCode(tensors["codes"])
+    code = Adaptive(tensors["codes"], tensors["low"], tensors["step"])
+    return AdaptiveCode(code, 8 if name == "lvq8" else 4, width, tensors.get("residual"))
 
 
 TILE = 4096

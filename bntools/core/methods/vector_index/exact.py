@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bntools.core.methods.vector_index.index import Floats, Hits, Indices, best, prepare
+from bntools.core.methods.vector_index.index import Floats, Hits, Indices, prepare
+from bntools.core.methods.vector_index.searching import best
 
 TILE = 8192
 

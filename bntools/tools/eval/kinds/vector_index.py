@@ -13,23 +13,25 @@ from bntools.core.artifact.reader import Artifact
 from bntools.core.errors import GATE, BnError, bad_input, usage
 from bntools.core.methods.vector_index import storage
 from bntools.core.methods.vector_index.exact import Vectors, exact, exact_scores, recalls
-from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare, search
+from bntools.core.methods.vector_index.index import Floats, Hits, VectorIndex, prepare
 from bntools.core.methods.vector_index.inputs import open_vectors, read_queries
+from bntools.core.methods.vector_index.lexicon import Lexicon
+from bntools.core.methods.vector_index.searching import search
 from bntools.core.progress import Progress
-from bntools.kernels.vectors import locally_adaptive
+from bntools.kernels.vectors import locally_adaptive, product
 from bntools.tools.eval.kinds import Request
 
 DEPTHS = (1, 10, 100)
-_DEEP, _TIMED = 50, 20
-_OPTIONS = {"k": 10, "rerank": None, "probe": 1.0, "queries": 1000, "gate_recall": None}
+_DEEP, _TIMED, _TRAINED = 50, 20, 16384
+_OPTIONS = {"k": 10, "rerank": None, "probe": None, "ef": None, "queries": 1000, "gate_recall": None}
 
 
 def score(source: Artifact, request: Request, progress: Progress) -> dict[str, Any]:
     """The report. Data are the test queries and the vectors the index was built from, in this order.
 
-    Options: k, rerank, probe, queries (at most so many are searched) and gate_recall (exit 4 below it).
+    Options: k, rerank, probe, ef, queries (at most so many are searched) and gate_recall (exit 4 below it).
     """
-    settings = _settings(request)
+    settings = settings_of(request, _OPTIONS)
     index = storage.read(source)
     if len(request.data) != 2:
         raise usage("an index is scored with queries and the vectors it was built from",
@@ -38,7 +40,7 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     if (base.rows, base.width) != (len(index), index.width):
         raise bad_input(
             f"{request.data[1]} has {base.rows:,} vectors of {base.width}, the index {len(index):,} of {index.width}",
-            "name the file the index was built from",
+            "name the file the index was built from, with rows added and without rows deleted",
         )
     queries = read_queries(request.data[0], None, index.width, "the index")[: int(settings["queries"])]
     k, threads = min(int(settings["k"]), len(index)), request.threads or 1
@@ -49,19 +51,22 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
         q,
         min(r, len(index)),
         rerank=min(rerank, len(index)),
-        probe=float(settings["probe"]),
+        probe=None if settings["probe"] is None else float(settings["probe"]),
+        ef=None if settings["ef"] is None else int(settings["ef"]),
         threads=threads,
     )
     with progress("scoring", len(queries)) as advance:
         truth = exact(base, queries, deep, index.metric)
         hits = ask(queries, deep)
+        hits = hits._replace(rows=_rank(index)[hits.rows])
         scores = exact_scores(base, queries, hits.rows, index.metric)
         advance(len(queries))
     report = _report(source, index, truth, (hits, scores), k)
-    report |= {"rerank": rerank, "probe": float(settings["probe"]), "queries": len(queries)}
-    report |= _times(base, queries, index, lambda q: ask(q, k))
+    report |= {"rerank": rerank, "probe": settings["probe"], "ef": settings["ef"] or index.facts.get("ef")}
+    report["queries"] = len(queries)
+    report |= times(base, queries, index.metric, lambda q: ask(q, k))
     at = _cut(truth, k)
-    report["baselines"] = _baselines(base, queries, at, index)
+    report["baselines"] = baselines(base, queries, at, index)
     if settings["gate_recall"] is not None and report["recall"]["mean"] < float(settings["gate_recall"]):
         raise BnError(
             f"recall@{k} {report['recall']['mean']:.4f} is under {settings['gate_recall']}", "", GATE
@@ -69,16 +74,22 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     return report
 
 
-def _settings(request: Request) -> dict[str, Any]:
-    unknown = set(request.options) - set(_OPTIONS)
+def _rank(index: VectorIndex) -> Any:
+    """Of each row of the index its number among those that were not taken out."""
+    return np.cumsum(np.concatenate([part.alive for part in index.parts])) - 1
+
+
+def settings_of(request: Request, known: dict[str, Any]) -> dict[str, Any]:
+    """Options of --set over their defaults, positive numbers. Raises BnError (exit 2)."""
+    unknown = set(request.options) - set(known)
     if unknown:
-        raise usage(f"an index has no setting {min(unknown)}", f"one of {', '.join(_OPTIONS)}")
-    chosen = {**_OPTIONS, **request.options}
+        raise usage(f"an index has no setting {min(unknown)}", f"one of {', '.join(known)}")
+    chosen = {**known, **request.options}
     for name, value in chosen.items():
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int | float) or value <= 0
         ):
-            raise usage(f"--set {name}={value}: a positive number", f"--set {name}={_OPTIONS[name] or 50}")
+            raise usage(f"--set {name}={value}: a positive number", f"--set {name}={known[name] or 50}")
     return chosen
 
 
@@ -104,7 +115,7 @@ def _report(
         "method": facts.get("method"),
         "code": facts.get("code"),
         "k": k,
-        "recall": {"mean": mean, "se": _standard_error(values)},
+        "recall": {"mean": mean, "se": standard_error(values)},
         "recall_at": {
             str(d): float(recalls(hits.rows[:, :d], _cut(truth, d), scores[:, :d]).mean())
             for d in DEPTHS if d <= deep
@@ -115,19 +126,18 @@ def _report(
         "promised_less_measured": None if promised is None else promised - mean,
         "bytes_per_vector": index.bytes_per_vector(),
         "second_bytes_per_vector": facts.get("second_bytes_per_vector", 0),
+        "graph_bytes_per_vector": facts.get("graph_bytes_per_vector", 0),
         "total_bytes": source.nbytes,
         "build_seconds": facts.get("seconds"),
     }  # fmt: skip
 
 
-def _times(
-    base: Vectors, queries: Floats, index: VectorIndex, ask: Callable[[Floats], Hits]
-) -> dict[str, Any]:
+def times(base: Vectors, queries: Floats, metric: str, ask: Callable[[Floats], Hits]) -> dict[str, Any]:
     """Microseconds of CPU a query: the index, exact search of all queries at once, exact search one by one."""
     asked = queries[: min(len(queries), 256)]
     ask(asked[:1])
     ours = _seconds(lambda: ask(asked)) / len(asked)
-    whole = prepare(base.read(0, base.rows), index.metric) if base.rows * base.width < 1 << 28 else None
+    whole = prepare(base.read(0, base.rows), metric) if base.rows * base.width < 1 << 28 else None
     if whole is None:
         return {"us_per_query": 1e6 * ours, "us_exact_batch": None, "us_exact_single": None, "ratio": None}
     top = min(10, base.rows - 1)
@@ -144,9 +154,11 @@ def _seconds(job: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def _baselines(base: Vectors, queries: Floats, truth: Hits, index: VectorIndex) -> list[dict[str, Any]]:
+def baselines(
+    base: Vectors, queries: Floats, truth: Hits, index: VectorIndex | Lexicon
+) -> list[dict[str, Any]]:
     """Recall of codes that know no queries: at the index's bytes the first coordinates and the principal axes, in
-    float16; eight bits a coordinate; by faiss, where it is installed, OPQ and RaBitQ."""
+    float16; plain product quantization; eight bits a coordinate; by faiss, where it is installed, RaBitQ."""
     if base.rows * base.width > 1 << 27:
         return []
     x = prepare(base.read(0, base.rows), index.metric)
@@ -163,6 +175,11 @@ def _baselines(base: Vectors, queries: Floats, truth: Hits, index: VectorIndex) 
         ("principal axes, float16", 2.0 * dims, q @ axes, (x @ axes).astype(np.float16).astype(np.float32)),
         ("8 bits a coordinate", index.width + 4.0, q, locally_adaptive.decode(locally_adaptive.encode(x, 8))),
     ]
+    book = product.plain_codebook(
+        x[:: max(1, len(x) // _TRAINED)], int(min(index.bytes_per_vector(), index.width)), 0
+    )
+    words = product.decode(product.encode(x, book, passes=0), book, index.width)
+    tried.append(("PQ", float(len(book.groups.start) - 1), q, words))
     rows = []
     for name, size, left, right in tried:
         products = left @ right.T
@@ -181,37 +198,29 @@ def _baseline(name: str, size: float, rows: Any, task: tuple[Vectors, Floats, Hi
     return {
         "name": name,
         "bytes_per_vector": size,
-        "recall": {"mean": float(values.mean()), "se": _standard_error(values)},
+        "recall": {"mean": float(values.mean()), "se": standard_error(values)},
     }
 
 
 def _by_faiss(
     x: Floats, q: Floats, task: tuple[Vectors, Floats, Hits, str], size: float
 ) -> list[dict[str, Any]]:
-    """PQ and RaBitQ at no fewer bytes than the index has, if faiss is here and the task small enough to train it."""
+    """RaBitQ at no fewer bytes than the index has, if faiss (extra `index`) is here."""
     try:
         import faiss  # pyright: ignore[reportMissingImports]
     except ImportError:
         return []
     width, k = x.shape[1], task[2].rows.shape[1]
     bits = next((b for b in range(1, 10) if b * width / 8 + 8 >= size), 9)
-    count = next((m for m in range(int(size), width + 1) if width % m == 0), width)
     metric = faiss.METRIC_L2 if task[3] == "l2" else faiss.METRIC_INNER_PRODUCT
-    rows = []
-    for name, factory in ((f"PQ, {count} bytes (faiss)", f"PQ{count}"),
-                          (f"RaBitQ, {bits} bits (faiss)", f"RR{width},RaBitQ{bits if bits > 1 else ''}")):  # fmt: skip
-        try:
-            other = faiss.index_factory(width, factory, metric)
-            other.train(x[:20_000])
-            other.add(x)
-            chosen = other.search(q, k)[1]
-        except RuntimeError:
-            continue
-        rows.append(_baseline(name, float(other.sa_code_size()), chosen, task))
-    return rows
+    other = faiss.index_factory(width, f"RR{width},RaBitQ{bits if bits > 1 else ''}", metric)
+    other.train(x[:20_000])
+    other.add(x)
+    chosen = other.search(q, k)[1]
+    return [_baseline(f"RaBitQ, {bits} bits (faiss)", float(other.sa_code_size()), chosen, task)]
 
 
-def _standard_error(values: Any) -> float:
+def standard_error(values: Any) -> float:
     return float(values.std() / max(len(values) - 1, 1) ** 0.5)
 
 

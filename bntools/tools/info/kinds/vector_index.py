@@ -6,8 +6,11 @@ from typing import Any
 
 from bntools.core.artifact.reader import Artifact
 
-_SHOWN = ("n", "dims", "kept_dims", "metric", "method", "code", "second", "cells", "bytes_per_vector",
-          "second_bytes_per_vector", "query_shift", "queries_learn", "recall_promised", "recall_heldout")  # fmt: skip
+_SHOWN = (
+    "n", "dims", "kept_dims", "metric", "method", "code", "second", "cells", "segments", "deleted",
+    "bytes_per_vector", "second_bytes_per_vector", "graph_bytes_per_vector", "query_shift", "queries_learn",
+    "recall_promised", "recall_heldout",
+)  # fmt: skip
 
 
 def facts(source: Artifact) -> dict[str, Any]:
