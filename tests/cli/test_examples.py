@@ -157,7 +157,9 @@ def test_the_table_of_intrinsic_dimensions_has_a_report_a_row(bntools, tmp_path)
 @pytest.mark.timeout(2400)  # ten minutes on a busy machine
 def test_the_demo_runs_on_a_real_model(bntools, tmp_path):
     folder = tmp_path / "demo"
-    fetched, rounded, manifest, info = shell("demo.sh", folder, BNTOOLS=bntools, PYTHON=sys.executable, TOKENS="2048")
+    fetched, rounded, manifest, info = shell(
+        "demo.sh", folder, BNTOOLS=bntools, PYTHON=sys.executable, TOKENS="2048"
+    )
     assert fetched["name"] == "smollm2"
     assert rounded["bits_per_weight"]["linear"] < 3.17
     assert 1.5 < rounded["kl"]["mean"] < 3.5
