@@ -220,10 +220,8 @@ class _Head:
         finally:
             hook.remove()
         if self.second is None or self.variance is None:
-            raise bad_input(
-                f"{type(self.model).__name__} reads the weights of its output head past the layer",
-                "without measured importance: quantize --calib none",
-            )
+            what = f"{type(self.model).__name__} reads the weights of its output head past the layer"
+            raise bad_input(what, "without measured importance: quantize --calib none")
         return HeadMoments(self.second.mean(), (self.variance / self.blocks.windows.numel()).float())
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

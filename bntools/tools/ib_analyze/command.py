@@ -47,8 +47,10 @@ def _check_parts(given: dict[str, Any]) -> None:
 @click.option("--bins", type=click.IntRange(2), default=30, show_default=True, help="Bins a unit.")
 @click.option("--range", "limits", default="auto", show_default=True, metavar="RANGE",
               help="Of the bins: auto, quantile or fixed:LOW,HIGH.")  # fmt: skip
+@click.option("--compress", type=click.Choice(["pca", "random", "autoencoder"]), default="pca", show_default=True,
+              help="Coordinates of --estimator compressed: principal or random axes, or a network's code.")  # fmt: skip
 @click.option("--components", type=click.IntRange(1), default=4, show_default=True,
-              help="Principal components of --estimator compressed.")  # fmt: skip
+              help="Number of them.")  # fmt: skip
 @click.option(
     "-k", "--neighbours", type=click.IntRange(1), default=3, show_default=True, help="Which neighbour."
 )

@@ -18,9 +18,11 @@ from bntools.kernels.information import histogram
 from bntools.kernels.information.kernel_density import mixture_terms
 from bntools.kernels.information.nearest_neighbour import kraskov_terms, labelled_terms
 from bntools.kernels.information.neighbour_counts import Side, neighbour_counts
+from bntools.tools.ib_analyze import compress
 from bntools.tools.ib_analyze.settings import Planes
 
 Floats = NDArray[np.float64]
+_INPUTS = 0x1B  # of the generator that the inputs' compression draws from
 Indices = NDArray[np.int64]
 
 
@@ -85,7 +87,7 @@ def shared(dump: Dump, labels: Indices | None, settings: Planes) -> Shared:
     rows = np.sort(rng.choice(count, min(settings.queries, count), replace=False))
     if settings.estimator != "compressed" or dump.inputs is None:
         return Shared(rows, labels, None)
-    inputs = _unit(principal(dump.inputs, settings.components))
+    inputs = _unit(_input_code(dump.inputs, settings))
     classes = []
     if settings.conditional and labels is not None:
         for label in np.unique(labels):
@@ -94,6 +96,15 @@ def shared(dump: Dump, labels: Indices | None, settings: Planes) -> Shared:
             if len(own) > settings.neighbours + 1 and len(measured):
                 classes.append(ClassRows(own, measured, Side.of(inputs[own])))
     return Shared(rows, labels, Side.of(inputs), tuple(classes))
+
+
+def _input_code(inputs: Floats, settings: Planes) -> Floats:
+    if settings.compress == "pca":
+        return principal(inputs, settings.components)
+    rng = np.random.default_rng([settings.seed, _INPUTS])
+    if settings.compress == "random":
+        return compress.RandomAxes(inputs, np.zeros(0), settings.components, rng).coordinates
+    return compress.Encoded(inputs, settings.components, rng).noisy(0.0)
 
 
 def measure(place: LayerDump, common: Shared, settings: Planes) -> Point:
@@ -163,25 +174,20 @@ def _binning(
 def _compressed(
     layer: Layer, sigmas: Floats, common: Shared, settings: Planes, rng: np.random.Generator
 ) -> Terms:
-    """Kraskov's terms between the principal components of input and noisy layer, Ross's for the label.
-
-    A lower bound of I(X; T + noise): of what the dropped components add, `loss` is an upper bound,
-    sum 1/2 ln(1 + l_i / s^2) over their variances l_i (the noise is white, and a normal has the most entropy). White
-    noise is white on every axis, so only the noise on the kept ones is drawn.
-    """
+    """Kraskov's terms between the coordinates of input and noisy layer, Ross's for the label: a lower bound."""
     if common.inputs is None:
         raise ValueError("compressed needs the inputs")
     x, y, loss, within = [], [], [], None
-    noise = rng.standard_normal(layer.principal.shape)
+    code = _code(layer, settings, rng)
     for index, sigma in enumerate(sigmas):
-        points = _unit(layer.principal + sigma * noise)
+        points = _unit(code.noisy(float(sigma)))
         counts = neighbour_counts(common.inputs, Side.of(points), settings.neighbours, common.rows)
         terms = np.empty(len(common.rows))
         terms[np.searchsorted(common.rows, counts.rows)] = kraskov_terms(
             counts, len(points), settings.neighbours
         )
         x.append(terms)
-        loss.append(0.5 * np.log1p(layer.variances[settings.components :] / sigma**2).sum())
+        loss.append(code.loss(float(sigma)))
         if common.labels is not None:
             every = np.full(len(points), np.nan)
             terms, rows = labelled_terms(points, common.labels, settings.neighbours, common.rows)
@@ -190,6 +196,14 @@ def _compressed(
         if index == settings.shown and common.classes:
             within = _within_classes(points, common, settings.neighbours)
     return Terms(np.array(x), np.array(y) if y else None, np.zeros(len(sigmas)), np.array(loss), within)
+
+
+def _code(layer: Layer, settings: Planes, rng: np.random.Generator) -> compress.Code:
+    if settings.compress == "pca":
+        return compress.Axes(layer.principal, layer.variances, rng)
+    if settings.compress == "random":
+        return compress.RandomAxes(layer.h, layer.variances, settings.components, rng)
+    return compress.Encoded(layer.h, settings.components, rng)
 
 
 METHODS = {"mixture": _mixture, "binning": _binning, "compressed": _compressed}

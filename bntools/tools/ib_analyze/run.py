@@ -154,7 +154,8 @@ def _entry(point: Point, settings: Planes, cap: float, label_cap: float | None) 
     }  # fmt: skip
     entry["I_XT"]["sigmas"] = [_scaled(float(terms.mean()), settings) for terms in point.x]
     if settings.estimator == "compressed":
-        entry["I_XT"]["loss_upper"] = _scaled(float(point.loss[sigma]), settings)
+        loss = float(point.loss[sigma])
+        entry["I_XT"]["loss_upper"] = _scaled(loss, settings) if math.isfinite(loss) else None
     if point.y is not None and label_cap is not None:
         entry["I_TY"] = _figure(point.y[sigma], 0.0, label_cap, settings)
         conditional = float(point.x[sigma].mean() - np.nanmean(point.y[sigma]))

@@ -27,7 +27,8 @@ class Planes:
     """estimator: of SIGMAS; noise: `relative` to each layer's root mean square, or `absolute`.
 
     sigmas: sizes of the noise, the middle one shown, () for those of SIGMAS; limits: of the bins; queries: rows
-    measured, against all; components: of `compressed`; conditional: whether I(X; T | Y) is also measured by class.
+    measured, against all; components: of `compressed`, got by `compress`: pca, random or autoencoder; conditional:
+    whether I(X; T | Y) is also measured by class.
     """
 
     estimator: str = "compressed"
@@ -38,6 +39,7 @@ class Planes:
     components: int = 4
     neighbours: int = 3
     queries: int = 1000
+    compress: str = "pca"
     units: str = "nats"
     seed: int = 0
     conditional: bool = False
