@@ -66,10 +66,10 @@ def completion(shell: str) -> str:
     """click's own completion script."""
     from bntools.cli import bntools
 
-    found = get_completion_class(shell)
-    assert found is not None
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None
     # bash's script asks bash for its version when it is made; the text itself is all we ship
-    source = found(bntools, {}, "bntools", "_BNTOOLS_COMPLETE")
+    source = shell_class(bntools, {}, "bntools", "_BNTOOLS_COMPLETE")
     return (source.source_template % source.source_vars()).strip() + "\n"
 
 

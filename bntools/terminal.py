@@ -72,22 +72,22 @@ def emit(session: Session, report: dict[str, Any], draw: Callable[[Any], None]) 
     draw(console())
 
 
-def manifest(found: dict[str, Any] | None) -> None:
+def manifest(description: dict[str, Any] | None) -> None:
     """Print the manifest of what was written to a path, for the next command of a pipeline."""
-    if found is not None:
+    if description is not None:
         import json
 
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(description))
 
 
 def console(stderr: bool = False) -> Any:
     """A rich console no wider than 100 columns, which honours NO_COLOR and TERM=dumb."""
     from rich.console import Console
 
-    found = Console(highlight=False, markup=False, stderr=stderr)
-    if found.width > 100:
-        found.width = 100
-    return found
+    made_console = Console(highlight=False, markup=False, stderr=stderr)
+    if made_console.width > 100:
+        made_console.width = 100
+    return made_console
 
 
 def table(headers: list[str], rows: list[list[str]], title: str = "") -> Any:

@@ -133,7 +133,7 @@ class Artifact:
     @cached_property
     def files(self) -> dict[str, bytes]:
         """Side files by name (tokenizer.json, ...), without the padding that aligns the tensors after them."""
-        found, sizes = {}, self.json("bntools.files", dict)
+        contents, sizes = {}, self.json("bntools.files", dict)
         for tensor, entry in self.entries.items():
             name = header.side_file_name(tensor)
             if name is not None:
@@ -142,8 +142,8 @@ class Artifact:
                 data = bytes(self.raw(tensor))
                 size = sizes.get(name)
                 data = data[:size] if isinstance(size, int) and size >= 0 else data.rstrip(b"\n")
-                found[name.removesuffix(".xz")] = _expand(name, data) if name.endswith(".xz") else data
-        return found
+                contents[name.removesuffix(".xz")] = _expand(name, data) if name.endswith(".xz") else data
+        return contents
 
     @property
     def config(self) -> dict[str, Any]:
@@ -168,12 +168,12 @@ def _expand(name: str, data: bytes) -> bytes:
     most = min(_LARGEST_FILE, _EXPANSION * len(data) + (16 << 20))
     try:
         expander = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LARGEST_FILE)
-        found = expander.decompress(data, max_length=most)
+        expanded = expander.decompress(data, max_length=most)
     except lzma.LZMAError as error:
         raise bad_input(f"side file {name!r} is damaged: {error}") from None
     if not expander.eof:
         raise bad_input(f"side file {name!r} is cut short, or larger than {most >> 20} MiB")
-    return found
+    return expanded
 
 
 def _read_header(fd: int, label: str, budget: int | None) -> header.Header:

@@ -70,9 +70,9 @@ class Replay:
         self._local.batch, self._local.fed, self._local.gave, after = batch, {}, {}, None
         with contextlib.suppress(Reached):
             after = self.blocks.call(hidden)
-        found = Ran(hidden, self._local.fed, self._local.gave, after)
+        ran = Ran(hidden, self._local.fed, self._local.gave, after)
         del self._local.fed, self._local.gave
-        return found
+        return ran
 
     def know(self, closed: Closed, states: States) -> None:
         """From here on a module gives what its linear gave, without being run."""

@@ -135,7 +135,7 @@ def from_artifact(artifact: Artifact, tensor: str | None, integers: bool, reopen
     """The rows of an artifact of any kind. reopen: the file is open only while something is read from it."""
     if tensor is None and artifact.kind in _NO_ROWS:
         what = f"{artifact.label} is an artifact of kind {artifact.kind!r}, not activations"
-        raise bad_input(what, "--tensor NAME takes one of its tensors as rows all the same")
+        raise bad_input(what, "rows come from bntools embed, bntools record or numpy.save")
     entries = {name: artifact.entries[name] for name in artifact.names()}
     matrices = [n for n, e in entries.items() if len(e.shape) > 1 and (integers or e.dtype in _FLOATS)]
     name = _choose(list(entries), matrices, tensor, artifact.label)
@@ -188,7 +188,10 @@ def _choose(names: list[str], matrices: list[str], tensor: str | None, label: st
         return MAIN
     candidates = matrices or names
     if len(candidates) != 1:
-        raise usage(f"{label} has {len(candidates)} tensors, which one?", f"--tensor NAME, of: {shown}")
+        raise usage(
+            f"{label} has {len(candidates)} tensors, which one?",
+            f"rows are named x, or are the only tensor; here: {shown}",
+        )
     return candidates[0]
 
 

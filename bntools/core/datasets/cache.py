@@ -57,9 +57,9 @@ def cached(name: str, sha256: str, produce: Callable[[Path], None]) -> Path:
     with scratch_folder(path.parent, f".{name}.") as folder:
         fresh = folder / name
         produce(fresh)
-        found = sha256_file(fresh)
-        if found != sha256:
-            what = f"{name} has sha256 {found}, expected {sha256}"
+        produced = sha256_file(fresh)
+        if produced != sha256:
+            what = f"{name} has sha256 {produced}, expected {sha256}"
             raise BnError(what, "another file came than the one known; nothing was kept")
         os.replace(fresh, path)
     _write_stamp(path, sha256)

@@ -158,22 +158,22 @@ def _arrays(path: Path) -> dict[str, NDArray]:
         with path.open("rb") as file:
             return _named(path, numpy_files.read_npz(file, str(path)))
     with open_path(path) as file:
-        found = {}
+        arrays = {}
         for name in file.names():
             with contextlib.suppress(TypeError):  # numpy knows no bfloat16
-                found[name] = file.tensor(name).numpy()
-        return _named(path, found)
+                arrays[name] = file.tensor(name).numpy()
+        return _named(path, arrays)
 
 
-def _named(path: Path, found: dict[str, NDArray]) -> dict[str, NDArray]:
+def _named(path: Path, named: dict[str, NDArray]) -> dict[str, NDArray]:
     """The arrays under their names here, whichever of the usual ones the file has."""
     usual = {"train_x": ("train_x", "x_train", "x", "X"), "train_y": ("train_y", "y_train", "y", "labels"),
              "test_x": ("test_x", "x_test"), "test_y": ("test_y", "y_test")}  # fmt: skip
     arrays = {
-        name: found[other] for name, others in usual.items() for other in others[::-1] if other in found
+        name: named[other] for name, others in usual.items() for other in others[::-1] if other in named
     }
     if not {"train_x", "train_y"} <= set(arrays) or ("test_x" in arrays) != ("test_y" in arrays):
-        what = f"{path} holds {', '.join(sorted(found)) or 'nothing'}, not labelled data"
+        what = f"{path} holds {', '.join(sorted(named)) or 'nothing'}, not labelled data"
         raise bad_input(what, "name the arrays train_x, train_y, test_x, test_y, or x and y")
     return arrays
 
@@ -181,9 +181,9 @@ def _named(path: Path, found: dict[str, NDArray]) -> dict[str, NDArray]:
 def _idx_folder(folder: Path) -> dict[str, NDArray]:
     arrays = {}
     for name, (stem, rank) in _IDX.items():
-        found = sorted(folder.glob(f"{stem}*{rank}*"))
-        if found:
-            arrays[name] = read_idx(found[0])
+        candidates = sorted(folder.glob(f"{stem}*{rank}*"))
+        if candidates:
+            arrays[name] = read_idx(candidates[0])
         elif name.startswith("train"):
             what = f"no {stem}-{rank}-ubyte in {folder}"
             raise bad_input(what, "a folder with the four IDX files: bntools fetch mnist -o mnist/")

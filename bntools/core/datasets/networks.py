@@ -36,8 +36,8 @@ def named(
     """
     if spec == "lenet":
         return _lenet(shape, classes)
-    found = re.fullmatch(r"fc:(\d+(?:,\d+)*)", spec)
-    if not found or "0" in (widths := found[1].split(",")):
+    match = re.fullmatch(r"fc:(\d+(?:,\d+)*)", spec)
+    if not match or "0" in (widths := match[1].split(",")):
         raise usage(
             f"no network {spec!r}", "fc:200,200 or lenet, a Python file's function, a model directory"
         )

@@ -78,8 +78,8 @@ class TransformerField(Field):
 
     def inputs(self, condition: Condition, shape: tuple[int, ...], t: float) -> dict[str, Any]:
         """Keyword arguments of one pass, on the transformer's device and in its type."""
-        found = self.adapter.inputs(condition, shape, t, self.guidance.scale)
-        return {key: self._moved(value) for key, value in found.items()}
+        arguments = self.adapter.inputs(condition, shape, t, self.guidance.scale)
+        return {key: self._moved(value) for key, value in arguments.items()}
 
     def _moved(self, value: Any) -> Any:
         if isinstance(value, dict):

@@ -48,14 +48,14 @@ class Recoded:
         if name not in self._makes:
             return self._store.tensor(name)
         weight, make = self._makes[name]
-        kept, found = self._last
+        kept, recoded = self._last
         if kept != weight:
             try:
-                found = plain_codes.parts(make())
+                recoded = plain_codes.parts(make())
             except _DAMAGE as error:
                 raise bad_input(f"{weight}: its packed tensors are damaged: {error}"[:200]) from None
-            self._last = (weight, found)
-        return found[name.rpartition(".")[2]]
+            self._last = (weight, recoded)
+        return recoded[name.rpartition(".")[2]]
 
     def nbytes(self) -> int:
         return self._store.nbytes()
@@ -105,17 +105,17 @@ def adopt(store: Any, config: Config, files: Files, label: str) -> tuple[Any, Co
         return store, config, files
     assert isinstance(settings, dict)
     try:
-        found = (_gptq if method == "gptq" else _compressed)(store, settings, config, _dtype(config))
+        coded = (_gptq if method == "gptq" else _compressed)(store, settings, config, _dtype(config))
     except _DAMAGE as error:
         raise bad_input(f"{label}: its quantization_config or tensors are damaged: {error!r}"[:200]) from None
-    if not found:
+    if not coded:
         raise bad_input(f"{label}: its config says {method}, but no tensor is packed that way")
     parts = gptq.PARTS if method == "gptq" else compressed_tensors.PARTS
-    consumed = {f"{name.removesuffix('.weight')}.{part}" for name in found for part in parts}
-    specs = {name: (spec, {}) for name, (spec, _, _) in found.items()}
+    consumed = {f"{name.removesuffix('.weight')}.{part}" for name in coded for part in parts}
+    specs = {name: (spec, {}) for name, (spec, _, _) in coded.items()}
     table = json.dumps(grouped.encode(specs)).encode()
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
-    return Recoded(store, consumed, found), plain, {**files, grouped.FILE: table}
+    return Recoded(store, consumed, coded), plain, {**files, grouped.FILE: table}
 
 
 def _dtype(config: Config) -> str:
@@ -148,7 +148,7 @@ def _gptq(
     first = settings.get("checkpoint_format", "gptq") != "gptq_v2"
     names = [f"{module}.weight" for module in _modules(store, "qweight")]
     linears = modules.linear_tensors({**config, "quantization_config": None}, names)
-    found: dict[str, tuple[GroupSpec, str, Make]] = {}
+    coded: dict[str, tuple[GroupSpec, str, Make]] = {}
     for name in names:
         module = name.removesuffix(".weight")
         shapes = _shapes(store, module, gptq.PARTS, ("qweight", "qzeros", "scales"))
@@ -165,14 +165,14 @@ def _gptq(
         ) -> PlainCodes:
             return gptq.decode(_stored(store, module, shapes), bits, width, first, module)
 
-        found[name] = (spec, store.entries[f"{module}.scales"].dtype, make)
-    return found
+        coded[name] = (spec, store.entries[f"{module}.scales"].dtype, make)
+    return coded
 
 
 def _compressed(
     store: TensorStore, settings: Config, config: Config, dtype: str
 ) -> dict[str, tuple[GroupSpec, str, Make]]:
-    found: dict[str, tuple[GroupSpec, str, Make]] = {}
+    coded: dict[str, tuple[GroupSpec, str, Make]] = {}
     for module in _modules(store, "weight_packed"):
         shapes = _shapes(
             store, module, compressed_tensors.PARTS, ("weight_packed", "weight_scale", "weight_shape")
@@ -196,5 +196,5 @@ def _compressed(
         ) -> PlainCodes:  # fmt: skip
             return compressed_tensors.decode(_stored(store, module, shapes), bits, width, shape, module)
 
-        found[f"{module}.weight"] = (spec, store.entries[f"{module}.weight_scale"].dtype, make)
-    return found
+        coded[f"{module}.weight"] = (spec, store.entries[f"{module}.weight_scale"].dtype, make)
+    return coded

@@ -23,14 +23,14 @@ def encode(coded: PlainCodes) -> dict[str, Tensor]:
     weight_packed [out, ceil(in * b / 32)] int32, weight_scale [out, groups], weight_shape [2] int64; asymmetric
     also weight_zero_point [ceil(out * b / 32), groups] int32, packed along the outputs.
     """
-    found = {
+    tensors = {
         "weight_packed": to_words(coded.codes, coded.bits),
         "weight_scale": coded.scales.contiguous(),
         "weight_shape": torch.tensor(coded.codes.shape, dtype=torch.int64),
     }
     if coded.zeros is not None:
-        found["weight_zero_point"] = to_words(coded.zeros.T.contiguous(), coded.bits).T.contiguous()
-    return found
+        tensors["weight_zero_point"] = to_words(coded.zeros.T.contiguous(), coded.bits).T.contiguous()
+    return tensors
 
 
 def decode(

@@ -66,7 +66,7 @@ def read(name: str, spec: GroupSpec, get: Callable[[str], Tensor]) -> PlainCodes
 
 def parts(coded: PlainCodes) -> dict[str, Tensor]:
     """The tensors of our own packing, without the name before them."""
-    found = {"codes": pack(coded.codes.contiguous(), coded.bits), "scales": coded.scales.contiguous()}
+    tensors = {"codes": pack(coded.codes.contiguous(), coded.bits), "scales": coded.scales.contiguous()}
     if coded.zeros is not None:
-        found["zeros"] = pack(coded.zeros.contiguous(), coded.bits)
-    return found
+        tensors["zeros"] = pack(coded.zeros.contiguous(), coded.bits)
+    return tensors

@@ -88,9 +88,9 @@ class Sweep:
         for index in reversed(range(len(self.blocks))):
             path = f"{self.blocks.path}.{index}"
             with self.blocks.open(index) as layer:
-                found = self._block(path, layer, self.blocks.inputs[index])
+                sensitivities = self._block(path, layer, self.blocks.inputs[index])
             self.blocks.inputs[index].close()
-            yield path, found
+            yield path, sensitivities
         self.first = _second_moment(self._grads)
 
     def _block(self, path: str, layer: nn.Module, inputs: States) -> dict[str, Sensitivity]:
@@ -216,7 +216,7 @@ class _Head:
         try:
             with self.blocks.around(self._stand_in), single_threaded() as (pool, workers):
                 for wave in self.blocks.waves(workers):
-                    accumulate(pool, [self._tasks(*found) for found in pool.map(self._differentiate, wave)])
+                    accumulate(pool, [self._tasks(*pair) for pair in pool.map(self._differentiate, wave)])
         finally:
             hook.remove()
         if self.second is None or self.variance is None:

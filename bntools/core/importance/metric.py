@@ -46,17 +46,17 @@ class Metric:
     damping: float
 
 
-def of_linear(found: Sensitivity) -> Metric:
+def of_linear(sensitivity: Sensitivity) -> Metric:
     """The metric of a linear layer from a sweep.
 
     A is taken whole where the sweep gathered it, otherwise by its diagonal.
     """
-    return _metric(*linear_moments(found), found.outputs)
+    return _metric(*linear_moments(sensitivity), sensitivity.outputs)
 
 
-def linear_moments(found: Sensitivity) -> tuple[Tensor, Tensor]:
+def linear_moments(sensitivity: Sensitivity) -> tuple[Tensor, Tensor]:
     """B [in, in] and A's diagonal [out] of a linear layer, float32."""
-    return found.inputs, found.rows + ROW_FLOOR * max(float(found.rows.mean()), 1e-30)
+    return sensitivity.inputs, sensitivity.rows + ROW_FLOOR * max(float(sensitivity.rows.mean()), 1e-30)
 
 
 def of_embedding(

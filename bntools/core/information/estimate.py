@@ -142,7 +142,7 @@ def _mixed(x: Variable, y: Variable, k: int) -> Chosen:
 
 
 def _continuous(x: Variable, y: Variable, settings: Estimation, rng: np.random.Generator) -> Chosen:
-    found = corrected(x.points, y.points, k=settings.k, rng=rng)
+    estimate = corrected(x.points, y.points, k=settings.k, rng=rng)
     width = x.points.shape[1] + y.points.shape[1]
     if settings.critic and len(x.points) < 20 * FOLDS:
         raise bad_input(f"--critic needs {20 * FOLDS} rows", "leave it out")
@@ -151,22 +151,25 @@ def _continuous(x: Variable, y: Variable, settings: Estimation, rng: np.random.G
             standardized(x.points), standardized(y.points), settings.k, queries(len(x.points), width, rng)
         ),
         "gaussian": linear(x.points, y.points),
-        "t-copula": found.model.information,
-        "corrected": found.debiased,
+        "t-copula": estimate.model.information,
+        "corrected": estimate.debiased,
         "reference": reference_information(x.points, y.points),
     }
     flat = "manifold" in x.flags + y.flags
     votes = (
-        ["corrected"] + ["t-copula"] * found.accepted + ["reference"] * (not flat) + ["ksg"] * (width <= 4)
+        ["corrected"] + ["t-copula"] * estimate.accepted + ["reference"] * (not flat) + ["ksg"] * (width <= 4)
     )
-    if found.accepted:
-        why = f"neighbours see {found.residual:+.3f} nats beyond a {_named_model(found)}: not significant"
+    if estimate.accepted:
+        why = (
+            f"neighbours see {estimate.residual:+.3f} nats beyond a {_named_model(estimate)}: not significant"
+        )
     else:
-        why = f"neighbours see {found.residual:+.3f} nats beyond a {_named_model(found)}"
+        why = f"neighbours see {estimate.residual:+.3f} nats beyond a {_named_model(estimate)}"
+    name, again = "t-copula" if estimate.accepted else "corrected", _again(x, y, estimate, settings.k)
     chosen = Chosen(
-        found.value, "t-copula" if found.accepted else "corrected", why, _again(x, y, found, settings.k), cheap,
-        tuple(votes), slack=found.error, doubt=found.debiased - found.value, fewest=5 * width,
-        drifts=not found.accepted, flags=x.flags + y.flags,
+        estimate.value, name, why, again, cheap,
+        tuple(votes), slack=estimate.error, doubt=estimate.debiased - estimate.value, fewest=5 * width,
+        drifts=not estimate.accepted, flags=x.flags + y.flags,
     )  # fmt: skip
     return _criticised(chosen, critique(x.points, y.points, settings.seed)) if settings.critic else chosen
 
@@ -185,21 +188,21 @@ def _criticised(chosen: Chosen, critic: Critique) -> Chosen:
     )  # fmt: skip
 
 
-def _again(x: Variable, y: Variable, found: Corrected, k: int) -> Callable[[Rows], float]:
+def _again(x: Variable, y: Variable, estimate: Corrected, k: int) -> Callable[[Rows], float]:
     """The estimate on some rows: a refit of the model, or Kraskov's in the coordinates of all rows."""
-    if found.accepted:
+    if estimate.accepted:
         fit = (
             copula.fit
-            if math.isfinite(found.model.freedom)
-            else functools.partial(copula.refit, model=found.model)
+            if math.isfinite(estimate.model.freedom)
+            else functools.partial(copula.refit, model=estimate.model)
         )
         return lambda rows: fit(x.points[rows], y.points[rows]).information
-    first, second = found.parts
+    first, second = estimate.parts
     return lambda rows: kraskov(first[rows], second[rows], k)
 
 
-def _named_model(found: Corrected) -> str:
-    freedom = found.model.freedom
+def _named_model(estimate: Corrected) -> str:
+    freedom = estimate.model.freedom
     return "normal copula" if math.isinf(freedom) else f"t copula of {freedom:.1f} degrees of freedom"
 
 

@@ -106,10 +106,10 @@ def _call(words: list[str]) -> subprocess.CompletedProcess[str] | None:
 
 
 def _parse(text: str) -> dict[str, Sighting]:
-    found = {}
+    sightings = {}
     for line in text.splitlines():
         name, _, rest = line.strip().partition("|")
         state, _, reason = rest.partition("|")
         if state:
-            found[name] = Sighting(state.split()[0].rstrip("+"), reason)  # `CANCELLED by 0`
-    return found
+            sightings[name] = Sighting(state.split()[0].rstrip("+"), reason)  # `CANCELLED by 0`
+    return sightings

@@ -79,9 +79,9 @@ class Local:
         return code
 
     def ended(self, waiting: Iterable[int]) -> dict[int, Ended]:
-        found = self._reap(os.WNOHANG)
+        ended_parts = self._reap(os.WNOHANG)
         self._fill()
-        return found
+        return ended_parts
 
     def _reap(self, how: int) -> dict[int, Ended]:
         statuses = {}

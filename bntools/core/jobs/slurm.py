@@ -124,18 +124,18 @@ class Slurm:
 
     def ended(self, waiting: Iterable[int]) -> dict[int, Ended]:
         """Tasks that ended without their part: by the exit codes they wrote, from time to time by the scheduler."""
-        found, rest = dict[int, Ended](), list[tuple[int, str]]()
+        ended_parts, rest = dict[int, Ended](), list[tuple[int, str]]()
         for index in waiting:
             told = self._code(index)
             if told is not None:
-                found[index] = told
+                ended_parts[index] = told
             else:
                 rest.append((index, self._tasks[index][0]))
         now = time.monotonic()
         if now - self._asked >= min(30.0, max(3.0, (now - self._began) / 8)):
             self._asked = now
-            found |= self._judged(rest, now)
-        return found
+            ended_parts |= self._judged(rest, now)
+        return ended_parts
 
     def _judged(self, rest: list[tuple[int, str]], now: float) -> dict[int, Ended]:
         names = [name for _, name in rest]

@@ -146,8 +146,8 @@ class Dictionary:
             )  # one shape of product: no sum depends on how many come
             part = x[start : start + _CHUNK]
             rows[: len(part)] = self.normalise(part)
-            found = self.pursue(rows, how, threads) if how.candidates else self.support(rows, threads)
-            parts.append(_first(found, len(part)))
+            support = self.pursue(rows, how, threads) if how.candidates else self.support(rows, threads)
+            parts.append(_first(support, len(part)))
         return join(parts)
 
     def decode(self, codes: Support, threads: int = 1) -> Floats:
@@ -173,11 +173,11 @@ class Dictionary:
         return replace(self, facts={**self.facts, "inference": inference.facts()})
 
 
-def gated(found: Support, gate: Floats, be: Floats) -> Support:
+def gated(support: Support, gate: Floats, be: Floats) -> Support:
     """Codes of a gated encoder from the positive scores of its gate: relu(e^r q + be) where q + b_m > 0."""
-    j = found.latents
-    values = np.maximum(np.exp(gate[1][j]) * (found.values - gate[0][j]) + be[j], 0).astype(np.float32)
-    return selection.only(Support(found.indptr, j, values), values > 0)
+    j = support.latents
+    values = np.maximum(np.exp(gate[1][j]) * (support.values - gate[0][j]) + be[j], 0).astype(np.float32)
+    return selection.only(Support(support.indptr, j, values), values > 0)
 
 
 def _first(support: Support, rows: int) -> Support:

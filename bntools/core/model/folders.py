@@ -52,11 +52,11 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
-    if found:
-        raise bad_input(f"{folder} has {len(found)} safetensors files and no model.safetensors.index.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return files
+    if files:
+        raise bad_input(f"{folder} has {len(files)} safetensors files and no model.safetensors.index.json")
     old = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
     hint = "convert it to safetensors: pickled weights can run code" if old else "is this a model directory?"
     raise bad_input(f"no safetensors weights in {folder}", hint)

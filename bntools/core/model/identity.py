@@ -20,7 +20,7 @@ def source_identity(model: Model, times: bool = True) -> dict[str, Any]:
     digest = hashlib.sha256()
     for part in store.artifacts:
         digest.update(os.pread(part.fd, part.header.size, 0))
-    found: dict[str, Any] = {"bytes": size, "headers": digest.hexdigest()}
+    identity: dict[str, Any] = {"bytes": size, "headers": digest.hexdigest()}
     if times and model.path is not None:
-        found["modified"] = max(os.fstat(part.fd).st_mtime_ns for part in store.artifacts)
-    return found
+        identity["modified"] = max(os.fstat(part.fd).st_mtime_ns for part in store.artifacts)
+    return identity

@@ -89,17 +89,17 @@ class Model:
     def entries(self) -> dict[str, Entry]:
         """Dense tensors by name, in the order of the checkpoint; `start` and `end` count dense bytes from zero."""
         parts = {part: name for name, spec in self.packing.items() for part in grouped.part_names(name, spec)}
-        found: dict[str, Entry] = {}
+        dense: dict[str, Entry] = {}
         for stored, entry in self.store.entries.items():
             name = parts.get(stored)
             if stored == entropy.TABLES or stored.startswith(header.BLOCK_PREFIX):
                 continue
             if name is None:
-                found[stored] = entry
-            elif name not in found:
+                dense[stored] = entry
+            elif name not in dense:
                 spec = self.packing[name]
-                found[name] = Entry(name, spec.dtype, spec.shape, 0, header.nbytes(spec.dtype, spec.shape))
-        return found
+                dense[name] = Entry(name, spec.dtype, spec.shape, 0, header.nbytes(spec.dtype, spec.shape))
+        return dense
 
     def tensor(self, name: str, dtype: torch.dtype | None = None, planes: int | None = None) -> torch.Tensor:
         """One dense tensor in its own type, or in `dtype`; of a stack with at most so many planes or levels."""
@@ -140,8 +140,8 @@ class Model:
         self, name: str, spec: stack.StackSpec, dtype: torch.dtype, planes: int | None
     ) -> torch.Tensor:
         base = self.base(name)  # before the planes: it checks that the stream is of the size it claims
-        found = self.planes(name)
-        return base.dense(found if planes is None else found.limited(planes), dtype, spec.transposed)
+        decoded = self.planes(name)
+        return base.dense(decoded if planes is None else decoded.limited(planes), dtype, spec.transposed)
 
     @cached_property
     def decoder(self) -> entropy.Decoder:
@@ -153,8 +153,8 @@ class Model:
     @cached_property
     def linears(self) -> dict[str, modules.Linear]:
         """Linear weights by tensor name, in checkpoint order; a router only where it is packed."""
-        found = self._all_linears.items()
-        return {name: linear for name, linear in found if not linear.router or name in self.packing}
+        linears = self._all_linears.items()
+        return {name: linear for name, linear in linears if not linear.router or name in self.packing}
 
     @cached_property
     def routers(self) -> dict[str, modules.Linear]:

@@ -34,8 +34,8 @@ _WEIGHTS = re.compile(
 def read(folder: Path) -> dict[str, bytes]:
     """The side files of a model's folder by name, one in a folder as `folder/name`."""
     names = [name for name in FIRST if (folder / name).is_file()]
-    found = {path.relative_to(folder).as_posix() for pattern in PATTERNS for path in folder.glob(pattern)}
-    names += sorted(name for name in found if name not in FIRST and _travels(folder / name, name))
+    present = {path.relative_to(folder).as_posix() for pattern in PATTERNS for path in folder.glob(pattern)}
+    names += sorted(name for name in present if name not in FIRST and _travels(folder / name, name))
     return {name: (folder / name).read_bytes() for name in names}
 
 

@@ -59,16 +59,16 @@ class BitstackSpec(Stored):
 def parse(name: str, value: Mapping[str, Any]) -> BitstackSpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
-        found = BitstackSpec(
+        spec = BitstackSpec(
             fields.shape(value["shape"]), value["dtype"], fields.flag(value["transposed"]),
             fields.whole(value["levels"], 1, MOST_LEVELS), fields.whole(value["rank"], 1), fields.flag(value["scaled"]),
         )  # fmt: skip
     except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    fits = len(found.shape) == 2 and found.dtype in ("F16", "BF16", "F32", "F64")
-    if not fits or found.rank > min(found.shape):
+    fits = len(spec.shape) == 2 and spec.dtype in ("F16", "BF16", "F32", "F64")
+    if not fits or spec.rank > min(spec.shape):
         raise bad_input(f"the coding of {name!r} is out of range")
-    return found
+    return spec
 
 
 def dump(bits: NDArray[np.uint8], left: NDArray[np.float16], right: NDArray[np.float16]) -> bytes:
@@ -110,10 +110,10 @@ def values(name: str, spec: BitstackSpec, part: Part, levels: int | None = None)
     from bntools.kernels.stack import absolute_binary
 
     there = read(name, spec, part, levels)
-    found = np.zeros((spec.rows, spec.cols), np.float32)
+    weight = np.zeros((spec.rows, spec.cols), np.float32)
     for level in there:
-        absolute_binary.add(found, *level)
-    return found
+        absolute_binary.add(weight, *level)
+    return weight
 
 
 def read(name: str, spec: BitstackSpec, part: Part, levels: int | None = None) -> Iterator[Level]:
@@ -145,10 +145,10 @@ def dense(
     """The weight as it was stored before coding. scale [in]: of its inputs, where they have one."""
     import torch
 
-    found = torch.from_numpy(values(name, spec, part, levels))
+    weight = torch.from_numpy(values(name, spec, part, levels))
     if spec.scaled:
         if scale is None or tuple(scale.shape) != (spec.cols,) or not bool(torch.isfinite(scale).all()):
             raise bad_input(f"{name}: the factors of the inputs are damaged")
-        found *= scale.float()
-    found = found.to(dtype)
-    return found.T.contiguous() if spec.transposed else found
+        weight *= scale.float()
+    weight = weight.to(dtype)
+    return weight.T.contiguous() if spec.transposed else weight

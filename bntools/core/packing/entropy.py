@@ -69,15 +69,15 @@ def spec(shape: tuple[int, ...], dtype: str, transposed: bool, octave: int) -> E
 def parse(name: str, value: Mapping[str, Any]) -> EntropySpec:
     """A spec from quantization.json; BnError (exit 3) on anything no writer of ours would have written."""
     try:
-        found = EntropySpec(
+        spec = EntropySpec(
             fields.shape(value["shape"]), value["dtype"], fields.flag(value["transposed"]),
             fields.whole(value["octave"], 1, 1024), fields.whole(value["lane"], 1),
         )  # fmt: skip
     except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    if len(found.shape) != 2 or found.lane > found.cols or found.dtype not in ("F16", "BF16", "F32", "F64"):
+    if len(spec.shape) != 2 or spec.lane > spec.cols or spec.dtype not in ("F16", "BF16", "F32", "F64"):
         raise bad_input(f"the coding of {name!r} is out of range")
-    return found
+    return spec
 
 
 @dataclass

@@ -90,7 +90,7 @@ def _parse_row(data: bytes, position: int) -> tuple[list[int], int]:
 
     first, last = data[position], data[position + 1]
     position += 2
-    found = []
+    counts = []
     for _ in range(max(0, last - first + 1) + 1):
         value = shift = 0
         while True:
@@ -100,11 +100,11 @@ def _parse_row(data: bytes, position: int) -> tuple[list[int], int]:
             shift += 7
             if byte < 128 or shift > 14:
                 break
-        found.append(value)
+        counts.append(value)
     row = [0] * rans.SYMBOLS
-    row[first : first + len(found) - 1] = found[:-1]
-    row[-1] = found[-1]
-    if last == rans.ESCAPE or not found[-1] or sum(row) != rans.TOTAL:
+    row[first : first + len(counts) - 1] = counts[:-1]
+    row[-1] = counts[-1]
+    if last == rans.ESCAPE or not counts[-1] or sum(row) != rans.TOTAL:
         raise ValueError("a table has no escape or does not sum to its denominator")
     return row, position
 

@@ -81,22 +81,22 @@ def parse(name: str, value: Mapping[str, Any]) -> StackSpec:
             fields.whole(value["planes"], 0, MOST_PLANES),
             fields.whole(value["band"], 1, base.rows),
         )
-        found = spec(
+        parsed = spec(
             base, planes, band, fields.whole(value.get("trellis", 0), 0, min(MOST_TRELLISED, planes))
         )
     except (KeyError, ValueError):
         raise bad_input(f"the coding of {name!r} is damaged") from None
-    return found
+    return parsed
 
 
 class Curve:
     """The divergence that the writer of a stack measured at some sizes. points: (bytes of the file, nats a token)."""
 
     def __init__(self, source: Artifact) -> None:
-        found = source.json("bntools.stack", dict).get("curve", [])
+        points = source.json("bntools.stack", dict).get("curve", [])
         base = source.header.base_bytes
         try:
-            self.points = sorted((base + fields.whole(size), fields.number(kl)) for size, kl in found)
+            self.points = sorted((base + fields.whole(size), fields.number(kl)) for size, kl in points)
         except (TypeError, ValueError):
             raise bad_input(f"the curve of {source.label} is damaged") from None
 
@@ -209,21 +209,21 @@ class Base:
         order = row_order(coded.row_scale).astype(np.int32)
         return cls(compact_levels.compact(coded.levels), scales, order, np.argsort(order).astype(np.int32))
 
-    def with_planes(self, found: Planes) -> Stacked:
+    def with_planes(self, planes: Planes) -> Stacked:
         """The weight as the kernels take it."""
         from bntools.kernels.stack.weight import Stacked
 
-        first, depth = found.first[self.ranks], found.depth[self.ranks]
-        return Stacked(self.levels, self.scales, found.bits, first, found.stride, depth, found.trellis)
+        first, depth = planes.first[self.ranks], planes.depth[self.ranks]
+        return Stacked(self.levels, self.scales, planes.bits, first, planes.stride, depth, planes.trellis)
 
-    def dense(self, found: Planes, dtype: torch.dtype, transposed: bool) -> torch.Tensor:
+    def dense(self, planes: Planes, dtype: torch.dtype, transposed: bool) -> torch.Tensor:
         """The weight [rows, cols], or [cols, rows] if transposed, on torch's number of threads."""
         import numpy as np
         import torch
 
         from bntools.kernels.stack import weight as stack_weight
 
-        weight, (rows, cols) = self.with_planes(found), self.shape
+        weight, (rows, cols) = self.with_planes(planes), self.shape
         out = torch.empty(rows, cols, dtype=dtype)
         # as much as stays in the second-level cache where it is rounded yet, else one call a thread
         plain = dtype == torch.float32

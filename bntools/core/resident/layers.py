@@ -75,8 +75,8 @@ class ResidentWeight:
 
     def look_up(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows [*ids, in] in `dtype`, each made once."""
-        found, place = ids.unique(return_inverse=True)
-        return self.rows(found).to(dtype)[place]
+        distinct, place = ids.unique(return_inverse=True)
+        return self.rows(distinct).to(dtype)[place]
 
     def times(self, x: Tensor) -> Tensor:
         """y [n, out] = x W^T of x [n, in] float32; each row of W is made once for many x, never for few."""

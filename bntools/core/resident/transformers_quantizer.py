@@ -171,8 +171,8 @@ def _table(model: Any, files: Any) -> tuple[dict[str, GroupSpec], dict[str, torc
     if not files:
         raise bad_input("a packed model is loaded from its directory only")
     beside = Path(files[0]).parent / grouped.FILE
-    found = beside if beside.is_file() else cached_file(model.config.name_or_path, grouped.FILE)
-    told = grouped.decode(json.loads(Path(str(found)).read_bytes()))
+    path = beside if beside.is_file() else cached_file(model.config.name_or_path, grouped.FILE)
+    told = grouped.decode(json.loads(Path(str(path)).read_bytes()))
     specs = {name: spec for name, spec in told.items() if isinstance(spec, grouped.GroupSpec)}
     if len(specs) < len(told):
         raise bad_input("transformers cannot load entropy-coded weights", "bntools export writes them dense")

@@ -12,14 +12,14 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 def split_unit(text: str) -> tuple[float, str] | None:
     """(number, unit in capitals or ""), None for what is no number with a known unit or none."""
-    found = _SIZE.fullmatch(text.strip())
-    unit = found[2].upper() if found else ""
-    return (float(found[1]), unit) if found and (not unit or unit in UNITS) else None
+    match = _SIZE.fullmatch(text.strip())
+    unit = match[2].upper() if match else ""
+    return (float(match[1]), unit) if match and (not unit or unit in UNITS) else None
 
 
 def parse_bytes(text: str, option: str = "--budget") -> int:
     """Bytes of a size; a number without a unit is bytes. Raises BnError (exit 2) on anything else."""
-    found = split_unit(text)
-    if found is None or found[0] <= 0:
+    parsed = split_unit(text)
+    if parsed is None or parsed[0] <= 0:
         raise usage(f"{option} {text!r} is not a size", f"{option} 90MB, 90MiB or 90000000")
-    return int(found[0] * UNITS[found[1] or "B"])
+    return int(parsed[0] * UNITS[parsed[1] or "B"])

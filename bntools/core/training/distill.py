@@ -192,10 +192,10 @@ class Student:
         """KL summed over a window's positions, and its gradients at `parameters`."""
         hidden = final_states(self.model, self.windows[index])
         total, gradient, _ = divergence(hidden, self.known[index], self.logits, self.teacher)
-        found = torch.autograd.grad(
+        slopes = torch.autograd.grad(
             hidden, self.parameters, gradient, allow_unused=True, materialize_grads=True
         )
-        return total, found
+        return total, slopes
 
     def held_out(self, pool: Any, indices: Sequence[int]) -> float:
         """Mean KL a token on some windows."""

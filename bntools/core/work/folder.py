@@ -63,8 +63,8 @@ class Work:
                 raise usage(f"{self.folder} holds other files", "name a new or empty folder: --work DIR")
             _write(path, json.dumps(identity, indent=1).encode() + b"\n")
             return
-        found = reader.parse_json(path.read_bytes(), dict, str(path))
-        wrong = first_difference(found, json.loads(json.dumps(identity)))
+        claim = reader.parse_json(path.read_bytes(), dict, str(path))
+        wrong = first_difference(claim, json.loads(json.dumps(identity)))
         if wrong:
             raise bad_input(
                 f"{self.folder} was begun with {wrong}",
@@ -94,8 +94,8 @@ class Work:
 
     def load(self, unit: str) -> tuple[Artifact, dict[str, Any]]:
         """A finished unit: its tensors, to be closed by the caller, and its facts."""
-        found = reader.open_path(self._path(unit))
-        return found, reader.parse_json(found.files["facts.json"], dict, str(self._path(unit)))
+        artifact = reader.open_path(self._path(unit))
+        return artifact, reader.parse_json(artifact.files["facts.json"], dict, str(self._path(unit)))
 
     def drop(self, unit: str) -> None:
         """Remove a unit that is no longer needed."""

@@ -57,7 +57,7 @@ def open_parts(paths: Iterable[str], kind: str, identity: Mapping[str, Any]) -> 
     Raises BnError (exit 3) naming the file or the parts where one is missing, there twice, of another kind or begun
     with another identity.
     """
-    found: dict[int, Artifact] = {}
+    parts: dict[int, Artifact] = {}
     count = 0
     for path in _files(paths):
         part = open_path(path)
@@ -72,14 +72,14 @@ def open_parts(paths: Iterable[str], kind: str, identity: Mapping[str, Any]) -> 
             raise bad_input(f"{path} was made with {wrong}", "make it again with the options of this command")
         if count not in (0, of):
             raise bad_input(f"{path} is part {index}/{of}, others are of {count}", "gather parts of one run")
-        if index in found:
-            raise bad_input(f"part {index}/{of} is there twice: {found[index].label} and {path}")
-        found[index], count = part, of
-    missing = [str(Shard(index, count)) for index in range(count) if index not in found]
+        if index in parts:
+            raise bad_input(f"part {index}/{of} is there twice: {parts[index].label} and {path}")
+        parts[index], count = part, of
+    missing = [str(Shard(index, count)) for index in range(count) if index not in parts]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise bad_input(f"part {missing[0]}{more} is missing", f"run it: --shard {missing[0]}")
-    return [found[index] for index in range(count)]
+    return [parts[index] for index in range(count)]
 
 
 def _files(paths: Iterable[str]) -> list[Path]:

@@ -84,47 +84,47 @@ def curve(net: Autoencoder, prior: Prior, x: Tensor, order: Tensor, seed: int) -
     return Curve(errors, 0.5 * net.arch.size * variance.log() + noisy / (2 * variance) + rates)
 
 
-def cut(found: Curve, tolerance: float) -> Cut:
+def cut(relevances: Curve, tolerance: float) -> Cut:
     """The smallest number of axes whose held-out error is within the tolerance of the best model's, with 95 %.
 
     The best model is the shortest prefix whose bound is within a standard error of the best prefix's: axes that only
     fit what rows do not share raise the bound on held-out rows, and do not set the mark. No axis is also a model.
     """
-    best = int(found.nats.mean(1).argmin())
-    gap = found.nats - found.nats[best]
+    best = int(relevances.nats.mean(1).argmin())
+    gap = relevances.nats - relevances.nats[best]
     close = gap.mean(1) <= _standard_error(gap) + 1e-6
     reference = int(close.nonzero()[0])
-    over = found.errors - (1 + tolerance) * found.errors[reference]
+    over = relevances.errors - (1 + tolerance) * relevances.errors[reference]
     within = over.mean(1) + _ONE_SIDED * _standard_error(over) <= 0
     within[reference] = True
     count = int(within.nonzero()[0])
-    return Cut(count, reference, count >= EDGE * (len(found.errors) - 1))
+    return Cut(count, reference, count >= EDGE * (len(relevances.errors) - 1))
 
 
 def decide(
     trained: Trained, data: Data, settings: Settings, seed: int
 ) -> tuple[Relevance, Tensor, Curve, Cut]:
-    found = relevance(trained, data, seed)
-    order = found.order(settings.score)
+    relevances = relevance(trained, data, seed)
+    order = relevances.order(settings.score)
     costs = curve(trained.net, trained.prior, data.held_out[:_DECIDING_ROWS], order, seed)
-    return found, order, costs, cut(costs, settings.tolerance)
+    return relevances, order, costs, cut(costs, settings.tolerance)
 
 
 def criteria(
-    found: Relevance, costs: Curve, chosen: Cut, variance: float, explained: float
+    relevances: Relevance, costs: Curve, chosen: Cut, variance: float, explained: float
 ) -> dict[str, Any]:
     """The number of axes by each rule."""
     return {
         "held_out": chosen.count,
         "paying": chosen.reference,
-        "paper": scores.prefix(found.jacobian, explained),
-        "paper_squared": scores.prefix(found.squared_jacobian, explained),
-        "kl": int((found.kl > ACTIVE).sum()),
-        "snr": int((found.snr > VARIANCE_SHARE).sum()),
-        "ablation": int((found.ablation > 1e-3 * costs.errors[-1].mean()).sum()),
-        "rank": int((found.eigenvalues > variance).sum()),
-        "variance": scores.prefix(found.moment, explained),
-        "gap": _largest_gap(found.ablation),
+        "paper": scores.prefix(relevances.jacobian, explained),
+        "paper_squared": scores.prefix(relevances.squared_jacobian, explained),
+        "kl": int((relevances.kl > ACTIVE).sum()),
+        "snr": int((relevances.snr > VARIANCE_SHARE).sum()),
+        "ablation": int((relevances.ablation > 1e-3 * costs.errors[-1].mean()).sum()),
+        "rank": int((relevances.eigenvalues > variance).sum()),
+        "variance": scores.prefix(relevances.moment, explained),
+        "gap": _largest_gap(relevances.ablation),
     }
 
 

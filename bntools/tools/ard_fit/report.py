@@ -99,13 +99,13 @@ def _linear(
 
 def _axes(best: Candidate, unit: float) -> list[dict[str, float]]:
     """Scores of the axes, best first."""
-    found = best.relevance
+    relevance = best.relevance
     return [
         {
-            "axis": axis, "ablation": four_digits(float(found.ablation[axis]) * unit),
-            "kl": four_digits(float(found.kl[axis])), "snr": four_digits(float(found.snr[axis])),
-            "jacobian": four_digits(float(found.jacobian[axis]) * unit),
-            "variance": four_digits(float(found.moment[axis])),
+            "axis": axis, "ablation": four_digits(float(relevance.ablation[axis]) * unit),
+            "kl": four_digits(float(relevance.kl[axis])), "snr": four_digits(float(relevance.snr[axis])),
+            "jacobian": four_digits(float(relevance.jacobian[axis]) * unit),
+            "variance": four_digits(float(relevance.moment[axis])),
         }
         for axis in best.order.tolist()
     ]  # fmt: skip

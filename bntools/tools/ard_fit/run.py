@@ -108,9 +108,9 @@ def architecture(source: RowSource, settings: Settings) -> str:
 def _linear(data: Data, spectrum: linear.Spectrum, settings: Settings, dim: int) -> Candidate:
     """Bayesian PCA as an autoencoder, decided about as any other."""
     columns = len(spectrum.vectors)
-    found = linear.bayesian(spectrum.values, columns, spectrum.rows, dim)
-    net = linear.autoencoder(spectrum, found.weights, found.noise, dim)
-    trained = Trained(net, Prior(torch.zeros(dim), torch.ones(dim)), found.noise)
+    fitted = linear.bayesian(spectrum.values, columns, spectrum.rows, dim)
+    net = linear.autoencoder(spectrum, fitted.weights, fitted.noise, dim)
+    trained = Trained(net, Prior(torch.zeros(dim), torch.ones(dim)), fitted.noise)
     flat = _Flat(data)
     return Candidate(
         "linear", settings, trained, *decide(trained, flat, settings, settings.seed), settings.seed
@@ -134,12 +134,12 @@ def _flat(x: Tensor) -> Any:
 def _networks(data: Data, settings: Settings, kind: str, dim: int, progress: Progress) -> list[Candidate]:
     """One candidate a restart."""
     epochs = settings.epochs_for(data.rows)
-    found = []
+    candidates = []
     with progress(settings.method, epochs * settings.restarts) as step:
         for restart in range(settings.restarts):
             seed = settings.seed + 1000 * restart
-            found.append(_candidate(data, settings, kind, dim, seed, epochs, step))
-    return found
+            candidates.append(_candidate(data, settings, kind, dim, seed, epochs, step))
+    return candidates
 
 
 def _candidate(

@@ -24,12 +24,12 @@ Examples:
 
 def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
     try:
-        found = tuple(sorted({int(float(word)) for word in value.split(",")}))
+        sizes = tuple(sorted({int(float(word)) for word in value.split(",")}))
     except (ValueError, OverflowError):
-        found = ()
-    if not found or found[0] < 1:
+        sizes = ()
+    if not sizes or sizes[0] < 1:
         raise usage(f"--sizes {value} is not numbers of rows", "--sizes 500,1000,2000")
-    return found
+    return sizes
 
 
 @click.command("data-mix", short_help="Predict what a mixture of data gives, and choose it.", epilog=EPILOG)

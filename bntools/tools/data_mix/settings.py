@@ -44,13 +44,13 @@ class Settings:
 
 def assignments(option: str, texts: tuple[str, ...]) -> dict[str, float]:
     """`web=0.3` as numbers by name, several after commas or by repetition. Raises BnError (exit 2)."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for word in (word for text in texts for word in text.split(",") if word.strip()):
         name, equals, value = word.rpartition("=")
         try:
-            found[name.strip()] = float(value)
+            numbers[name.strip()] = float(value)
         except ValueError:
             equals = ""
         if not equals or not name.strip():
             raise usage(f"{option} {word} is not SOURCE=NUMBER", f"{option} web=0.3")
-    return found
+    return numbers

@@ -15,51 +15,51 @@ _MARGIN = 6  # runs more than sources below which mixing laws were unstable
 
 def warnings_of(runs: Runs, report: dict[str, Any], sizes: NDArray[Any] | None) -> list[dict[str, str]]:
     """Warnings, each with a stable name and a text."""
-    found: list[tuple[str, str]] = []
+    named: list[tuple[str, str]] = []
     at, largest, smallest = report["at"], float(runs.n.max()), float(runs.n.min())
     if at > _FAR * largest:
-        found.append(
+        named.append(
             ("far", f"the target is {at / largest:.0f} times the largest pilot; over {_FAR:.0f} is a guess")
         )
     elif at < smallest:
-        found.append(("below", "the target is smaller than the smallest pilot"))
+        named.append(("below", "the target is smaller than the smallest pilot"))
     if len(runs.sizes) == 2 and at > largest:
-        found.append(
+        named.append(
             ("two-sizes", "of two sizes no floor can be told: a third would narrow the interval most")
         )
     mixtures = len(np.unique(np.round(runs.weights, 9), axis=0))
     if mixtures < len(runs.sources) + _MARGIN:
-        found.append(
+        named.append(
             (
                 "few-mixtures",
                 f"{mixtures} mixtures of {len(runs.sources)} sources: more pilots, --next 4 names them",
             )
         )
     if report["decision"] == "best pilot":
-        found.append(
+        named.append(
             ("best-pilot", "no mixture is surely better than the best pilot, which is therefore advised")
         )
     if report["widened"] > 1.5:
-        found.append(
+        named.append(
             ("widened", "the largest size missed the intervals of the law of the others; all were widened")
         )
     if runs.failed:
-        found.append(("failed", f"{len(runs.failed)} failed runs left out: {', '.join(runs.failed[:5])}"))
-    found += _repeated(runs, report, sizes)
-    return [{"name": name, "text": text} for name, text in found]
+        named.append(("failed", f"{len(runs.failed)} failed runs left out: {', '.join(runs.failed[:5])}"))
+    named += _repeated(runs, report, sizes)
+    return [{"name": name, "text": text} for name, text in named]
 
 
 def _repeated(runs: Runs, report: dict[str, Any], sizes: NDArray[Any] | None) -> list[tuple[str, str]]:
     if sizes is None:
         return []
-    found = []
+    named = []
     for name, size in zip(runs.sources, sizes, strict=True):
         epochs = report["mixture"][name] * report["at"] / size
         if epochs > 1 + 1e-9:
-            found.append(
+            named.append(
                 (
                     "repeated",
                     f"{name} has {size:.0f} rows: the mixture reads each {epochs:.1f} times; --max caps it",
                 )
             )
-    return found
+    return named

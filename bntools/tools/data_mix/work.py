@@ -39,11 +39,11 @@ def _prices(text: str | None) -> dict[str, float]:
     if not os.path.exists(text):
         return assignments("--prices", (text,))
     with open(text, "rb") as file:
-        found = parse_json(file.read(), dict, text)
-    for name, value in found.items():
+        prices = parse_json(file.read(), dict, text)
+    for name, value in prices.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise usage(f"{text}: the price of {name} is no number", '{"web": 1, "code": 2.5}')
-    return found
+    return prices
 
 
 def _reading(given: dict[str, Any]) -> Reading:
@@ -96,8 +96,8 @@ class Job:
             return Known(sizes)
         from bntools.tools.data_mix.pilots.transport import planes
 
-        found = planes(self.pool.sources, self.pool.validation, self.transport)
-        return Known(sizes, found, lambda weights: found(weights)[0][:, None])
+        transport = planes(self.pool.sources, self.pool.validation, self.transport)
+        return Known(sizes, transport, lambda weights: transport(weights)[0][:, None])
 
 
 def pilots(paths: Sequence[str], given: dict[str, Any], seed: int) -> Job:

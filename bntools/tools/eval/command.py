@@ -268,10 +268,10 @@ def _reference(session: Session, model: Any, against: str) -> Any:
         return None
     if against != "auto":
         return open_model(against)
-    found = find_reference(model)
-    if found is None and model.history:
+    reference = find_reference(model)
+    if reference is None and model.history:
         terminal.note(session, "the original is not here: no divergence (name it with --against MODEL)")
-    return found
+    return reference
 
 
 def _plan(session: Session, model: Any, reference: Any, documents: list[str], settings: Any) -> None:
@@ -294,6 +294,12 @@ def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) 
             f"perplexity {report.get('perplexity', float('nan')):.4g} is over --max-ppl {max_ppl:g}", "", GATE
         )
     if max_kl is not None and not report.get("kl", {}).get("mean", float("inf")) <= max_kl:
-        found = report.get("kl", {}).get("mean")
-        what = f"divergence {found:.4g} is over" if found is not None else "no divergence was measured for"
-        raise BnError(f"{what} --max-kl {max_kl:g}", "" if found is not None else "--against MODEL", GATE)
+        divergence = report.get("kl", {}).get("mean")
+        what = (
+            f"divergence {divergence:.4g} is over"
+            if divergence is not None
+            else "no divergence was measured for"
+        )
+        raise BnError(
+            f"{what} --max-kl {max_kl:g}", "" if divergence is not None else "--against MODEL", GATE
+        )

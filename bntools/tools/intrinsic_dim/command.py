@@ -32,12 +32,12 @@ class Numbers(click.ParamType):
         if isinstance(value, tuple):
             return value
         try:
-            found = tuple(dict.fromkeys(self.kind(word) for word in value.split(",")))
+            numbers = tuple(dict.fromkeys(self.kind(word) for word in value.split(",")))
         except ValueError:
             self.fail(f"{value!r} is not a comma-separated list of numbers", param, ctx)
-        if not all(0 < number < 1e12 for number in found):
+        if not all(0 < number < 1e12 for number in numbers):
             self.fail(f"{value!r} holds a number that is not positive", param, ctx)
-        return found
+        return numbers
 
 
 @click.command("intrinsic-dim", short_help="How many dimensions a learning problem has.", epilog=EPILOG)
@@ -194,9 +194,9 @@ def _run(session: Session, source: Any, settings: Any, workers: int, given: dict
         if given["widths"] or given["depths"]:
             widths, depths = given["widths"] or (200,), given["depths"] or (2,)
             return measure.grid(source, settings, ledger, workers, step, widths, depths)
-        report, found, problem = measure.measure(source, settings, ledger, workers, step)
+        report, outcome, problem = measure.measure(source, settings, ledger, workers, step)
     if output is not None:
-        report["network"] = _write(session, output, force, given["codes"], found, problem)
+        report["network"] = _write(session, output, force, given["codes"], outcome, problem)
     return report
 
 
@@ -217,14 +217,14 @@ def _steps(session: Session, settings: Any) -> Any:
 
 
 def _write(
-    session: Session, output: str, force: bool, codes: str, found: Any, problem: Any
+    session: Session, output: str, force: bool, codes: str, outcome: Any, problem: Any
 ) -> dict[str, Any]:
     from bntools.core.artifact.writer import Writer
     from bntools.core.model import history, subspace
     from bntools.tools.intrinsic_dim.compress import choose, keep
 
     with Writer(output, subspace.KIND, force=force) as out:
-        kept = keep(problem, choose(found), codes, out)
+        kept = keep(problem, choose(outcome), codes, out)
         out.describe("report", {"kind": "subspace", **kept})
         inputs = [{"label": str(problem.source.data), "sha256": problem.facts["data"]}]
         entry = history.entry("intrinsic-dim", options.argv(), session.seed, inputs, session.started)

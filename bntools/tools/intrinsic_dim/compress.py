@@ -15,15 +15,15 @@ from bntools.tools.intrinsic_dim.runs import Run
 from bntools.tools.intrinsic_dim.search import Found
 
 
-def choose(found: Found) -> Run:
+def choose(search: Found) -> Run:
     """The run to keep: among those at the first dimension whose mean reaches the target, the best on held-out data.
 
     Raises BnError (exit 1) where no dimension reached the target.
     """
-    counted = [run for run in found.runs if run.job.phase == "confirm" and run.outcome.point is not None]
-    for dim, mean in zip(found.curve.dims, found.curve.mean, strict=True):
+    counted = [run for run in search.runs if run.job.phase == "confirm" and run.outcome.point is not None]
+    for dim, mean in zip(search.curve.dims, search.curve.mean, strict=True):
         here = [run for run in counted if run.job.dim == dim]
-        if mean >= found.target and here:
+        if mean >= search.target and here:
             return max(here, key=lambda run: run.outcome.validation)
     raise BnError("no dimension reached the target: there is no network to write", "--dims with larger ones")
 

@@ -39,11 +39,11 @@ class Runner:
 
     def known(self, job: Job) -> Run | None:
         """The ledger's run for this job; one that was given up counts only for a target no lower than then."""
-        found = self.ledger.runs.get(job.key(self.name))
-        if found is None or not found.outcome.stopped:
-            return found
-        before = found.job.target
-        return found if job.target is not None and before is not None and job.target >= before else None
+        entry = self.ledger.runs.get(job.key(self.name))
+        if entry is None or not entry.outcome.stopped:
+            return entry
+        before = entry.job.target
+        return entry if job.target is not None and before is not None and job.target >= before else None
 
     def __call__(self, jobs: Sequence[Job]) -> list[Run]:
         """Run what the ledger does not have, keep every run as soon as it is finished."""

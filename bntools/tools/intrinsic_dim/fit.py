@@ -87,18 +87,18 @@ def dimension(
     """
     base = np.asarray(baseline, np.float64)
     target = aim(float(base.mean()), threshold, floor)
-    found = curve(dims, scores)
-    value = crossing(found.dims, found.fit, target)
-    bracket = _bracket(found, target)
-    pool = _residuals(np.asarray(dims, np.float64), np.asarray(scores, np.float64), found, value)
+    fitted = curve(dims, scores)
+    value = crossing(fitted.dims, fitted.fit, target)
+    bracket = _bracket(fitted, target)
+    pool = _residuals(np.asarray(dims, np.float64), np.asarray(scores, np.float64), fitted, value)
     if not len(pool):
-        return Interval(value, *bracket), target, found
-    draws = np.sort(_replicates(found, pool, base, threshold, floor, seed))
+        return Interval(value, *bracket), target, fitted
+    draws = np.sort(_replicates(fitted, pool, base, threshold, floor, seed))
     tail = int((1 - level) / 2 * len(draws))
     low, high = float(draws[tail]), float(draws[-1 - tail])
-    low = low if np.isfinite(low) else float(found.dims[-1])
-    unbounded = low == found.dims[0] > least and value is not None
-    return Interval(value, None if unbounded else low, high if np.isfinite(high) else None), target, found
+    low = low if np.isfinite(low) else float(fitted.dims[-1])
+    unbounded = low == fitted.dims[0] > least and value is not None
+    return Interval(value, None if unbounded else low, high if np.isfinite(high) else None), target, fitted
 
 
 def aim(baseline: float, threshold: float, floor: float | None) -> float:
@@ -106,35 +106,35 @@ def aim(baseline: float, threshold: float, floor: float | None) -> float:
     return threshold * baseline if floor is None else floor + threshold * (baseline - floor)
 
 
-def _bracket(found: Curve, target: float) -> tuple[float | None, float | None]:
+def _bracket(fitted: Curve, target: float) -> tuple[float | None, float | None]:
     """The last dimension below the target and the first one at it."""
-    reached = found.fit >= target
-    above, below = found.dims[reached], found.dims[~reached]
+    reached = fitted.fit >= target
+    above, below = fitted.dims[reached], fitted.dims[~reached]
     return (float(below[-1]) if len(below) else None, float(above[0]) if len(above) else None)
 
 
-def _residuals(dims: Array, scores: Array, found: Curve, value: float | None) -> Array:
+def _residuals(dims: Array, scores: Array, fitted: Curve, value: float | None) -> Array:
     """Residuals of the runs within a factor 4 of the crossing, enlarged to be free of bias in variance."""
-    place = np.searchsorted(found.dims, dims)
-    count = found.count[place]
-    near = np.abs(np.log(dims / (value or found.dims[-1]))) < np.log(4)
+    place = np.searchsorted(fitted.dims, dims)
+    count = fitted.count[place]
+    near = np.abs(np.log(dims / (value or fitted.dims[-1]))) < np.log(4)
     chosen = (count > 1) & (near if np.any(near & (count > 1)) else True)
-    residuals = scores - found.mean[place]
+    residuals = scores - fitted.mean[place]
     return (residuals * np.sqrt(count / np.maximum(count - 1, 1)))[chosen]
 
 
 def _replicates(
-    found: Curve, pool: Array, base: Array, threshold: float, floor: float | None, seed: int
+    fitted: Curve, pool: Array, base: Array, threshold: float, floor: float | None, seed: int
 ) -> Array:
     """Crossings of curves whose every run, and whose baseline, got a residual of its own; inf where none."""
     random = np.random.Generator(np.random.PCG64(seed))
     centre = (base - base.mean()) * np.sqrt(len(base) / max(len(base) - 1, 1))
-    noise = [random.choice(pool, (REPLICATES, n)).mean(1) for n in found.count]
+    noise = [random.choice(pool, (REPLICATES, n)).mean(1) for n in fitted.count]
     shifts = random.choice(centre, (REPLICATES, len(base))).mean(1)
-    curves = isotonic_rows(found.fit + np.stack(noise, 1), found.count.astype(np.float64))
+    curves = isotonic_rows(fitted.fit + np.stack(noise, 1), fitted.count.astype(np.float64))
     draws = np.full(REPLICATES, np.inf)
     for row, (values, shift) in enumerate(zip(curves, shifts, strict=True)):
-        at = crossing(found.dims, values, aim(float(base.mean() + shift), threshold, floor))
+        at = crossing(fitted.dims, values, aim(float(base.mean() + shift), threshold, floor))
         draws[row] = np.inf if at is None else at
     return draws
 

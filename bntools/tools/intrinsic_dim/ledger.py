@@ -43,11 +43,11 @@ class Ledger:
             if not line.strip():
                 continue
             try:
-                found = json.loads(line)
+                record = json.loads(line)
             except ValueError:
                 continue  # cut short
             try:
-                self.runs[found["key"]] = from_record(found, self._point(found["key"]))
+                self.runs[record["key"]] = from_record(record, self._point(record["key"]))
             except (KeyError, TypeError, ValueError):
                 raise bad_input(f"{path}, line {number} is no run", "was the file edited?") from None
 

@@ -67,10 +67,10 @@ def measure(
     problem = open_problem(source)
     plan = plan_for(problem, settings)
     with Runner(source, problem, ledger, workers, step) as runner:
-        found = Search(plan, runner)()
-        report = describe(source, problem) | reports.summary(found, plan)
-        report |= {"seconds": {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(found)}}
-    return report, found, problem
+        search = Search(plan, runner)()
+        report = describe(source, problem) | reports.summary(search, plan)
+        report |= {"seconds": {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(search)}}
+    return report, search, problem
 
 
 def part(
@@ -79,12 +79,12 @@ def part(
     """Part I of N of a list of dimensions; its runs are in the ledger afterwards."""
     problem = open_problem(source)
     with Runner(source, problem, ledger, workers, step) as runner:
-        found = Search(plan_for(problem, settings), runner)
-        found.part(which.index, which.count)
+        search = Search(plan_for(problem, settings), runner)
+        search.part(which.index, which.count)
         return {
             "kind": "part",
             "shard": str(which),
-            "runs": len({run.key for run in found.runs}),
+            "runs": len({run.key for run in search.runs}),
         }
 
 
@@ -104,9 +104,9 @@ def gather(source: Source, settings: Settings, ledger: Ledger) -> dict[str, Any]
                 )
             return runner(jobs)
 
-        found = Search(plan, kept)()
-        spent = {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(found)}
-        return describe(source, problem) | reports.summary(found, plan) | {"seconds": spent}
+        search = Search(plan, kept)()
+        spent = {"wall": round(time.monotonic() - began, 1), "runs": reports.seconds(search)}
+        return describe(source, problem) | reports.summary(search, plan) | {"seconds": spent}
 
 
 def grid(

@@ -45,11 +45,11 @@ def _curve(axes: Any, report: dict[str, Any]) -> None:
         axes.annotate(
             text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=dark
         )
-    found = report[dimension_key(report)]
-    if found["value"] is not None:
+    dimension = report[dimension_key(report)]
+    if dimension["value"] is not None:
         dims = [c["dim"] for c in report["curve"]]  # an open end is as far as dimensions were tried
-        axes.axvspan(found["low"] or dims[0], found["high"] or dims[-1], color=grey, alpha=0.3, lw=0)
-        axes.axvline(found["value"], color=dark, lw=0.8)
+        axes.axvspan(dimension["low"] or dims[0], dimension["high"] or dims[-1], color=grey, alpha=0.3, lw=0)
+        axes.axvline(dimension["value"], color=dark, lw=0.8)
     axes.set(xscale="log")
     ticks = _ticks([c["dim"] for c in report["curve"]], [run["dim"] for run in runs])
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -72,11 +72,13 @@ def _ticks(curve: list[int], all_dims: list[int]) -> list[int]:
 
 def _title(report: dict[str, Any]) -> str:
     key = dimension_key(report)
-    found = report[key]
+    dimension = report[key]
     what = f"{report['model']} on {Path(report['data']).name}"
-    if found["value"] is None:
+    if dimension["value"] is None:
         return f"{what}: {key} not reached"
-    return f"{what}: {key} = {number(found['value'])}" + (f", 95 %: {ends(found)}" if ends(found) else "")
+    return f"{what}: {key} = {number(dimension['value'])}" + (
+        f", 95 %: {ends(dimension)}" if ends(dimension) else ""
+    )
 
 
 def _name(report: dict[str, Any]) -> str:
@@ -102,8 +104,12 @@ def _heat(figure: Any, axes: Any, report: dict[str, Any]) -> None:
     image = axes.imshow(table, cmap=shades, origin="lower", aspect="auto")
     for cell in cells:
         row, column = depths.index(cell["depth"]), widths.index(cell["width"])
-        found = cell[key]
-        text = "not reached" if found["value"] is None else f"{number(found['value'])}\n{ends(found)}"
+        dimension = cell[key]
+        text = (
+            "not reached"
+            if dimension["value"] is None
+            else f"{number(dimension['value'])}\n{ends(dimension)}"
+        )
         axes.text(column, row, f"{text}\nD = {cell['D']:,}", ha="center", va="center", fontsize=9)
     axes.set(xticks=range(len(widths)), xticklabels=widths, yticks=range(len(depths)), yticklabels=depths,
              xlabel="width of a hidden layer", ylabel="hidden layers")  # fmt: skip

@@ -171,19 +171,19 @@ class Classification(Gradients):
 
     def __init__(self, source: Source, data: str) -> None:
         self.source, self.batch = source, source.batch or 128
-        found = labelled.read(data, source.seed)
+        read = labelled.read(data, source.seed)
         if source.shuffle == "labels":
-            found = labelled.shuffle_labels(found, source.seed)
+            read = labelled.shuffle_labels(read, source.seed)
         elif source.shuffle == "pixels":
-            found = labelled.shuffle_pixels(found, source.seed)
-        self.data = labelled.first_rows(found, source.share) if source.share < 1 else found
+            read = labelled.shuffle_pixels(read, source.seed)
+        self.data = labelled.first_rows(read, source.share) if source.share < 1 else read
         self.examples = len(self.data.train)
         self._splits = {"validation": self.data.validation, "test": self.data.test}
         self._build = None if networks.is_named(source.model) else networks.from_file(source.model)
         networks.check_output(
-            self.module(source.seed).eval(), self._inputs(self.data.train.x[:2]), found.classes
+            self.module(source.seed).eval(), self._inputs(self.data.train.x[:2]), read.classes
         )
-        self.facts = {"data": found.sha256, "examples": self.examples, "code": self._code_digest()}
+        self.facts = {"data": read.sha256, "examples": self.examples, "code": self._code_digest()}
 
     @property
     def guessing(self) -> tuple[float, int]:

@@ -74,23 +74,23 @@ class Run:
         }  # fmt: skip
 
 
-def from_record(found: dict[str, Any], point: Any) -> Run:
+def from_record(record: dict[str, Any], point: Any) -> Run:
     """The run that `record` described. Raises KeyError or TypeError on anything else."""
     job = Job(
-        found["dim"],
-        found["seed"],
-        found["lr"],
-        found["share"],
-        found["target"],
-        found["start"],
-        found["phase"],
+        record["dim"],
+        record["seed"],
+        record["lr"],
+        record["share"],
+        record["target"],
+        record["start"],
+        record["phase"],
     )
-    curve = [(float(a), float(b)) for a, b in found["curve"]]
+    curve = [(float(a), float(b)) for a, b in record["curve"]]
     outcome = Outcome(
-        found["score"], found["validation"], found["floor"], curve, found["steps"], found["seconds"],
-        found["stopped"], found["floor_test"], point, found.get("loss"),
+        record["score"], record["validation"], record["floor"], curve, record["steps"], record["seconds"],
+        record["stopped"], record["floor_test"], point, record.get("loss"),
     )  # fmt: skip
-    return Run(job, outcome, found["key"])
+    return Run(job, outcome, record["key"])
 
 
 def best_run(runs: Sequence[Run], guessing: tuple[float, int] | None = None) -> Run:

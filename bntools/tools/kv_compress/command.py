@@ -156,8 +156,8 @@ def _plan(session: Session, source: str, how: tuple[Any, str | None], output: st
     check_ids(model.config, ids, 0, model.label)
     settings = replace(settings, context=longest_window(model.config, settings.context))
     if session.dry_run:
-        found = report.cost(model.config, settings, len(ids))
-        return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
+        cost = report.cost(model.config, settings, len(ids))
+        return terminal.emit(session, cost, lambda console: report.draw_cost(console, cost))
     history = [*model.history, _stage(session, model)]
     built = model.build(torch.float32, session.torch_device())
     plan = make_plan(built, ids, settings, functools.partial(terminal.progress, session))
@@ -182,15 +182,15 @@ def _scales(
         check_target(output, force)
     session.apply()
     if attention is not None:
-        found = next_scale.plan_attention(attention, budget, strict)
+        budgets = next_scale.plan_attention(attention, budget, strict)
     else:
         model = next_scale.open_model(source)
         if session.dry_run:
-            found = {"kind": "plan", "images": next_scale.CALIBRATION + next_scale.SCORED}
-            return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
+            budgets = {"kind": "plan", "images": next_scale.CALIBRATION + next_scale.SCORED}
+            return terminal.emit(session, budgets, lambda console: report.draw_cost(console, budgets))
         progress = functools.partial(terminal.progress, session)
-        found = next_scale.score_scales(model, budget, seed=session.seed, strict=strict, progress=progress)
-    if not found["roles"] and not strict:
+        budgets = next_scale.score_scales(model, budget, seed=session.seed, strict=strict, progress=progress)
+    if not budgets["roles"] and not strict:
         terminal.note(
             session, "no roles: layers differ by chance, and all get the same; --strict keeps the paper's"
         )
@@ -199,8 +199,8 @@ def _scales(
         from pathlib import Path
 
         Path(output).unlink(missing_ok=True)
-        write_durably(Path(output), json.dumps(found, indent=1).encode() + b"\n")
-    terminal.emit(session, found, lambda console: report.draw_scales(console, found))
+        write_durably(Path(output), json.dumps(budgets, indent=1).encode() + b"\n")
+    terminal.emit(session, budgets, lambda console: report.draw_scales(console, budgets))
     return None
 
 
@@ -226,8 +226,8 @@ def _store(session: Session, source: str, what: tuple[str, str], output: str, fo
     check_ids(model.config, ids, 0, model.label)
     session.apply()
     if session.dry_run:
-        found = report.prompt_cost(plan.facts, len(ids))
-        return terminal.emit(session, found, lambda console: report.draw_cost(console, found))
+        cost = report.prompt_cost(plan.facts, len(ids))
+        return terminal.emit(session, cost, lambda console: report.draw_cost(console, cost))
     history = [*model.history, _stage(session, model)]
     built = model.build(torch.float32, session.torch_device())
     cache, row = store_prompt(built, plan, ids)

@@ -26,8 +26,8 @@ def prompt_cost(facts: dict[str, Any], tokens: int) -> dict[str, Any]:
     return {"kind": "plan", "tokens": tokens, "bytes": round(tokens * (facts.get("bytes_per_token") or 0))}
 
 
-def draw_cost(console: Any, found: dict[str, Any]) -> None:
-    rows = [[key.replace("_", " "), str(value)] for key, value in found.items() if key != "kind"]
+def draw_cost(console: Any, cost: dict[str, Any]) -> None:
+    rows = [[key.replace("_", " "), str(value)] for key, value in cost.items() if key != "kind"]
     console.print(terminal.table(["plan", "value"], rows))
 
 
@@ -73,24 +73,24 @@ def draw_prompt(console: Any, cache: Any, tokens: int) -> None:
     console.print(terminal.table(["prompt", "value"], rows))
 
 
-def draw_scales(console: Any, found: dict[str, Any]) -> None:
+def draw_scales(console: Any, budgets: dict[str, Any]) -> None:
     """Divergence of each method at one size, the same budget for all layers first, and the tokens of each layer."""
     three = terminal.three
-    if "kl" in found:
+    if "kl" in budgets:
         names = {
             "uniform": "the same for all layers",
             "scalekv": "ScaleKV's roles",
             "rate": "rate, every token",
         }
-        rows = [[names[name], three(one["mean"]), three(one["se"])] for name, one in found["kl"].items()]
-        console.print(terminal.table([f"{100 * found['budget']:g} % of the history", "KL", "± se"], rows))
-    heads = ["layer", *(f"scale {scale}" for scale in range(1, len(found["maps"])))]
+        rows = [[names[name], three(one["mean"]), three(one["se"])] for name, one in budgets["kl"].items()]
+        console.print(terminal.table([f"{100 * budgets['budget']:g} % of the history", "KL", "± se"], rows))
+    heads = ["layer", *(f"scale {scale}" for scale in range(1, len(budgets["maps"])))]
     rows = [
         [str(layer), *(f"{n}{' d' if low else ''}" for n, low in zip(line[1:], marks[1:], strict=True))]
-        for layer, (line, marks) in enumerate(zip(found["tokens"], found["drafter"], strict=True))
+        for layer, (line, marks) in enumerate(zip(budgets["tokens"], budgets["drafter"], strict=True))
     ]
     console.print(terminal.table(heads, rows))
     console.print(
-        f"tokens of history kept for each scale, d: a drafter; spread of layers {found['spread']:.2f}, "
-        f"agreement of halves {found['agreement']:.2f}"
+        f"tokens of history kept for each scale, d: a drafter; spread of layers {budgets['spread']:.2f}, "
+        f"agreement of halves {budgets['agreement']:.2f}"
     )

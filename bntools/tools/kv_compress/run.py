@@ -42,14 +42,14 @@ class PlanMaker:
             raise BnError(f"{bits:g} bits do not hold {sink} exact tokens of {context}", "--sink 0", GATE)
         sample = self.calibration.sample(self.settings)
         if self.settings.code == "entropy":
-            tensors, found = allocate.entropy_plan(sample, coded)
+            tensors, more = allocate.entropy_plan(sample, coded)
         else:
-            tensors, found = allocate.fixed_plan(sample, coded, exact or 0.0, self.settings.seed)
-        return self._finished(tensors, found)
+            tensors, more = allocate.fixed_plan(sample, coded, exact or 0.0, self.settings.seed)
+        return self._finished(tensors, more)
 
-    def _finished(self, tensors: dict[str, Tensor], found: dict[str, Any]) -> CachePlan:
+    def _finished(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> CachePlan:
         context, sink = self.settings.context, self.settings.sink
-        bits = (found["coded_bits"] * (context - sink) + 16 * sink) / context
+        bits = (more["coded_bits"] * (context - sink) + 16 * sink) / context
         model = self.facts["model"]
         values = 2 * len(self.calibration.planned) * model["kv_heads"] * model["head_dim"]
         layers = []
@@ -57,13 +57,13 @@ class PlanMaker:
             part = {"index": index, "role": None, "budget": None}
             for which, name in enumerate("kv"):
                 part[name] = {"sensitivity": float(self.calibration.sensitivity[at, which]),
-                              "bits": round(found["bits"][at][which], 4)}  # fmt: skip
-                if "steps" in found:
-                    part[name]["step"] = found["steps"][at][which]
+                              "bits": round(more["bits"][at][which], 4)}  # fmt: skip
+                if "steps" in more:
+                    part[name]["step"] = more["steps"][at][which]
             layers.append(part)
         facts = {**self.facts, "code": self.settings.code, "bits": round(bits, 4),
                  "bytes_per_token": round(bits * values / 8, 1), "gamma": self.gamma, "layers": layers,
-                 "exact": found.get("exact")}  # fmt: skip
+                 "exact": more.get("exact")}  # fmt: skip
         metrics = self.calibration.metrics
         stored = {f"{name}.{part}": torch.stack([getattr(m, part)[which] for m in metrics]).half()
                   for which, name in enumerate("kv") for part in ("mean", "forward")}  # fmt: skip

@@ -78,8 +78,8 @@ def open_field(request: ModelRequest) -> OpenedModel:
         opened = _digits(request)
     elif request.model.startswith(gaussian.PREFIX):
         _refuse(request, "a Gaussian", "prompts", "cond", "guidance", "size")
-        found = gaussian.open_gaussian(request.model.removeprefix(gaussian.PREFIX))
-        opened = OpenedModel(found, request.count or 64)
+        field = gaussian.open_gaussian(request.model.removeprefix(gaussian.PREFIX))
+        opened = OpenedModel(field, request.count or 64)
     else:
         opened = _folder(request)
     if request.spectrum is not None:

@@ -38,14 +38,14 @@ def as_bytes(x: Tensor) -> NDArray[np.uint8]:
 
 def files(pixels: Tensor) -> dict[str, bytes]:
     """{name: PNG} of pictures [N, C, H, W], or of the frames of videos [N, C, F, H, W]."""
-    found = {}
+    images = {}
     for index, each in enumerate(pixels):
         if each.ndim == 3:
-            found[f"{index:04d}.png"] = png(as_bytes(each))
+            images[f"{index:04d}.png"] = png(as_bytes(each))
         else:
             for frame in range(each.shape[1]):
-                found[f"{index:04d}-{frame:03d}.png"] = png(as_bytes(each[:, frame]))
-    return found
+                images[f"{index:04d}-{frame:03d}.png"] = png(as_bytes(each[:, frame]))
+    return images
 
 
 def draw(rows: list[tuple[str, Tensor]], path: str) -> None:

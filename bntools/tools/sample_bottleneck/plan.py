@@ -69,27 +69,27 @@ def _row(
 
 def warnings(schedule: Schedule, field: Field, settings: Settings) -> list[dict[str, str]]:
     """Stages below what the model was trained at; transitions upwards before the signal that they lack is small."""
-    found = []
+    named = []
     smallest = min(min(stage.size) for stage in schedule.stages)
     if field.trained and smallest < field.trained[0]:
         text = f"a stage at {smallest} points, below {field.trained[0]}, the least the model was trained at"
-        found.append({"name": "below-training", "text": text})
+        named.append({"name": "below-training", "text": text})
     if not field.trained and smallest < min(field.size) / 2:
         text = "a stage at under half of full resolution: models are seldom trained there"
-        found.append({"name": "below-training", "text": text})
+        named.append({"name": "below-training", "text": text})
     for before, after in itertools.pairwise(schedule.stages):
         if schedule.method != "spectral" or after.size[0] <= before.size[0]:
             continue
         least = transition_level(field.data_spectrum(), after.size, before.size, settings.delta)
         if after.full[0] < least - 0.005:
             text = f"upwards at {after.full[0]:.2f}: the high band misses over {settings.delta:g} of signal to noise"
-            found.append({"name": "late-transition", "text": text})
-    return found
+            named.append({"name": "late-transition", "text": text})
+    return named
 
 
 def timed_costs(field: Field, scales: list[float], batch: int) -> dict[float, float]:
     """Seconds of one velocity a sample at each scale, the better of two after a first call."""
-    found = {}
+    costs = {}
     for scale in scales:
         x = torch.zeros(batch, *field.shape[:-2], *field.sized(scale))
         field.boundary()
@@ -98,9 +98,9 @@ def timed_costs(field: Field, scales: list[float], batch: int) -> dict[float, fl
             start = time.perf_counter()
             field.velocity(x, 0.5, slice(0, batch))
             took.append(time.perf_counter() - start)
-        found[scale] = min(took[1:]) / batch
+        costs[scale] = min(took[1:]) / batch
     field.boundary()
-    return found
+    return costs
 
 
 def solve(field: Field, settings: Settings, target: float, *, low: float, cost: float) -> Settings:

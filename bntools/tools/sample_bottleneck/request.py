@@ -93,10 +93,10 @@ def parse(session: options.Session, given: dict[str, Any]) -> Request:
 def _lines(file: Any) -> list[str]:
     if file is None:
         return []
-    found = [line.strip() for line in file if line.strip()]
-    if not found:
+    lines = [line.strip() for line in file if line.strip()]
+    if not lines:
         raise bad_input("--prompt-file holds no prompt", "one prompt a line")
-    return found
+    return lines
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -85,15 +85,15 @@ def _full_cost(settings: Settings) -> float:
 
 
 def _warnings(schedule: Schedule, field: Field, settings: Settings, drawn: Samples) -> list[dict[str, str]]:
-    found = plan.warnings(schedule, field, settings)
+    warnings = plan.warnings(schedule, field, settings)
     for index, each in enumerate(drawn.transitions):
         if each["healthy"] is False:
             text = (
                 f"after transition {index + 1} the mean square is {each['moment_after']:.3g}, where noise level "
                 f"{each['t_after']:.3g} asks for {each['moment_expected']:.3g}"
             )
-            found.append({"name": "unhealthy-transition", "text": text})
-    return found
+            warnings.append({"name": "unhealthy-transition", "text": text})
+    return warnings
 
 
 _NAMES = {"full": "full", "few": "full, equal cost"}

@@ -71,7 +71,7 @@ class Settings:
 
 def parse_stages(text: str) -> tuple[StageWords, ...]:
     """`1@1,10@0.5,3@1`: steps @ scale, in order. Raises BnError (exit 2)."""
-    found = []
+    stages = []
     for word in text.split(","):
         steps, at, scale = word.partition("@")
         try:
@@ -80,10 +80,10 @@ def parse_stages(text: str) -> tuple[StageWords, ...]:
             stage = StageWords(0, 0.0)
         if stage.steps < 1 or not 0 < stage.scale <= 1:
             raise usage(f"--stages {text}: {word or 'nothing'} is not STEPS@SCALE", "--stages 1@1,10@0.5,3@1")
-        found.append(stage)
-    if found[-1].scale != 1:
+        stages.append(stage)
+    if stages[-1].scale != 1:
         raise usage(f"--stages {text} does not end at full resolution", f"--stages {text},3@1")
-    return tuple(found)
+    return tuple(stages)
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -77,11 +77,11 @@ def command(session: Session, dictionary: str, source: str, output: str, force: 
         with Writer(output, sparse_codes.KIND, force=force) as out:
             out.describe("history", [*rows.history, stage])
             with terminal.progress(session, "rows", rows.rows) as advance:
-                found = sparse_codes.write(
+                description = sparse_codes.write(
                     out, pieces(opened, rows, request, advance), {"inference": how.facts(), "dictionary": opened.facts},
                     opened.codes_width(how), given["store"],
                 )  # fmt: skip
-        terminal.detail(session, f"{found['rows']:,} rows, {found['l0']:.2f} latents a row")
+        terminal.detail(session, f"{description['rows']:,} rows, {description['l0']:.2f} latents a row")
         return terminal.manifest(out.manifest)
 
 

@@ -31,10 +31,10 @@ def full_layers(model: Any) -> list[int]:
             f"{type(model).__name__} is no decoder: no attention cache to compress", "name a decoder"
         )
     layers = DynamicCache(config=config).layers
-    found = [index for index, layer in enumerate(layers) if type(layer) is DynamicLayer]
-    if not found:
+    growing = [index for index, layer in enumerate(layers) if type(layer) is DynamicLayer]
+    if not growing:
         raise bad_input("no full-attention layer: no attention cache to compress", "")
-    return found
+    return growing
 
 
 class PlannedCache(Cache):

@@ -177,16 +177,16 @@ def _tensors(source: Artifact, facts: dict[str, Any]) -> dict[str, Tensor]:
     missing = [name for name in needed if name not in source.entries]
     if missing:
         raise bad_input(f"tensor {missing[0]!r} is missing from {source.label}", _AGAIN)
-    found = {name: source.tensor(name) for name in source.names()}
+    tensors = {name: source.tensor(name) for name in source.names()}
     layers = len(facts["layers"])
     for name in needed:
-        if name not in ("tables", "centres", "levels", "gains") and len(found[name]) != layers:
+        if name not in ("tables", "centres", "levels", "gains") and len(tensors[name]) != layers:
             raise bad_input(
-                f"{source.label}: {name} has {len(found[name])} layers, the plan {layers}", _AGAIN
+                f"{source.label}: {name} has {len(tensors[name])} layers, the plan {layers}", _AGAIN
             )
-    if "tables" in found and not (found["tables"].numpy().astype(np.int64).sum(1) == 1 << 14).all():
+    if "tables" in tensors and not (tensors["tables"].numpy().astype(np.int64).sum(1) == 1 << 14).all():
         raise bad_input(f"{source.label}: its tables do not sum to their denominator", _AGAIN)
-    return found
+    return tensors
 
 
 def write_plan(plan: CachePlan, target: str, force: bool) -> dict[str, Any] | None:

@@ -64,13 +64,13 @@ def windows_of(ids: Sequence[int], window: int, limit: int | None) -> list[Score
             f"the text has {len(ids)} tokens, too few to score a cache on", "--text FILE with a few pages"
         )
     count = max(1, min(len(ids), limit or len(ids)) // window)
-    found = []
+    windows = []
     for start in range(0, count * window, window):
         part = torch.tensor(ids[start : start + window])
         prefix = part[: window - follow]
         at = min(COPIED_FROM, len(prefix) // 4)
-        found.append(ScoreWindow(prefix, part[window - follow :], prefix[at : at + min(PASSAGE, follow)]))
-    return found
+        windows.append(ScoreWindow(prefix, part[window - follow :], prefix[at : at + min(PASSAGE, follow)]))
+    return windows
 
 
 def reference(model: Any, window: ScoreWindow, planned: list[int], watch: Any = None) -> ReferenceWindow:

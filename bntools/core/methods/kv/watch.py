@@ -75,12 +75,12 @@ def _forward(base: str) -> Callable[..., Any]:
 
 def attention_modules(model: Any) -> dict[int, Any]:
     """The modules that call an attention function, by the layer whose cache they use."""
-    found = {}
+    modules = {}
     for module in model.modules():
         layer = getattr(module, "layer_idx", None)
         if isinstance(layer, int) and output_projection(module) is not None:
-            found[layer] = module
-    return found
+            modules[layer] = module
+    return modules
 
 
 def output_projection(module: Any) -> Any:

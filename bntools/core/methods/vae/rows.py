@@ -60,9 +60,9 @@ def open_rows(source: str, tensor: str | None = None, part: str = "train") -> Ro
     that must be named, 3 for damage, foreign formats and no rows.
     """
     if source != "-" and os.path.isdir(source):
-        found = sorted(Path(source).glob(f"{_IDX_STEMS[part]}*"))
-        if found:
-            return _from_idx(found[0])
+        candidates = sorted(Path(source).glob(f"{_IDX_STEMS[part]}*"))
+        if candidates:
+            return _from_idx(candidates[0])
         files = sorted(Path(source).glob("*.safetensors"))
         if len(files) == 1 and not (Path(source) / INDEX).exists():
             return open_rows(str(files[0]), tensor, part)

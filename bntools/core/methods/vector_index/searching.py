@@ -131,13 +131,13 @@ def _by_graph(part: VectorIndex, mapped: Floats, effort: Effort) -> Hits:
     centre = _centres(part, mapped)
     count = min(_ENTRIES, centre.shape[1])
     cells = np.argpartition(-centre, count - 1, axis=1)[:, :count]
-    found = graph.search(
+    hits = graph.search(
         mapped, centre, code.book,
         coded=graph.CodedRows(code.by_vector, code.factors, part.norm_bias, part.cell_of),
         neighbours=part.graph.neighbours, entries=part.graph.entry[cells],
         breadth=min(max(effort.breadth, depth), len(code)),
     )  # fmt: skip
-    rows, scores = part.order[found.positions], found.scores
+    rows, scores = part.order[hits.positions], hits.scores
     if part.dead is None:  # walks are in order but for equal scores
         rows, scores = rows[:, :depth], scores[:, :depth]
     else:

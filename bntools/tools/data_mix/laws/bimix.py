@@ -47,11 +47,11 @@ def fit(runs: Runs) -> BiMix:
     if len(runs) < 5 or len(runs.sizes) < 2:
         raise bad_input(f"bimix: {len(runs)} runs at {len(runs.sizes)} sizes", "5 runs at two sizes at least")
     unit = float(np.exp(np.log(runs.n).mean()))
-    found = [
+    domains = [
         _fitted(runs.weights[:, i], runs.n / unit, runs.domains[name])
         for i, name in zip(of, names, strict=True)
     ]
-    return BiMix(np.stack(found), of, unit, shares(runs)[1])
+    return BiMix(np.stack(domains), of, unit, shares(runs)[1])
 
 
 def _law(q: Floats, r: Floats, s: Floats | float) -> Floats:

@@ -35,7 +35,7 @@ class Exponential(NamedTuple):
 
 def fit(runs: Runs, seed: int = 0) -> Exponential:
     """Least squares with a ridge on t, from 8 starts. Raises BnError (exit 3) under sources + 2 mixtures a size."""
-    sizes, found = tuple(float(size) for size in runs.sizes[-2:]), []
+    sizes, laws = tuple(float(size) for size in runs.sizes[-2:]), []
     wanted = len(runs.sources) + 2
     domains, share = shares(runs)
     for size in sizes:
@@ -45,8 +45,8 @@ def fit(runs: Runs, seed: int = 0) -> Exponential:
                 f"exp: {len(rows)} runs at size {size:g}, and the law has {wanted} parameters",
                 f"{wanted - len(rows)} more runs of that size, or --method joint",
             )
-        found.append(np.stack([_fitted(runs.weights[rows], d[rows], seed) for d in domains]))
-    return Exponential(sizes, tuple(found), share)
+        laws.append(np.stack([_fitted(runs.weights[rows], d[rows], seed) for d in domains]))
+    return Exponential(sizes, tuple(laws), share)
 
 
 def shares(runs: Runs) -> tuple[list[Floats], Floats]:

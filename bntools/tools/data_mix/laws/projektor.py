@@ -75,12 +75,12 @@ def fit(runs: Runs, distance: Distance | None = None) -> Projektor:
     sizes = runs.sizes[-2:]
     if len(sizes) < 2:
         raise bad_input("projektor needs runs at two sizes", "--method joint --slope VALUE takes one")
-    found = []
+    stages = []
     for size in sizes:
         part = runs.at(runs.n == size)
         d = None if distance is None else distance(part.weights)[0]
-        found.append(np.linalg.lstsq(columns(part.weights, d), part.lower, rcond=1e-10)[0])
-    return Projektor((float(sizes[0]), float(sizes[1])), (found[0], found[1]), distance)
+        stages.append(np.linalg.lstsq(columns(part.weights, d), part.lower, rcond=1e-10)[0])
+    return Projektor((float(sizes[0]), float(sizes[1])), (stages[0], stages[1]), distance)
 
 
 def _extrapolated(first: Floats, second: Floats, sizes: tuple[float, float], n: float) -> Floats:

@@ -74,13 +74,13 @@ def make(
 
 def records(pilots: Sequence[Pilot], kept: Kept) -> list[dict[str, Any]]:
     """The records of all pilots, in order. Raises BnError (exit 3) where some are missing."""
-    found = [kept.get(pilot) for pilot in pilots]
-    missing = sum(record is None for record in found)
+    done = [kept.get(pilot) for pilot in pilots]
+    missing = sum(record is None for record in done)
     if missing:
         raise bad_input(
-            f"{missing} of {len(found)} pilots are not made yet", "run the other parts: --shard I/N"
+            f"{missing} of {len(done)} pilots are not made yet", "run the other parts: --shard I/N"
         )
-    whole = [record for record in found if record is not None]
+    whole = [record for record in done if record is not None]
     kinds = [record["kind"] for record in whole if record["metric"] is not None]
     return [
         record if record["metric"] is not None else {**record, "kind": (kinds or ["error"])[0]}

@@ -102,9 +102,11 @@ def _short(pilot: Pilot) -> str:
 def _checked(told: Any, kind: str | None) -> dict[str, Any]:
     if not isinstance(told, Mapping) or not isinstance(told.get("metric"), int | float):
         raise BnError(f"--train told no metric: {json.dumps(told)[:80]}", _HINT)
-    found = kind or told.get("kind")
-    if found not in KINDS:
-        raise BnError(f"--train told the kind {found!r}", f"one of {', '.join(KINDS)}, there or as --kind")
+    metric_kind = kind or told.get("kind")
+    if metric_kind not in KINDS:
+        raise BnError(
+            f"--train told the kind {metric_kind!r}", f"one of {', '.join(KINDS)}, there or as --kind"
+        )
     extra = {key: told[key] for key in ("domains", "trials") if key in told}
     metric = float(told["metric"])
-    return {"metric": metric if np.isfinite(metric) else None, "kind": found, **extra}
+    return {"metric": metric if np.isfinite(metric) else None, "kind": metric_kind, **extra}

@@ -55,10 +55,10 @@ class Runs:
 
     def digest(self) -> str:
         """Hexadecimal sha256 of what a fit sees, in the order of the table."""
-        found = hashlib.sha256("\0".join((self.kind, *self.sources)).encode())
+        hasher = hashlib.sha256("\0".join((self.kind, *self.sources)).encode())
         for array in (self.weights, self.n, self.metric, *self.domains.values()):
-            found.update(np.ascontiguousarray(array, float).tobytes())
-        return found.hexdigest()
+            hasher.update(np.ascontiguousarray(array, float).tobytes())
+        return hasher.hexdigest()
 
 
 def checked(runs: Runs, normalize: bool = False) -> Runs:

@@ -32,11 +32,11 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     if known:
         x, y = x[model.held_out], y[model.held_out]
     with progress("scoring", 1) as advance:
-        found = bottleneck_regression.scores(model, x, y)
+        scores = bottleneck_regression.scores(model, x, y)
         advance(1)
     return {
         "kind": "eval", "model": source.label, "method": model.facts.get("method"), "beta": model.facts.get("beta"),
-        "target": model.target, "rows": len(y), "held_out": known, **found,
+        "target": model.target, "rows": len(y), "held_out": known, **scores,
         "baseline": {"mean_rmse": float(np.sqrt(np.square(y - model.level).mean()))},
     }  # fmt: skip
 

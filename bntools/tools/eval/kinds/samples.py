@@ -122,19 +122,19 @@ def tables(report: dict[str, Any]) -> list[Any]:
             three(distance), three(row["wall"]),
         ])  # fmt: skip
     headers = ["", "cost", "Fréchet", "right class", "diversity", "from full", "wall s"]
-    found = [
+    shown = [
         terminal.table(headers, rows, f"{report['samples']:,} samples of {report['model'] or 'a model'}")
     ]
     oneig_scores = report["oneig"]
     if oneig_scores is not None:
         values = [three(value) for value in oneig.layout(oneig_scores["scores"])]
-        found.append(terminal.table(["OneIG-Bench", *oneig.DIMENSIONS], [[report["model"] or "", *values]]))
+        shown.append(terminal.table(["OneIG-Bench", *oneig.DIMENSIONS], [[report["model"] or "", *values]]))
         text = oneig_scores["text"]
         if text is not None:
             values = [three(text["edit_distance"]["mean"]), three(text["completion_rate"]["mean"])]
             headers = ["text", "edit distance", "completion rate", "word accuracy"]
-            found.append(terminal.table(headers, [[text["language"], *values, three(text["word_accuracy"])]]))
-    return found
+            shown.append(terminal.table(headers, [[text["language"], *values, three(text["word_accuracy"])]]))
+    return shown
 
 
 def _mean(value: dict[str, Any] | None) -> float | None:

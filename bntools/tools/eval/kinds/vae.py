@@ -77,10 +77,10 @@ def _errors(model: LatentModel, x: NDArray[np.float32]) -> dict[str, Any]:
     pruned[:, model.axes] = mean[:, model.axes]
     errors = {name: squared_errors(model.net, prepared, z) * model.scale**2
               for name, z in (("full", mean), ("pruned", pruned), ("none", none))}  # fmt: skip
-    found = {name: _mean_error(values) for name, values in errors.items()}
-    found["cost"] = _mean_error((errors["pruned"] - errors["full"]) / errors["full"].mean())
+    means = {name: _mean_error(values) for name, values in errors.items()}
+    means["cost"] = _mean_error((errors["pruned"] - errors["full"]) / errors["full"].mean())
     variance = float(torch.as_tensor(x).flatten(1).var(0, correction=0).sum())
-    return {**found, "variance": variance}
+    return {**means, "variance": variance}
 
 
 def _mean_error(values: torch.Tensor) -> dict[str, float]:
@@ -101,12 +101,13 @@ def _frechet(model: LatentModel, x: NDArray[np.float32], seed: int) -> dict[str,
     level = image_features.floor(real, count, seed=seed)
     with torch.no_grad():
         rebuilt = model.decode(model.encode(x[:count]))
-    found = {
+    distances = {
         "mixture": model.sample(count, seed), "prior": model.sample(count, seed, from_prior=True),
         "reconstructions": rebuilt, "shuffled_pixels": shuffled,
     }  # fmt: skip
     values = {
-        name: image_features.frechet(image_features.features(images), half) for name, images in found.items()
+        name: image_features.frechet(image_features.features(images), half)
+        for name, images in distances.items()
     }
     return {"samples": count, "floor": {"mean": level.mean, "se": level.se}, **values}
 
@@ -150,17 +151,17 @@ def tables(report: dict[str, Any]) -> list[Any]:
     ):
         rows.append([text, three(error[name]["mean"]), three(error[name]["se"])])
     rows.append(["cost of pruning (%)", three(100 * error["cost"]["mean"]), three(100 * error["cost"]["se"])])
-    found = [terminal.table([f"{report['rows']:,} rows, squared error", "a row", "±"], rows)]
+    shown = [terminal.table([f"{report['rows']:,} rows, squared error", "a row", "±"], rows)]
     if "frechet" in report:
         part = report["frechet"]
         rows = [["floor: real rows", three(part["floor"]["mean"])], ["shuffled pixels", three(part["shuffled_pixels"])],
                 ["reconstructions", three(part["reconstructions"])], ["samples of the prior", three(part["prior"])],
                 ["samples of the mixture", three(part["mixture"])]]  # fmt: skip
-        found.append(terminal.table([f"{part['samples']:,} images", "Fréchet distance"], rows))
+        shown.append(terminal.table([f"{part['samples']:,} images", "Fréchet distance"], rows))
     if "disentanglement" in report:
         part = report["disentanglement"]
         rows = [
             [name, *(three(part[who][name]) for who in ("pca", "turned", "code"))] for name in part["code"]
         ]
-        found.append(terminal.table([f"{part['factors']} factors", "PCA", "turned code", "code"], rows))
-    return found
+        shown.append(terminal.table([f"{part['factors']} factors", "PCA", "turned code", "code"], rows))
+    return shown

@@ -14,11 +14,11 @@ def facts(source: Artifact) -> dict[str, Any]:
     """From the header: counts, shape, facts of the run, and the tensors of other ways of drawing."""
     entry = source.entries.get(MAIN)
     known = source.json("bntools.samples", dict)
-    found: dict[str, Any] = (
+    told: dict[str, Any] = (
         {} if entry is None else {"samples": entry.shape[0], "shape": list(entry.shape[1:])}
     )
-    found |= {name: known[name] for name in _SHOWN if known.get(name) is not None}
+    told |= {name: known[name] for name in _SHOWN if known.get(name) is not None}
     others = {row["tensor"]: row.get("name", "") for row in known.get("rows", []) if "tensor" in row}
     if others:
-        found["tensors"] = others
-    return found
+        told["tensors"] = others
+    return told
