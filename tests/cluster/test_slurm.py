@@ -128,7 +128,9 @@ def test_a_preempted_task_starts_again_at_once_and_the_result_is_the_same(
     schedulers.tell(
         here, "sbatch", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3"
     )
+    asked = time.monotonic()
     out, error = child.communicate(timeout=180)
+    print(f"preempted: the report came {time.monotonic() - asked - 3:.1f} s after the 3 s of the other job")
     assert out.encode() == plain, error
     assert json.loads(error.splitlines()[-1])["jobs"]["restarts"] >= 1
     first, again = (RunFolder.open(str(tmp_path / "run")).status(1)["started"], pids(tmp_path))
