@@ -289,17 +289,12 @@ def _plan(session: Session, model: Any, reference: Any, documents: list[str], se
 
 
 def _gates(report: dict[str, Any], max_ppl: float | None, max_kl: float | None) -> None:
-    if max_ppl is not None and not report.get("perplexity", float("inf")) <= max_ppl:
-        raise BnError(
-            f"perplexity {report.get('perplexity', float('nan')):.4g} is over --max-ppl {max_ppl:g}", "", GATE
-        )
-    if max_kl is not None and not report.get("kl", {}).get("mean", float("inf")) <= max_kl:
-        divergence = report.get("kl", {}).get("mean")
-        what = (
-            f"divergence {divergence:.4g} is over"
-            if divergence is not None
-            else "no divergence was measured for"
-        )
-        raise BnError(
-            f"{what} --max-kl {max_kl:g}", "" if divergence is not None else "--against MODEL", GATE
-        )
+    perplexity = report.get("perplexity", float("nan"))
+    if max_ppl is not None and not perplexity <= max_ppl:
+        raise BnError(f"perplexity {perplexity:.4g} is over --max-ppl {max_ppl:g}", "", GATE)
+    measured = report.get("kl", {}).get("mean")
+    if max_kl is None or (measured is not None and measured <= max_kl):
+        return
+    if measured is None:
+        raise BnError(f"no divergence was measured for --max-kl {max_kl:g}", "--against MODEL", GATE)
+    raise BnError(f"divergence {measured:.4g} is over --max-kl {max_kl:g}", "", GATE)
