@@ -31,19 +31,22 @@ SUBNETS = (6, 4, 6, 3)  # late depths of the steps that train a subnet, in turn
 SEED_DEPTH, SEED_SHARE = 4, 0.45  # the subnet that is trained first, and for how much of the time
 
 
-def fractions(minutes: float) -> Iterator[float]:
-    """How much of so many CPU minutes is over, step by step."""
+def fractions(minutes: float, steps: int | None = None) -> Iterator[float]:
+    """How much of so many CPU minutes is over, or of so many steps, step by step."""
+    if steps is not None:
+        yield from (step / steps for step in range(steps))
+        return
     began = time.process_time()
     while (done := (time.process_time() - began) / 60 / minutes) < 1:
         yield done
 
 
-def train_tokenizer(images: torch.Tensor, minutes: float) -> ScaleTokenizer:
+def train_tokenizer(images: torch.Tensor, minutes: float, steps: int | None = None) -> ScaleTokenizer:
     """Reconstruct digits through the codes; entries that nobody uses are moved to remainders at random."""
     model = ScaleTokenizer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     used = torch.zeros(len(model.codebook))
-    for step, done in enumerate(fractions(minutes)):
+    for step, done in enumerate(fractions(minutes, steps)):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 50) * max(0.01, 1 - done)
         x = images[torch.randint(len(images), (BATCH,))]
@@ -125,7 +128,13 @@ def depths_of(step: int, done: float, layers: int) -> list[int]:
 
 
 def train_transformer(
-    tokenizer: ScaleTokenizer, images: torch.Tensor, labels: torch.Tensor, minutes: float, *, out: Path
+    tokenizer: ScaleTokenizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    minutes: float,
+    *,
+    steps: int | None = None,
+    out: Path,
 ) -> NextScaleTransformer:
     """Cross-entropy of every code at every scale; one label in ten is hidden."""
     model = NextScaleTransformer()
@@ -139,7 +148,7 @@ def train_transformer(
     size = len(images) - HELD_OUT
     held = tokenizer.encode(images[size : size + 500]), labels[size : size + 500]
     order, smooth, saved = torch.randperm(size), 0.0, 0.0
-    for step, done in enumerate(fractions(minutes)):
+    for step, done in enumerate(fractions(minutes, steps)):
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1, (step + 1) / 40) * min(1, (1 - done) / 0.6)
@@ -208,6 +217,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--tokenizer-minutes", type=float, default=3)
     parser.add_argument("--tokenizer", type=Path, help="take the quantizer of this file")
+    parser.add_argument("--steps", type=int, help="of each model, in place of minutes")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
@@ -224,7 +234,7 @@ def main() -> None:
             }
         )
     else:
-        tokenizer = train_tokenizer(images[:-HELD_OUT], given.tokenizer_minutes)
+        tokenizer = train_tokenizer(images[:-HELD_OUT], given.tokenizer_minutes, given.steps)
         save(tokenizer, None, {}, given.out)
     tokenizer.requires_grad_(False)
     latent = tokenizer.quantize(tokenizer.encoder(2 * images[-500:] - 1))[1][-1]
@@ -233,7 +243,7 @@ def main() -> None:
         f"held-out reconstruction: mse {float(error):.5f}; {math.log2(len(tokenizer.codebook)):.0f} bits a token",
         flush=True,
     )
-    model = train_transformer(tokenizer, images, labels, given.minutes, out=given.out)
+    model = train_transformer(tokenizer, images, labels, given.minutes, steps=given.steps, out=given.out)
     held = tokenizer.encode(images[-HELD_OUT:]), labels[-HELD_OUT:]
     save(tokenizer, model, held_out(tokenizer, model, *held), given.out)
 
