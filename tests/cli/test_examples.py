@@ -221,7 +221,7 @@ def test_the_next_scale_model_can_be_trained_again(tmp_path):
 
     fetch("mnist", tmp_path / "mnist")
     script, out = str(EXAMPLES / "train_next_scale.py"), tmp_path / "model.safetensors"
-    words = [sys.executable, script, str(tmp_path / "mnist"), str(out), "--steps", "12"]
+    words = [sys.executable, script, str(tmp_path / "mnist"), str(out), "--steps", "8"]
     done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=600)
     losses = [
         json.loads(line)["12"]
