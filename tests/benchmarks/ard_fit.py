@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--parts", default="linear,curved,shapes,noise")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--mnist")
+    parser.add_argument("--arch", default="auto", help="of --mnist")
+    parser.add_argument("--starts", default="16,32,64", help="of --mnist")
     parser.add_argument("--epochs", type=int)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -118,8 +120,10 @@ def main() -> None:
             line(f"noise, seed {seed}", rows_of(x), Settings(max_dim=8, restarts=1, baseline=False))
     if given.mnist:
         for variance, name in ((None, "learned"), (0.25, "0.25")):
-            for start in (16, 32, 64):
-                settings = Settings(max_dim=start, restarts=1, epochs=given.epochs, variance=variance)
+            for start in map(int, given.starts.split(",")):
+                settings = Settings(
+                    arch=given.arch, max_dim=start, restarts=1, epochs=given.epochs, variance=variance
+                )
                 line(f"MNIST, start {start}, variance {name}", open_rows(given.mnist), settings)
 
 

@@ -1,6 +1,6 @@
 """Screening: ranking, speed, false discoveries and memory, each beside its baseline in the same run.
 
-    python tests/benchmarks/screen.py [ranking] [discoveries] [wide] [tissue TABLE]
+    python tests/benchmarks/screen.py [ranking] [discoveries] [tails] [wide] [tissue TABLE]
 
 CPU seconds of one thread. Peers are used where they are installed: scikit-learn, fastHDMI.
 """
@@ -133,6 +133,22 @@ def discoveries(draws=20):
         )
 
 
+def tails(draws=80):
+    """How many times too often p-values of columns that say nothing are small, by the number of permutations."""
+    levels = (1e-2, 1e-3, 1e-4)
+    for permutations in (5000, 50_000):
+        counts, false = [], []
+        for seed in range(draws):
+            result, _ = run(*planted(1000 + seed), permutations=permutations)
+            p = in_order(result.scored.p, result)[EFFECTS:]
+            chosen = in_order(result.selected, result)
+            counts.append([(p <= level).mean() / level for level in levels])
+            false.append(chosen[EFFECTS:].sum() / max(chosen.sum(), 1))
+        shown = zip(levels, np.mean(counts, 0), np.std(counts, 0) / np.sqrt(draws), strict=True)
+        print(f"  {permutations:,}: false {np.mean(false):.3f} +- {np.std(false) / np.sqrt(draws):.3f}; "
+              + ", ".join(f"{level:g} {times:.2f} +- {se:.2f} times" for level, times, se in shown))  # fmt: skip
+
+
 def wide(columns=1_000_000, rows=500):
     """CPU seconds, peak memory and bytes read of one pass over `rows` x `columns` float32."""
     folder = Path(os.environ.get("TMPDIR", "/tmp"))
@@ -201,6 +217,6 @@ if __name__ == "__main__":
     if "tissue" in words:
         tissue(words[words.index("tissue") + 1])
     for word in words:
-        if word in ("ranking", "discoveries", "wide"):
+        if word in ("ranking", "discoveries", "tails", "wide"):
             print(word)
-            {"ranking": ranking, "discoveries": discoveries, "wide": wide}[word]()
+            {"ranking": ranking, "discoveries": discoveries, "tails": tails, "wide": wide}[word]()

@@ -10,6 +10,7 @@ import click
 from bntools import options, terminal
 from bntools.options import Session
 from bntools.tools.cbm_build import parse
+from bntools.tools.cbm_build.settings import METHODS
 
 EPILOG = """\b
 Examples:
@@ -17,20 +18,6 @@ Examples:
   bntools cbm-build train.safetensors --bank cav --truth truth.safetensors | bntools info
   bntools cbm-build wordnet/ --encoder wordllama/ --demo -o demo.cbm.safetensors
 """
-_METHODS = [
-    "labo",
-    "pcbm",
-    "pcbm-h",
-    "lf",
-    "sparse",
-    "gumbel",
-    "contrastive",
-    "cms",
-    "dn",
-    "ecbm",
-    "motif",
-    "linear",
-]
 _FILES = ("class_embeddings", "class_names", "codes", "vocabulary", "teacher")
 
 
@@ -66,7 +53,7 @@ _FILES = ("class_embeddings", "class_names", "codes", "vocabulary", "teacher")
 )
 @click.option(
     "--method",
-    type=click.Choice(_METHODS),
+    type=click.Choice(METHODS),
     default="labo",
     show_default=True,
     help="Which bottleneck to build.",

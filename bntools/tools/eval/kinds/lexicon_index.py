@@ -6,10 +6,9 @@ from typing import Any
 
 from bntools import terminal
 from bntools.core.artifact.reader import Artifact
-from bntools.core.errors import GATE, BnError, bad_input, usage
+from bntools.core.errors import GATE, BnError
 from bntools.core.methods.vector_index import lexicon
 from bntools.core.methods.vector_index.exact import exact, exact_scores, recalls
-from bntools.core.methods.vector_index.inputs import open_vectors, read_queries
 from bntools.core.progress import Progress
 from bntools.tools.eval.kinds import Request, vector_index
 
@@ -20,16 +19,9 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     """The report. Data are the test queries and the vectors behind the lexicon; options k, queries, gate_recall."""
     settings = vector_index.settings_of(request, _OPTIONS)
     index = lexicon.read(source)
-    if len(request.data) != 2:
-        raise usage("an index is scored with queries and the vectors it was built from",
-                    "--data QUERIES --data BASE")  # fmt: skip
-    base = open_vectors(request.data[1]).vectors
-    if (base.rows, base.width) != (len(index), index.width):
-        raise bad_input(
-            f"{request.data[1]} has {base.rows:,} vectors of {base.width}, the index {len(index):,} of {index.width}",
-            "name the file the index was built from",
-        )
-    queries = read_queries(request.data[0], None, index.width, "the index")[: int(settings["queries"])]
+    base, queries = vector_index.base_and_queries(
+        request, index, int(settings["queries"]), "name the file the index was built from"
+    )
     k = min(int(settings["k"]), len(index))
     with progress("scoring", len(queries)) as advance:
         truth = exact(base, queries, k, index.metric)

@@ -26,13 +26,11 @@ _DEEP, _TIMED, _TRAINED = 50, 20, 16384
 _OPTIONS = {"k": 10, "rerank": None, "probe": None, "ef": None, "queries": 1000, "gate_recall": None}
 
 
-def score(source: Artifact, request: Request, progress: Progress) -> dict[str, Any]:
-    """The report. Data are the test queries and the vectors the index was built from, in this order.
+def base_and_queries(request: Request, index: Any, most: int, hint: str) -> tuple[Any, Any]:
+    """The vectors behind an index and at most so many test queries, of `--data QUERIES --data BASE`.
 
-    Options: k, rerank, probe, ef, queries (at most so many are searched) and gate_recall (exit 4 below it).
+    Raises BnError: exit 2 for another number of files, 3 for vectors that are not the index's, with this hint.
     """
-    settings = settings_of(request, _OPTIONS)
-    index = storage.read(source)
     if len(request.data) != 2:
         raise usage("an index is scored with queries and the vectors it was built from",
                     "--data QUERIES --data BASE")  # fmt: skip
@@ -40,9 +38,24 @@ def score(source: Artifact, request: Request, progress: Progress) -> dict[str, A
     if (base.rows, base.width) != (len(index), index.width):
         raise bad_input(
             f"{request.data[1]} has {base.rows:,} vectors of {base.width}, the index {len(index):,} of {index.width}",
-            "name the file the index was built from, with rows added and without rows deleted",
+            hint,
         )
-    queries = read_queries(request.data[0], None, index.width, "the index")[: int(settings["queries"])]
+    return base, read_queries(request.data[0], None, index.width, "the index")[:most]
+
+
+def score(source: Artifact, request: Request, progress: Progress) -> dict[str, Any]:
+    """The report. Data are the test queries and the vectors the index was built from, in this order.
+
+    Options: k, rerank, probe, ef, queries (at most so many are searched) and gate_recall (exit 4 below it).
+    """
+    settings = settings_of(request, _OPTIONS)
+    index = storage.read(source)
+    base, queries = base_and_queries(
+        request,
+        index,
+        int(settings["queries"]),
+        "name the file the index was built from, with rows added and without rows deleted",
+    )
     k, threads = min(int(settings["k"]), len(index)), request.threads or 1
     deep = min(max(max(DEPTHS), k), len(index))
     rerank = 0 if index.second is None else int(settings["rerank"] or index.facts.get("rerank") or _DEEP)
